@@ -1,0 +1,24 @@
+"""The list of all ops: tests, benches and the op table read it."""
+
+from __future__ import annotations
+
+from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_CONV2D_DYNAMIC, INT8_DEPTHWISE_CONV2D
+from fastinfer.ops.int8_linear import INT8_LINEAR, INT8_LINEAR_DYNAMIC
+from fastinfer.ops.int8_lookup import INT8_LOOKUP
+from fastinfer.ops.int8_prepack import INT8_PREPACK, INT8_UNPACK
+from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE, QUANTIZE_DYNAMIC
+from fastinfer.ops.spec import OpSpec
+
+OPS: tuple[OpSpec, ...] = (
+    QUANTIZE,
+    DEQUANTIZE,
+    QUANTIZE_DYNAMIC,
+    INT8_PREPACK,
+    INT8_UNPACK,
+    INT8_LINEAR,
+    INT8_LINEAR_DYNAMIC,
+    INT8_CONV2D,
+    INT8_DEPTHWISE_CONV2D,
+    INT8_CONV2D_DYNAMIC,
+    INT8_LOOKUP,
+)

@@ -1,0 +1,26 @@
+"""Defines the catalog's ops in torch's dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fastinfer.ops.spec import NAMESPACE, OpSpec
+
+_TAGS = (torch.Tag.pt2_compliant_tag,)
+
+
+def register(ops: Sequence[OpSpec]) -> torch.library.Library:
+    """Define every op's schema, fake and reference; return the library, which owns them.
+
+    A compiled kernel registered for a device takes precedence there over the reference.
+    """
+    library = torch.library.Library(NAMESPACE, "FRAGMENT")
+    for op in ops:
+        library.define(op.name + op.schema, tags=_TAGS)
+        library.impl(op.name, op.reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(op.qualified_name, op.fake, lib=library)
+        if op.triton is not None:
+            library.impl(op.name, op.triton, "CUDA")
+    return library

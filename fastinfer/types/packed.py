@@ -1,0 +1,232 @@
+"""The packed weight: one uint8 buffer with a self-describing header.
+
+csrc/packed.h is the same header in C++; tests/types/test_packed.py holds the two together.
+docs/layouts.md draws the bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, fields
+
+import torch
+
+MAGIC = b"FIPK"
+VERSION = 1
+HEADER_BYTES = 256
+
+OPS = ("linear", "conv2d", "depthwise_conv2d")
+#: Index is the layout id of the header. "canonical" is row-major and belongs to no ISA.
+LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni")
+
+FLAG_FLOAT_OUTPUT = 1
+FLAG_RESIDUAL = 2
+FLAG_TABLE = 4
+FLAG_DYNAMIC = 8
+
+_STRUCT = struct.Struct("<4s17i2f2i11q")
+
+
+@dataclass(frozen=True)
+class PackedHeader:
+    """The header's fields, in file order; offsets are bytes from the start of the buffer."""
+
+    magic: bytes
+    version: int
+    op: int
+    layout: int
+    n: int
+    k: int
+    groups: int
+    c_per_group: int
+    kh: int
+    kw: int
+    nr: int
+    panels_per_group: int
+    x_zero_point: int
+    out_zero_point: int
+    qmin: int
+    qmax: int
+    flags: int
+    reserved: int
+    clamp_min: float
+    clamp_max: float
+    reserved_2: int
+    reserved_3: int
+    weight: int
+    weight_bytes: int
+    index: int
+    index_bytes: int
+    bias: int
+    multiplier: int
+    residual_multiplier: int
+    table: int
+    weight_sum: int
+    float_bias: int
+    total_bytes: int
+
+    @property
+    def n_per_group(self) -> int:
+        """Output channels of one group."""
+        return self.n // self.groups
+
+    @property
+    def padded_n(self) -> int:
+        """Length of the per-channel vectors: whole panels for every group."""
+        return self.groups * self.panels_per_group * self.nr
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the canonical weight."""
+        if OPS[self.op] == "linear":
+            return (self.n, self.k)
+        return (self.n, self.c_per_group, self.kh, self.kw)
+
+    def has(self, flag: int) -> bool:
+        """True when the flag is set."""
+        return bool(self.flags & flag)
+
+    def to_bytes(self) -> bytes:
+        """Return the HEADER_BYTES bytes that stand at the start of a buffer."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        return _STRUCT.pack(*values).ljust(HEADER_BYTES, b"\0")
+
+
+def read_header(packed: torch.Tensor) -> PackedHeader:
+    """Return the header of a packed buffer; ValueError when it is none."""
+    if packed.dtype != torch.uint8 or packed.dim() != 1 or packed.numel() < HEADER_BYTES:
+        raise ValueError(
+            f"read_header: packed: expected a 1-D uint8 buffer of at least {HEADER_BYTES} bytes, "
+            f"got {packed.dtype} {list(packed.shape)}"
+        )
+    raw = bytes(packed[: _STRUCT.size].cpu().numpy().tobytes())
+    header = PackedHeader(*_STRUCT.unpack(raw))
+    if header.magic != MAGIC or header.version != VERSION:
+        raise ValueError(
+            f"read_header: packed: expected magic {MAGIC!r} version {VERSION}, "
+            f"got {header.magic!r} version {header.version}; pack the weight again"
+        )
+    if packed.numel() != header.total_bytes:
+        raise ValueError(
+            f"read_header: packed: expected {header.total_bytes} bytes, got {packed.numel()}"
+        )
+    return header
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The canonical parts of a packed buffer. Vectors have length n; absent ones are empty."""
+
+    header: PackedHeader
+    weight: torch.Tensor
+    bias: torch.Tensor
+    multiplier: torch.Tensor
+    residual_multiplier: torch.Tensor
+    table: torch.Tensor
+    float_bias: torch.Tensor
+
+
+def _section(packed: torch.Tensor, offset: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+    size = torch.empty((), dtype=dtype).element_size()
+    return packed[offset : offset + count * size].clone().view(dtype)
+
+
+def _channels(header: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
+    """Drop the panel padding of a per-channel vector [padded_n] -> [n]."""
+    width = header.panels_per_group * header.nr
+    return padded.view(header.groups, width)[:, : header.n_per_group].reshape(header.n).clone()
+
+
+def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
+    """Gather panels [entry][nr][4] into [n, k]; entries of one k-group add up."""
+    k4 = (h.k + 3) // 4
+    panels = h.groups * h.panels_per_group
+    data = _section(packed, h.weight, h.weight_bytes, torch.int8)
+    rows = torch.zeros(panels, k4, h.nr, 4, dtype=torch.int32)
+    if h.index_bytes == 0:
+        rows = data.view(panels, k4, h.nr, 4).to(torch.int32)
+    else:
+        index = _section(packed, h.index, h.index_bytes // 4, torch.int32)
+        table = index[: panels * 3].view(panels, 3).tolist()
+        offsets = index[panels * 3 :]
+        entries = data.view(-1, h.nr, 4).to(torch.int32)
+        for p, (start, pairs, singles) in enumerate(table):
+            count = 2 * pairs + singles
+            k_group = offsets[start : start + count].long() // 4
+            rows[p].index_add_(0, k_group, entries[start : start + count])
+    matrix = rows.permute(0, 2, 1, 3).reshape(h.groups, h.panels_per_group * h.nr, k4 * 4)
+    return matrix[:, : h.n_per_group, : h.k].reshape(h.n, h.k).to(torch.int8)
+
+
+def depthwise_lane_order(lanes: int) -> torch.Tensor:
+    """Return the channel held by each int32 lane of a depthwise block of `lanes` channels.
+
+    Byte interleaving works inside 16-byte groups, so a vector of lanes/4 int32 lanes holds four
+    neighbouring channels of every group: vector v, lane j -> channel (j // 4) * 16 + v * 4 + j % 4.
+    """
+    per_vector = lanes // 4
+    v = torch.arange(4).view(4, 1)
+    j = torch.arange(per_vector).view(1, per_vector)
+    return ((j // 4) * 16 + v * 4 + j % 4).reshape(-1)
+
+
+def _depthwise_vector(h: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
+    """Undo the lane order of a depthwise per-channel vector [padded_n] -> [n]."""
+    order = depthwise_lane_order(h.nr) if h.nr >= 16 else torch.arange(h.nr)
+    blocks = padded.view(-1, h.nr)
+    out = torch.empty_like(blocks)
+    out[:, order] = blocks
+    return out.reshape(-1)[: h.n].clone()
+
+
+def _depthwise_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
+    """Gather blocks [tap group][lane][taps] (int16 pairs or int8 quads) into [n, taps]."""
+    blocks = h.panels_per_group
+    if LAYOUTS[h.layout] in ("avx2", "avx512"):
+        group, dtype = 2, torch.int16
+    elif LAYOUTS[h.layout] == "avx512vnni":
+        group, dtype = 4, torch.int8
+    else:
+        group, dtype = 1, torch.int8
+    groups = (h.k + group - 1) // group
+    size = 2 if dtype == torch.int16 else 1
+    data = _section(packed, h.weight, h.weight_bytes // size, dtype)
+    lanes = data.view(blocks, groups, h.nr, group).permute(0, 2, 1, 3).reshape(blocks, h.nr, -1)
+    out = torch.empty_like(lanes)
+    order = depthwise_lane_order(h.nr) if h.nr >= 16 else torch.arange(h.nr)
+    out[:, order] = lanes
+    return out.reshape(blocks * h.nr, -1)[: h.n, : h.k].to(torch.int8)
+
+
+def unpack(packed: torch.Tensor) -> Unpacked:
+    """Return the canonical parts of a packed buffer of any layout."""
+    packed = packed.cpu()
+    h = read_header(packed)
+    is_depthwise = OPS[h.op] == "depthwise_conv2d"
+    canonical = LAYOUTS[h.layout] == "canonical"
+    if canonical:
+        weight = _section(packed, h.weight, h.n * h.k, torch.int8)
+    elif is_depthwise:
+        weight = _depthwise_weight(packed, h)
+    else:
+        weight = _gemm_weight(packed, h)
+    if not canonical and OPS[h.op] == "conv2d":  # packed k runs over (kh, kw, c)
+        weight = weight.view(h.n, h.kh, h.kw, h.c_per_group).permute(0, 3, 1, 2)
+    weight = weight.reshape(h.weight_shape).contiguous()
+
+    def vector(offset: int, dtype: torch.dtype) -> torch.Tensor:
+        if offset == 0:
+            return torch.empty(0, dtype=dtype)
+        padded = _section(packed, offset, h.padded_n, dtype)
+        return _depthwise_vector(h, padded) if is_depthwise else _channels(h, padded)
+
+    table = _section(packed, h.table, 256, torch.uint8) if h.table else torch.empty(0).byte()
+    return Unpacked(
+        h,
+        weight,
+        vector(h.bias, torch.int32),
+        vector(h.multiplier, torch.float32),
+        vector(h.residual_multiplier, torch.float32),
+        table,
+        vector(h.float_bias, torch.float32),
+    )
