@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -59,3 +63,66 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able data."""
         return {**asdict(self), "speedup": self.speedup}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """Return the report that `to_dict` described.
+
+        Raises:
+            ValueError: data is not such a description.
+        """
+        known = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or not isinstance(data.get("layers"), list):
+            raise ValueError("Report: expected the data of Report.to_dict(), with a list of layers")
+        values = {key: value for key, value in data.items() if key in known}
+        try:
+            values["layers"] = [LayerReport(**row) for row in data["layers"]]
+        except TypeError as error:
+            raise ValueError(f"Report: expected the fields of LayerReport, got {error}") from error
+        return cls(**values)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as JSON."""
+        text = json.dumps(self.to_dict(), indent=1, default=str)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Return the report that `save` wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is not a saved report.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"Report: expected JSON in {os.fspath(path)}, got {error}") from error
+        return cls.from_dict(data)
+
+    def __str__(self) -> str:
+        """Return a table for people."""
+        from fastinfer.report_text import render_report
+
+        return render_report(self)
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Write a picture of the layers' times and errors; the suffix chooses the format."""
+        from fastinfer.report_plot import plot_report
+
+        plot_report(self, path)
+
+
+def report(fast: object) -> Report:
+    """Return what `convert` did to make this model.
+
+    Raises:
+        TypeError: fast was not returned by `fastinfer.convert`.
+    """
+    found = getattr(fast, "_report", None)
+    if not isinstance(found, Report):
+        raise TypeError(
+            "report: expected a model returned by fastinfer.convert, "
+            f"got {type(fast).__module__}.{type(fast).__qualname__}"
+        )
+    return found

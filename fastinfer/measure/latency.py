@@ -1,0 +1,128 @@
+"""How long callables take, measured side by side so that a slow moment hits all alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+#: Every function runs at least this often, however slow it is.
+MIN_ROUNDS = 3
+#: A round gives each function this share of its time budget, so quick ones run in bursts.
+ROUND_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per call over `runs` calls."""
+
+    median_ms: float
+    p20_ms: float
+    p80_ms: float
+    runs: int
+
+    @classmethod
+    def from_samples(cls, samples_ms: list[float]) -> Timing:
+        """Return the quantiles of one or more measurements."""
+        if not samples_ms:
+            raise ValueError("Timing: expected at least one measurement, got none")
+        if len(samples_ms) == 1:
+            return cls(samples_ms[0], samples_ms[0], samples_ms[0], 1)
+        fifths = statistics.quantiles(samples_ms, n=5, method="inclusive")
+        return cls(statistics.median(samples_ms), fifths[0], fifths[3], len(samples_ms))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the timing as JSON-able data."""
+        return asdict(self)
+
+
+@contextmanager
+def fixed_threads(threads: int | None) -> Iterator[int]:
+    """Run with this many torch threads (None: as it is); afterwards the number is what it was."""
+    before = torch.get_num_threads()
+    if threads is not None and threads < 1:
+        raise ValueError(f"fixed_threads: expected threads >= 1, got {threads}")
+    torch.set_num_threads(before if threads is None else threads)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def time_interleaved(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    min_time_s: float = 1.0,
+    max_rounds: int = 1000,
+    warmup: int = 2,
+    threads: int | None = None,
+) -> dict[str, Timing]:
+    """Return a `Timing` per function, from rounds in which each runs in turn.
+
+    In a round a function runs for about `min_time_s / 10`, at least once. Rounds go on until
+    the functions ran for `min_time_s` each on average (at least 3 rounds, at most `max_rounds`).
+    The cyclic garbage collector rests meanwhile; on CUDA a call includes its synchronisation.
+
+    Args:
+        functions: what to call, by name; the result of a call is dropped.
+        min_time_s: seconds per function.
+        max_rounds: upper bound of the number of rounds.
+        warmup: calls of each function before the clock counts.
+        threads: torch threads while timing (restored afterwards), or None to leave them.
+
+    Raises:
+        ValueError: no function, or a bound below what makes sense.
+    """
+    if not functions:
+        raise ValueError("time_interleaved: expected at least one function, got none")
+    if min_time_s < 0 or max_rounds < 1 or warmup < 0:
+        raise ValueError(
+            "time_interleaved: expected min_time_s >= 0, max_rounds >= 1 and warmup >= 0, "
+            f"got {min_time_s}, {max_rounds}, {warmup}"
+        )
+    barrier = torch.cuda.synchronize if torch.cuda.is_initialized() else None
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    with fixed_threads(threads), _resting_collector():
+        bursts = {}
+        for name, function in functions.items():
+            for _ in range(warmup):
+                function()
+            once_s = _run_ms(function, barrier) / 1e3
+            bursts[name] = max(1, round(ROUND_SHARE * min_time_s / max(once_s, 1e-7)))
+        deadline = time.perf_counter() + min_time_s * len(functions)
+        for done in range(1, max_rounds + 1):
+            for name, function in functions.items():
+                out = samples[name]
+                for _ in range(bursts[name]):
+                    out.append(_run_ms(function, barrier))
+            if done >= MIN_ROUNDS and time.perf_counter() >= deadline:
+                break
+    return {name: Timing.from_samples(values) for name, values in samples.items()}
+
+
+def _run_ms(function: Callable[[], object], barrier: Callable[[], None] | None) -> float:
+    if barrier is not None:
+        barrier()
+    start = time.perf_counter_ns()
+    function()
+    if barrier is not None:
+        barrier()
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+@contextmanager
+def _resting_collector() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

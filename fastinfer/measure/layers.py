@@ -1,0 +1,167 @@
+"""Layer by layer: which output of the reference a converted layer stands for, and its error.
+
+A converted layer has its BatchNorm, activation and residual inside, so its output is not the one
+of the reference's convolution of that name but of a module that follows it. Which one is found by
+trial: of the modules that finish after that layer starts and before the next but one starts, the
+one with the same output shape and the smallest error.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastinfer.measure.accuracy import ErrorSums
+
+#: Layers whose outputs are compared; everything else is fused into them or left as it was.
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+#: A residual is added after the shortcut's own convolution, so outputs are looked for past one.
+LAYERS_PER_OUTPUT = 2
+#: Below this no module of the reference can be said to answer what the layer answers.
+MIN_MATCH_DB = 1.0
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One converted layer against the output of the reference's module `reference_name`.
+
+    `errors` is None when nothing could be compared; `reason` says why.
+    """
+
+    name: str
+    reference_name: str = ""
+    errors: ErrorSums | None = None
+    reason: str = ""
+
+
+class LayerErrors:
+    """Collects the errors of every layer of `fast` whose name a layer of `reference` has."""
+
+    def __init__(self, reference: nn.Module, fast: nn.Module) -> None:
+        self._reference = reference
+        self._weighted = {
+            name: module for name, module in reference.named_modules() if _is_weighted(module)
+        }
+        self._converted = dict(_same_named(self._weighted, fast))
+        self._outputs: dict[str, list[Any]] = defaultdict(list)
+        self._sums: dict[tuple[str, str], ErrorSums] = defaultdict(ErrorSums)
+        self._reasons: dict[str, str] = {}
+
+    @contextmanager
+    def watching_fast(self) -> Iterator[None]:
+        """Record the layers' outputs while the converted model runs."""
+        self._outputs.clear()
+        with ExitStack() as stack:
+            for name, module in self._converted.items():
+                hook = module.register_forward_hook(self._recorder(name))
+                stack.callback(hook.remove)
+            yield
+
+    @contextmanager
+    def watching_reference(self) -> Iterator[None]:
+        """Compare with what was recorded while the reference runs."""
+        recent: deque[tuple[str, torch.Tensor]] = deque(maxlen=LAYERS_PER_OUTPUT)
+        calls: dict[str, int] = defaultdict(int)
+        with ExitStack() as stack:
+            for name, module in self._reference.named_modules():
+                if name in self._converted:
+                    pre = module.register_forward_pre_hook(self._opener(name, recent, calls))
+                    stack.callback(pre.remove)
+                if name:
+                    hook = module.register_forward_hook(self._comparer(name, recent))
+                    stack.callback(hook.remove)
+            yield
+
+    def rows(self) -> list[LayerError]:
+        """Return a row per weighted layer of the reference, in its order."""
+        candidates: dict[str, list[tuple[str, ErrorSums]]] = defaultdict(list)
+        for (layer, reference_name), sums in self._sums.items():
+            candidates[layer].append((reference_name, sums))
+        return [self._row(name, candidates[name]) for name in self._weighted]
+
+    def _row(self, name: str, candidates: list[tuple[str, ErrorSums]]) -> LayerError:
+        if name not in self._converted:
+            return LayerError(name, reason="no layer of that name in the converted model")
+        if name in self._reasons:
+            return LayerError(name, reason=self._reasons[name])
+        if not candidates:
+            return LayerError(name, reason="did not run, or no output of its shape to compare")
+        best, sums = max(candidates, key=lambda pair: pair[1].sqnr_db)
+        if sums.sqnr_db < MIN_MATCH_DB:
+            reason = f"no module answers what it answers (closest {best}, {sums.sqnr_db:.1f} dB)"
+            return LayerError(name, reason=reason)
+        return LayerError(name, best, sums)
+
+    def _recorder(self, name: str) -> Callable[..., None]:
+        def record(module: nn.Module, _args: Any, output: Any) -> None:
+            if not isinstance(output, torch.Tensor):
+                self._reasons[name] = f"answers {type(output).__name__}, not a tensor"
+            elif output.is_floating_point():
+                # Cloned: a following in-place activation would change it.
+                self._outputs[name].append(output.detach().clone())
+            elif (quant := getattr(module, "output_quant", None)) is not None:
+                self._outputs[name].append(dequantized(output, quant))
+            else:
+                self._reasons[name] = f"answers {output.dtype} and its scale is not known"
+
+        return record
+
+    def _opener(
+        self,
+        name: str,
+        recent: deque[tuple[str, torch.Tensor]],
+        calls: dict[str, int],
+    ) -> Callable[..., None]:
+        def open_layer(_module: nn.Module, _args: Any) -> None:
+            outputs, index = self._outputs[name], calls[name]
+            calls[name] += 1
+            if index < len(outputs):
+                recent.append((name, outputs[index]))
+
+        return open_layer
+
+    def _comparer(
+        self, reference_name: str, recent: deque[tuple[str, torch.Tensor]]
+    ) -> Callable[..., None]:
+        def compare_output(_module: nn.Module, _args: Any, output: Any) -> None:
+            if not isinstance(output, torch.Tensor):
+                return
+            for layer, actual in recent:
+                if actual.shape == output.shape:
+                    self._sums[layer, reference_name].add(output, actual)
+
+        return compare_output
+
+
+def dequantized(q: torch.Tensor, quant: Any) -> torch.Tensor:
+    """Return the real values of q, uint8 [N, C, ...] or [..., C], under a `TensorQuant`."""
+    scale, shift = torch.tensor(quant.scale), torch.tensor(quant.shift)
+    channel = 1 if q.dim() >= 4 else q.dim() - 1
+    shape = [-1 if axis == channel else 1 for axis in range(q.dim())]
+    if scale.numel() > 1:
+        scale = scale.reshape(shape)
+    if shift.numel() > 1:
+        shift = shift.reshape(shape)
+    return scale * (q.float() - quant.zero_point) + shift
+
+
+def _is_weighted(module: nn.Module) -> bool:
+    return isinstance(module, WEIGHTED)
+
+
+def _same_named(weighted: dict[str, nn.Module], fast: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (reference name, module of fast): names equal, or equal below a wrapper of fast's."""
+    wanted = {name.replace(".", "_"): name for name in weighted}
+    for name, module in fast.named_modules():
+        parts = name.split(".")
+        for start in range(len(parts)):
+            found = wanted.get("_".join(parts[start:]))
+            if found is not None:
+                yield found, module
+                break

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import torch
+
+from fastinfer.report import LayerReport, Report, report
+from fastinfer.report_text import format_table, mebibytes
+
+
+@pytest.fixture
+def filled() -> Report:
+    return Report(
+        path="graph",
+        layers=[
+            LayerReport(
+                "features.0", "conv2d", "3->32 3x3/2", "int8", "", 1.0, 0.25, 31.5, 900, 3500
+            ),
+            LayerReport("head", "linear", "1280->1000", "fp32", "int8 is slower here", 0.5, 0.5),
+        ],
+        notes=["calibrated on 4 batches"],
+        passes={"fold_batch_norm": 52, "cse": 0},
+        float_ms=10.0,
+        fast_ms=2.5,
+        sqnr_db=20.25,
+        convert_s=3.21,
+        environment={"isa": "avx2", "threads": 2},
+    )
+
+
+def test_text_names_layers_times_fallbacks_and_notes(filled: Report) -> None:
+    text = str(filled)
+    for part in ("features.0", "4.00x", "31.5", "int8 is slower here", "calibrated on 4 batches"):
+        assert part in text
+    assert "fold_batch_norm 52" in text and "cse" not in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_an_empty_report_is_still_text() -> None:
+    assert "layers       none" in str(Report())
+
+
+def test_speedup_needs_both_times() -> None:
+    assert Report(float_ms=1.0).speedup is None
+    assert Report(float_ms=1.0, fast_ms=0.5).speedup == 2.0
+
+
+def test_save_and_load_give_an_equal_report(filled: Report, tmp_path) -> None:
+    filled.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == filled
+    assert json.loads((tmp_path / "report.json").read_text())["speedup"] == 4.0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"layers": [{"colour": 1}]}'])
+def test_loading_anything_else_is_an_error(text: str, tmp_path) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match="Report: expected"):
+        Report.load(tmp_path / "report.json")
+
+
+def test_report_of_something_else_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"returned by fastinfer\.convert, got torch.*Linear"):
+        report(torch.nn.Linear(2, 2))
+
+
+def test_report_finds_the_attribute(filled: Report) -> None:
+    model = torch.nn.Linear(2, 2)
+    model._report = filled
+    assert report(model) is filled
+
+
+def test_plot_writes_a_png(filled: Report, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    filled.plot(tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="with layers, got none"):
+        Report().plot(tmp_path / "empty.png")
+
+
+def test_table_aligns_numbers_right_and_cuts_long_text() -> None:
+    text = format_table(["name", "ms"], [["a", "1.5"], ["b" * 60, "-"], ["c", "100.25"]])
+    lines = text.splitlines()
+    assert lines[2].endswith("   1.5") and lines[4].endswith("100.25")
+    assert "…" in lines[3] and len(lines[3]) <= 60
+
+
+@pytest.mark.parametrize(("count", "text"), [(None, "-"), (512, "0.5 KiB"), (3 << 20, "3.00 MiB")])
+def test_byte_counts(count: int | None, text: str) -> None:
+    assert mebibytes(count) == text
