@@ -1,0 +1,175 @@
+"""Calibration: run the float graph over data and record the range of every tensor a layer touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fastinfer.compress.quantize.batches import (
+    Flatten,
+    check_finite,
+    flatten_in_order,
+    read_batches,
+)
+from fastinfer.compress.quantize.observers import Observer, make_observer
+from fastinfer.graph.layer import Layer, apply_activation
+from fastinfer.program import Program
+
+#: Samples kept for bias correction, timing and the accuracy guard.
+KEPT_SAMPLES = 32
+#: Elements of one graph value kept at most, summed over samples and values: 256 MB of float32.
+KEPT_ELEMENTS = 64 * 2**20
+
+
+def layer_nodes(graph_module: fx.GraphModule) -> list[tuple[fx.Node, Layer]]:
+    """Return the graph's layer calls in order, each with its module."""
+    found = []
+    for node in graph_module.graph.nodes:
+        if node.op == "call_module":
+            module = graph_module.get_submodule(str(node.target))
+            if isinstance(module, Layer):
+                found.append((node, module))
+    return found
+
+
+def channel_axis(shape: tuple[int, ...], kind: str) -> int:
+    """Return the axis that holds channels for a layer of this kind."""
+    return len(shape) - 1 if kind == "linear" else 1
+
+
+@dataclass
+class TensorStatistics:
+    """What calibration learned of one tensor: whole and per-channel ranges, and its shape."""
+
+    shape: tuple[int, ...]
+    axis: int
+    whole: Observer
+    channels: Observer
+
+    def observe(self, x: Tensor) -> None:
+        """Add one batch."""
+        self.whole.observe(x)
+        self.channels.observe(x)
+
+
+class _Recorder(fx.Interpreter):
+    """Interprets the float graph, handing watched values to the calibrator."""
+
+    def __init__(self, graph_module: fx.GraphModule, calibrator: Calibrator) -> None:
+        super().__init__(graph_module)
+        self._calibrator = calibrator
+
+    def run_node(self, n: fx.Node) -> Any:
+        layer = self._calibrator.layers.get(n)
+        if layer is None:
+            value = super().run_node(n)
+        else:
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            value = self._calibrator.run_layer(n, layer, args)
+        if n in self._calibrator.watched and isinstance(value, Tensor):
+            self._calibrator.observe(n.name, value, self._calibrator.watched[n])
+        if isinstance(value, Tensor):
+            self._calibrator.largest = max(self._calibrator.largest, value.numel())
+        return value
+
+
+class Calibrator:
+    """One pass over calibration data: ranges per tensor, and a few samples kept.
+
+    Args:
+        program: its graph's Layer calls are what is observed.
+        config: `observer` names the observer.
+        example: (args, kwargs), used when `run` gets no data.
+        flatten: maps (args, kwargs) to the graph's placeholders.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        config: Any,
+        *,
+        example: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+        flatten: Flatten | None = None,
+    ) -> None:
+        self.graph_module = program.graph_module
+        self.observer = getattr(config, "observer", "minmax")
+        self.from_example = False
+        self.samples: list[tuple[Any, ...]] = []
+        self.statistics: dict[str, TensorStatistics] = {}
+        self.largest = 1
+        self.n_samples = 0
+        self._example = example
+        self._flatten = flatten or flatten_in_order
+        self._n_inputs = sum(n.op == "placeholder" for n in self.graph_module.graph.nodes)
+        self.layers = dict(layer_nodes(self.graph_module))
+        self.watched: dict[fx.Node, str] = {}
+        for node, layer in self.layers.items():
+            self.watched.setdefault(node, layer.spec.kind)
+            for source in node.args[:2]:
+                if isinstance(source, fx.Node):
+                    self.watched.setdefault(source, layer.spec.kind)
+
+    def run(self, calibration: Iterable[Any] | None = None) -> Calibrator:
+        """Observe every batch of calibration, or the example when it is None; return self.
+
+        Raises:
+            ValueError: no batch, NaN in a batch (named), or neither data nor an example.
+        """
+        batches: Iterable[tuple[Any, ...]]
+        if calibration is None:
+            if self._example is None:
+                raise ValueError("calibration: expected data or example inputs, got neither")
+            self.from_example = True
+            batches = [tuple(self._flatten(*self._example))]
+            check_finite(next(iter(batches)), 0)
+        else:
+            batches = read_batches(calibration, self._n_inputs, self._flatten)
+        recorder = _Recorder(self.graph_module, self)
+        with torch.no_grad():
+            for values in batches:
+                self.largest = 1
+                recorder.run(*values)
+                self._keep(values)
+        return self
+
+    def run_layer(self, node: fx.Node, layer: Layer, args: tuple[Any, ...]) -> Tensor:
+        """Return the layer's output; observe what is inside it when its activation is a table."""
+        if layer.spec.epilogue.activation.is_clamp:
+            return layer(*args)
+        before = layer.accumulate(args[0])
+        if len(args) > 1 and args[1] is not None:
+            before = before + args[1]
+        self.observe(f"{node.name}:preactivation", before, layer.spec.kind)
+        return apply_activation(layer.spec.epilogue.activation, before)
+
+    def observe(self, name: str, value: Tensor, kind: str) -> None:
+        """Add one value of the tensor called name."""
+        if not value.is_floating_point() or value.dim() == 0:
+            return
+        statistics = self.statistics.get(name)
+        if statistics is None:
+            axis = channel_axis(tuple(value.shape), kind)
+            statistics = TensorStatistics(
+                tuple(value.shape),
+                axis,
+                make_observer(self.observer),
+                make_observer(self.observer, axis),
+            )
+            self.statistics[name] = statistics
+        statistics.observe(value)
+
+    def _keep(self, values: tuple[Any, ...]) -> None:
+        """Keep a batch's samples until enough are held."""
+        sizes = {v.shape[0] for v in values if isinstance(v, Tensor) and v.dim() > 0}
+        size = sizes.pop() if len(sizes) == 1 else 0
+        if not self.samples:
+            self.samples.append(values)
+            self.n_samples = max(size, 1)
+            return
+        if self.n_samples < KEPT_SAMPLES and self.largest * (len(self.samples) + 1) < KEPT_ELEMENTS:
+            self.samples.append(values)
+            self.n_samples += max(size, 1)

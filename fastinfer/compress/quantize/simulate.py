@@ -1,0 +1,93 @@
+"""Float simulation of int8 layers: the same rounding of weights and activations, in real numbers.
+
+It is an order of magnitude faster than integer references and needs no kernel, so bias correction
+and the accuracy guard run on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fastinfer.compress.quantize.weights import (
+    dequantized_weight,
+    fold_dynamic,
+    fold_static,
+)
+from fastinfer.graph.layer import Layer, apply_activation
+from fastinfer.program import LayerPlan
+from fastinfer.types import TensorQuant
+
+
+def fake_quantize(x: Tensor, quant: TensorQuant, axis: int) -> Tensor:
+    """Return x rounded to the codes of quant, as float32. axis holds channels."""
+    if len(quant.scale) == 1:
+        return torch.fake_quantize_per_tensor_affine(x, quant.scale[0], quant.zero_point, 0, 255)
+    scale = torch.tensor(quant.scale, dtype=torch.float32)
+    zero_point = torch.full((len(quant.scale),), quant.zero_point, dtype=torch.int32)
+    axis %= x.dim()
+    if not any(quant.shift):
+        return torch.fake_quantize_per_channel_affine(x, scale, zero_point, axis, 0, 255)
+    shape = [-1 if d == axis else 1 for d in range(x.dim())]
+    shift = torch.tensor(quant.shift, dtype=torch.float32).reshape(shape)
+    centred = torch.fake_quantize_per_channel_affine(x - shift, scale, zero_point, axis, 0, 255)
+    return centred + shift
+
+
+def fake_quantize_dynamic(x: Tensor, per_token: bool) -> Tensor:
+    """Return x rounded to 256 levels between its extremes, per token or per sample, as float32."""
+    rows = x.reshape(-1, x.shape[-1]) if per_token else x.reshape(x.shape[0], -1)
+    lo = rows.amin(1, keepdim=True).clamp(max=0)
+    hi = rows.amax(1, keepdim=True).clamp(min=0)
+    scale = ((hi - lo) / 255).clamp(min=1e-12)
+    zero_point = torch.round(-lo / scale)
+    codes = torch.clamp(torch.round(rows / scale) + zero_point, 0, 255)
+    return ((codes - zero_point) * scale).reshape(x.shape)
+
+
+class SimulatedLayer(nn.Module):
+    """What an int8 layer computes, up to the rounding of float32, on real-valued tensors."""
+
+    def __init__(self, layer: Layer, plan: LayerPlan) -> None:
+        super().__init__()
+        self.spec = layer.spec
+        self.plan = plan
+        static = plan.precision == "int8"
+        folded = fold_static(layer, plan) if static else fold_dynamic(layer)
+        weight = dequantized_weight(layer, folded, plan)
+        self._float = Layer(replace(layer.spec), weight, layer.bias)
+        self._axis = -1 if layer.spec.kind == "linear" else 1
+
+    def accumulate(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return the value before bias correction and activation."""
+        plan = self.plan
+        if plan.precision == "int8":
+            assert plan.input is not None
+            x = fake_quantize(x, plan.input, self._axis)
+        elif plan.precision == "int8-dynamic":
+            x = fake_quantize_dynamic(x, per_token=self.spec.kind == "linear")
+        y = self._float.accumulate(x)
+        if residual is not None:
+            if plan.residual is not None and plan.output is not None:
+                residual = fake_quantize(residual, plan.residual, self._axis)
+            y = y + residual
+        return y
+
+    def finish(self, y: Tensor, correction: Tensor | None = None) -> Tensor:
+        """Return the output for an accumulated y; correction: [N]."""
+        plan, axis = self.plan, self._axis % y.dim()
+        if correction is not None:
+            y = y + correction.reshape([-1 if d == axis else 1 for d in range(y.dim())])
+        if plan.preactivation is not None and plan.output is not None:
+            y = fake_quantize(y, plan.preactivation, axis)
+        y = apply_activation(self.spec.epilogue.activation, y)
+        return y if plan.output is None else fake_quantize(y, plan.output, axis)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return the simulated output."""
+        correction = self.plan.bias_correction
+        return self.finish(
+            self.accumulate(x, residual), torch.tensor(correction) if correction else None
+        )
