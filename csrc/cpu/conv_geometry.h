@@ -1,0 +1,28 @@
+// Sizes of a 2-D convolution over NHWC memory, checked once.
+#pragma once
+
+#include "packed_view.h"
+
+namespace fastinfer {
+
+struct ConvGeometry {
+  int64_t batch, channels, height, width;
+  int64_t out_channels, out_height, out_width;
+  int64_t kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+
+  std::vector<int64_t> out_shape() const { return {batch, out_channels, out_height, out_width}; }
+  int64_t out_pixels() const { return batch * out_height * out_width; }
+};
+
+// Checks x [N, C, H, W] and the convolution's parameters against the packed weight.
+ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,
+                        int64_t out_channels, const std::vector<int64_t>& kernel_size,
+                        const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                        const std::vector<int64_t>& dilation, int64_t groups);
+
+// [N, C, H, W] with NHWC memory.
+Tensor empty_nhwc(const std::vector<int64_t>& shape, ScalarType dtype);
+// t itself when its memory is NHWC, or a copy that is. uint8 or float32.
+Tensor as_nhwc(const Tensor& t);
+
+}  // namespace fastinfer

@@ -1,0 +1,180 @@
+// Splits an int8 GEMM into tiles and threads and feeds the microkernels of the ISA in force.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "packed_view.h"
+#include "parallel.h"
+#include "scratch.h"
+
+namespace fastinfer {
+
+// Where results go. All row-major with `ldc` elements a row.
+struct GemmOutput {
+  uint8_t* out_u8 = nullptr;
+  float* out_f32 = nullptr;
+  const uint8_t* residual_u8 = nullptr;
+  const float* residual_f32 = nullptr;
+  int64_t ldc = 0;
+  const float* row_scale = nullptr;
+  const int32_t* row_zero_point = nullptr;
+  int row_step = 0;
+};
+
+// Rows of a matrix that is in memory: a linear layer's input.
+struct MatrixRows {
+  const uint8_t* x;
+  int64_t k;
+
+  bool is_direct() const { return true; }
+  const uint8_t* base(int64_t) const { return x; }
+  int64_t stride() const { return k; }
+  void copy(int64_t row, int64_t, uint8_t* to) const {
+    std::memcpy(to, x + row * k, static_cast<size_t>(k));
+  }
+};
+
+// Bytes of packed rows a thread keeps at a time: they stay in its L2 while all panels pass.
+constexpr int64_t kRowBlockBytes = 192 * 1024;
+
+template <class Rows>
+class GemmDriver {
+ public:
+  GemmDriver(const PackedView& view, const Rows& rows, int64_t m, const GemmOutput& output)
+      : view_(view), h_(*view.header), rows_(rows), output_(output), m_(m) {
+    const KernelTable& table = *view.table;
+    family_ = table.gemm[0].nr == h_.nr ? &table.gemm[0] : &table.gemm[1];
+    k_groups_ = (h_.k + 3) / 4;
+    row_bytes_ = table.packs_rows ? (h_.k + 63) / 64 * 64 : k_groups_ * 4;
+    is_direct_ = !table.packs_rows && rows.is_direct() && h_.k % 4 == 0;
+    tiles_ = (m + family_->mr_max - 1) / family_->mr_max;
+  }
+
+  void run() const {
+    if (m_ == 0) return;
+    const int64_t panels = view_.panels();
+    const int64_t work = m_ * int64_t{h_.n} * h_.k;
+    const int threads = threads_for(work, std::max(tiles_, panels));
+    if (tiles_ >= int64_t{4} * threads || tiles_ >= panels) {
+      split_range(tiles_, threads, [&](int64_t t0, int64_t t1) { part(t0, t1, 0, panels); });
+    } else {
+      split_range(panels, threads, [&](int64_t p0, int64_t p1) { part(0, tiles_, p0, p1); });
+    }
+  }
+
+ private:
+  int64_t tile_row(int64_t tile) const { return m_ * tile / tiles_; }
+
+  // Tiles [t0, t1) times panels [p0, p1).
+  void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
+    const int64_t per_group = h_.panels_per_group;
+    const int64_t tile_bytes = row_bytes_ * family_->mr_max;
+    const int64_t block = std::clamp<int64_t>(kRowBlockBytes / tile_bytes, 1, t1 - t0);
+    for (int64_t g = p0 / per_group; g * per_group < p1; g++) {
+      const int64_t first = std::max(p0, g * per_group);
+      const int64_t last = std::min(p1, (g + 1) * per_group);
+      for (int64_t t = t0; t < t1; t += block) {
+        block_of_tiles(g, first, last, t, std::min(t1, t + block));
+      }
+    }
+  }
+
+  void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1) const {
+    const int64_t tile_bytes = row_bytes_ * family_->mr_max;
+    uint8_t* packed = nullptr;
+    if (!is_direct_) {
+      struct PackedRows;
+      packed = scratch<PackedRows>(tile_bytes * (t1 - t0));
+      for (int64_t t = t0; t < t1; t++) pack_tile(g, t, packed + (t - t0) * tile_bytes);
+    }
+    for (int64_t p = p0; p < p1; p++) {
+      for (int64_t t = t0; t < t1; t++) {
+        run_tile(g, p, t, is_direct_ ? nullptr : packed + (t - t0) * tile_bytes);
+      }
+    }
+    if (h_.table) look_up(g, p0, p1, tile_row(t0), tile_row(t1));
+  }
+
+  void pack_tile(int64_t g, int64_t tile, uint8_t* to) const {
+    const int64_t m0 = tile_row(tile), rows = tile_row(tile + 1) - m0;
+    if (!view_.table->packs_rows) {
+      for (int64_t r = 0; r < rows; r++) rows_.copy(m0 + r, g, to + r * row_bytes_);
+      return;
+    }
+    struct OneRow;
+    uint8_t* row = scratch<OneRow>(row_bytes_);
+    for (int64_t r = 0; r < rows; r++) {
+      rows_.copy(m0 + r, g, row);
+      for (int64_t k = 0; k < row_bytes_; k += 64) {
+        std::memcpy(to + k * rows + r * 64, row + k, 64);
+      }
+    }
+  }
+
+  void run_tile(int64_t g, int64_t p, int64_t tile, const uint8_t* packed) const {
+    const int64_t m0 = tile_row(tile), rows = tile_row(tile + 1) - m0;
+    GemmTile t{};
+    t.a = packed ? packed : rows_.base(g) + m0 * rows_.stride();
+    t.row_stride = packed ? row_bytes_ : rows_.stride();
+    const auto* weight = view_.section<int8_t>(h_.weight);
+    if (h_.index) {
+      const auto* index = view_.section<int32_t>(h_.index);
+      const int32_t* entry = index + p * 3;
+      t.weight = weight + int64_t{entry[0]} * h_.nr * 4;
+      t.offsets = index + view_.panels() * 3 + entry[0];
+      t.pairs = entry[1];
+      t.singles = entry[2];
+    } else {
+      t.weight = weight + p * k_groups_ * h_.nr * 4;
+      t.singles = static_cast<int>(k_groups_);
+    }
+    const int64_t in_group = (p - g * h_.panels_per_group) * h_.nr;
+    const int64_t at = m0 * output_.ldc + g * view_.n_per_group() + in_group;
+    Epilogue e = view_.epilogue(p * h_.nr);
+    e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, view_.n_per_group() - in_group));
+    e.ldc = output_.ldc;
+    if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
+    if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
+    if (output_.residual_u8) e.residual_u8 = output_.residual_u8 + at;
+    if (output_.residual_f32) e.residual_f32 = output_.residual_f32 + at;
+    if (output_.row_scale) {
+      e.row_scale = output_.row_scale + m0 * output_.row_step;
+      e.row_zero_point = output_.row_zero_point + m0 * output_.row_step;
+      e.row_step = output_.row_step;
+    }
+    family_->kernel[rows - 1](t, e);
+  }
+
+  // The activation table over the columns of panels [p0, p1), rows [m0, m1), in place.
+  void look_up(int64_t g, int64_t p0, int64_t p1, int64_t m0, int64_t m1) const {
+    const int64_t per_group = view_.n_per_group(), first = g * h_.panels_per_group;
+    const int64_t begin = g * per_group + (p0 - first) * h_.nr;
+    const int64_t end = g * per_group + std::min((p1 - first) * h_.nr, per_group);
+    const auto look = view_.table->lookup;
+    if (begin == 0 && end == output_.ldc) {
+      uint8_t* rows = output_.out_u8 + m0 * output_.ldc;
+      return look(rows, rows, (m1 - m0) * output_.ldc, view_.lookup_table());
+    }
+    for (int64_t m = m0; m < m1; m++) {
+      uint8_t* row = output_.out_u8 + m * output_.ldc + begin;
+      look(row, row, end - begin, view_.lookup_table());
+    }
+  }
+
+  const PackedView& view_;
+  const PackedHeader& h_;
+  const Rows& rows_;
+  const GemmOutput& output_;
+  const GemmFamily* family_;
+  int64_t m_, tiles_, k_groups_, row_bytes_;
+  bool is_direct_;
+};
+
+// output = epilogue(rows [m, k] x weight).
+template <class Rows>
+void run_gemm(const PackedView& view, const Rows& rows, int64_t m, const GemmOutput& output) {
+  GemmDriver<Rows>(view, rows, m, output).run();
+}
+
+}  // namespace fastinfer

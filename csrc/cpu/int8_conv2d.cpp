@@ -1,0 +1,155 @@
+// int8_conv2d and int8_conv2d_dynamic: a GEMM over the windows of an NHWC image.
+#include "conv_geometry.h"
+#include "depthwise_driver.h"
+#include "gemm_driver.h"
+#include "ops.h"
+#include "range.h"
+
+namespace fastinfer {
+namespace {
+
+// Overlapping whole moves instead of a call: windows of a first layer are a few bytes wide.
+inline void copy_bytes(uint8_t* to, const uint8_t* from, int64_t n) {
+  if (n >= 8 && n <= 16) {
+    uint64_t first, last;
+    std::memcpy(&first, from, 8);
+    std::memcpy(&last, from + n - 8, 8);
+    std::memcpy(to, &first, 8);
+    std::memcpy(to + n - 8, &last, 8);
+    return;
+  }
+  std::memcpy(to, from, static_cast<size_t>(n));
+}
+
+// Row m is output pixel m's window in the order (kh, kw, c); padding holds `fill`.
+struct WindowRows {
+  const uint8_t* x;  // NHWC
+  ConvGeometry g;
+  int64_t channels;  // of one group
+  uint8_t fill;
+
+  bool is_direct() const {
+    return g.kh == 1 && g.kw == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
+           g.pad_w == 0;
+  }
+  const uint8_t* base(int64_t group) const { return x + group * channels; }
+  int64_t stride() const { return g.channels; }
+
+  void copy(int64_t row, int64_t group, uint8_t* to) const {
+    const int64_t ox = row % g.out_width, oy = row / g.out_width % g.out_height;
+    const int64_t image = row / g.out_width / g.out_height;
+    const int64_t x0 = ox * g.stride_w - g.pad_w, y0 = oy * g.stride_h - g.pad_h;
+    const uint8_t* plane = base(group) + image * g.height * g.width * g.channels;
+    // With one group and no dilation a kernel row is one run of bytes.
+    const bool is_run = channels == g.channels && g.dilation_w == 1;
+    const int64_t first = x0 < 0 ? std::min(-x0, g.kw) : 0;
+    const int64_t last = std::max(first, std::min(g.kw, g.width - x0));
+    for (int64_t i = 0; i < g.kh; i++) {
+      const int64_t y = y0 + i * g.dilation_h;
+      uint8_t* row_to = to + i * g.kw * channels;
+      if (y < 0 || y >= g.height) {
+        std::memset(row_to, fill, static_cast<size_t>(g.kw * channels));
+        continue;
+      }
+      const uint8_t* line = plane + y * g.width * g.channels;
+      if (is_run) {
+        if (first > 0) std::memset(row_to, fill, static_cast<size_t>(first * channels));
+        if (last > first) {
+          copy_bytes(row_to + first * channels, line + (x0 + first) * channels,
+                     (last - first) * channels);
+        }
+        if (last < g.kw) {
+          std::memset(row_to + last * channels, fill,
+                      static_cast<size_t>((g.kw - last) * channels));
+        }
+        continue;
+      }
+      for (int64_t j = 0; j < g.kw; j++) {
+        const int64_t at = x0 + j * g.dilation_w;
+        uint8_t* tap = row_to + j * channels;
+        if (at < 0 || at >= g.width) {
+          std::memset(tap, fill, static_cast<size_t>(channels));
+        } else {
+          copy_bytes(tap, line + at * g.channels, channels);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+Tensor int8_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
+                       int64_t out_channels, std::vector<int64_t> kernel_size,
+                       std::vector<int64_t> stride, std::vector<int64_t> padding,
+                       std::vector<int64_t> dilation, int64_t groups, bool float_output) {
+  constexpr const char* kOp = "int8_conv2d";
+  check_dtype(kOp, "x", x, ScalarType::Byte);
+  const PackedView view = view_packed(kOp, packed, PackedOp::kConv2d, false, float_output);
+  const ConvGeometry g = check_conv(kOp, x, view, out_channels, kernel_size, stride, padding,
+                                    dilation, groups);
+  check_residual(kOp, view, residual, g.out_shape());
+  Tensor out = empty_nhwc(g.out_shape(), float_output ? ScalarType::Float : ScalarType::Byte);
+  if (out.numel() == 0) return out;
+  x = as_nhwc(x);
+  if (residual) residual = as_nhwc(*residual);
+  GemmOutput output;
+  output.ldc = g.out_channels;
+  if (float_output) {
+    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
+    if (residual) output.residual_f32 = static_cast<const float*>(residual->const_data_ptr());
+  } else {
+    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
+    if (residual) output.residual_u8 = static_cast<const uint8_t*>(residual->const_data_ptr());
+  }
+  const WindowRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), g,
+                        view.header->c_per_group,
+                        static_cast<uint8_t>(view.header->x_zero_point)};
+  run_gemm(view, rows, g.out_pixels(), output);
+  return out;
+}
+
+Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
+                               std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                               std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                               int64_t groups) {
+  constexpr const char* kOp = "int8_conv2d_dynamic";
+  check_dtype(kOp, "x", x, ScalarType::Float);
+  const auto* header = static_cast<const PackedHeader*>(packed.const_data_ptr());
+  const bool is_depthwise = packed.numel() >= kPackedHeaderBytes &&
+                            header->op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d);
+  const PackedView view = view_packed(
+      kOp, packed, is_depthwise ? PackedOp::kDepthwiseConv2d : PackedOp::kConv2d, true, true);
+  const ConvGeometry g = check_conv(kOp, x, view, out_channels, kernel_size, stride, padding,
+                                    dilation, groups);
+  Tensor out = empty_nhwc(g.out_shape(), ScalarType::Float);
+  if (out.numel() == 0) return out;
+  x = as_nhwc(x);
+  const auto* from = static_cast<const float*>(x.const_data_ptr());
+  auto* to = static_cast<float*>(out.mutable_data_ptr());
+  const int64_t image = g.height * g.width * g.channels;
+  const int64_t out_image = g.out_height * g.out_width * g.out_channels;
+  ConvGeometry one = g;
+  one.batch = 1;
+  struct Quantized;
+  uint8_t* q = scratch<Quantized>(image);
+  // One range a sample: a sample's result does not depend on the batch it came in.
+  for (int64_t b = 0; b < g.batch; b++) {
+    const RangeParams range = quantize_image(*view.table, from + b * image, image, q);
+    GemmOutput output;
+    output.ldc = g.out_channels;
+    output.out_f32 = to + b * out_image;
+    output.row_scale = &range.scale;
+    output.row_zero_point = &range.zero_point;
+    if (is_depthwise) {
+      run_depthwise(view, one, q, range.zero_point, output);
+    } else {
+      const WindowRows rows{q, one, view.header->c_per_group,
+                            static_cast<uint8_t>(range.zero_point)};
+      run_gemm(view, rows, one.out_pixels(), output);
+    }
+  }
+  return out;
+}
+
+}  // namespace fastinfer

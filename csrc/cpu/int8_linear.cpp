@@ -1,0 +1,81 @@
+// int8_linear and int8_linear_dynamic.
+#include "gemm_driver.h"
+#include "ops.h"
+#include "range.h"
+
+namespace fastinfer {
+namespace {
+
+std::vector<int64_t> check_linear(const char* op, const Tensor& x, const PackedView& view,
+                                  int64_t out_features) {
+  const PackedHeader& h = *view.header;
+  STD_TORCH_CHECK(x.dim() >= 1 && x.sizes()[x.dim() - 1] == h.k, op, ": expected x [*, ", h.k,
+                  "] (weight has in_features=", h.k, "), got ", shape_text(x));
+  STD_TORCH_CHECK(out_features == h.n, op, ": expected out_features=", h.n,
+                  " as packed, got ", out_features);
+  std::vector<int64_t> shape = sizes_of(x);
+  shape.back() = h.n;
+  return shape;
+}
+
+}  // namespace
+
+Tensor int8_linear_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
+                       int64_t out_features, bool float_output) {
+  constexpr const char* kOp = "int8_linear";
+  check_dtype(kOp, "x", x, ScalarType::Byte);
+  const PackedView view = view_packed(kOp, packed, PackedOp::kLinear, false, float_output);
+  const std::vector<int64_t> shape = check_linear(kOp, x, view, out_features);
+  check_residual(kOp, view, residual, shape);
+  x = as_contiguous(x);
+  Tensor out = empty_contiguous(shape, float_output ? ScalarType::Float : ScalarType::Byte);
+  const MatrixRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), view.header->k};
+  GemmOutput output;
+  output.ldc = view.header->n;
+  if (residual) residual = as_contiguous(*residual);
+  if (float_output) {
+    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
+    if (residual) output.residual_f32 = static_cast<const float*>(residual->const_data_ptr());
+  } else {
+    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
+    if (residual) output.residual_u8 = static_cast<const uint8_t*>(residual->const_data_ptr());
+  }
+  run_gemm(view, rows, x.numel() / view.header->k, output);
+  return out;
+}
+
+Tensor int8_linear_dynamic_cpu(Tensor x, Tensor packed, int64_t out_features, bool per_token) {
+  constexpr const char* kOp = "int8_linear_dynamic";
+  check_dtype(kOp, "x", x, ScalarType::Float);
+  const PackedView view = view_packed(kOp, packed, PackedOp::kLinear, true, true);
+  const std::vector<int64_t> shape = check_linear(kOp, x, view, out_features);
+  x = as_contiguous(x);
+  const int64_t k = view.header->k, m = x.numel() / k;
+  Tensor out = empty_contiguous(shape, ScalarType::Float);
+  if (m == 0) return out;
+  const auto* from = static_cast<const float*>(x.const_data_ptr());
+  const int64_t rows = per_token ? m : 1, columns = per_token ? k : m * k;
+  std::vector<float> scale(static_cast<size_t>(rows));
+  std::vector<int32_t> zero_point(static_cast<size_t>(rows));
+  struct Quantized;
+  uint8_t* q = scratch<Quantized>(m * k);
+  // Quantizing moves 5 bytes a value, which weighs like some 8 multiply-accumulates.
+  split_range(rows, threads_for(m * k * 8, rows), [&](int64_t r0, int64_t r1) {
+    for (int64_t r = r0; r < r1; r++) {
+      const RangeParams range =
+          quantize_row(*view.table, from + r * columns, columns, q + r * columns);
+      scale[static_cast<size_t>(r)] = range.scale;
+      zero_point[static_cast<size_t>(r)] = range.zero_point;
+    }
+  });
+  GemmOutput output;
+  output.ldc = view.header->n;
+  output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
+  output.row_scale = scale.data();
+  output.row_zero_point = zero_point.data();
+  output.row_step = per_token ? 1 : 0;
+  run_gemm(view, MatrixRows{q, k}, m, output);
+  return out;
+}
+
+}  // namespace fastinfer

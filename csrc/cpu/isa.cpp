@@ -1,0 +1,98 @@
+#include "isa.h"
+
+#include <atomic>
+#include <stdexcept>
+
+#include "kernel_table.h"
+
+namespace fastinfer {
+namespace {
+
+constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni};
+
+Isa best_isa() {
+  Isa best = Isa::kScalar;
+  for (Isa isa : kAll) {
+    if (cpu_supports(isa)) best = isa;
+  }
+  return best;
+}
+
+std::atomic<Isa>& selected() {
+  static std::atomic<Isa> isa{best_isa()};
+  return isa;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
+  }
+  return "unknown";
+}
+
+bool cpu_supports(Isa isa) {
+#ifdef FASTINFER_EMULATED_AVX512
+  // A build for tests: the AVX-512 kernels run on functions that do what the instructions do.
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni) return true;
+#endif
+  __builtin_cpu_init();
+  switch (isa) {
+    case Isa::kScalar:
+      return true;
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::kAvx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    case Isa::kAvx512Vnni:
+      return cpu_supports(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni") &&
+             __builtin_cpu_supports("avx512vbmi");
+  }
+  return false;
+}
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (Isa isa : kAll) {
+    if (cpu_supports(isa)) names.emplace_back(isa_name(isa));
+  }
+  return names;
+}
+
+Isa current_isa() { return selected().load(std::memory_order_relaxed); }
+
+void set_isa(const std::string& name) {
+  for (Isa isa : kAll) {
+    if (name != isa_name(isa)) continue;
+    if (!cpu_supports(isa)) {
+      throw std::invalid_argument("set_isa: this CPU has no " + name);
+    }
+    selected().store(isa, std::memory_order_relaxed);
+    return;
+  }
+  throw std::invalid_argument("set_isa: expected scalar, avx2, avx512 or avx512vnni, got " + name);
+}
+
+const KernelTable& table_of(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx2:
+      return kAvx2Table;
+    case Isa::kAvx512:
+      return kAvx512Table;
+    case Isa::kAvx512Vnni:
+      return kAvx512VnniTable;
+    default:
+      return kScalarTable;
+  }
+}
+
+}  // namespace fastinfer

@@ -1,0 +1,53 @@
+// The AVX-512 VNNI + VBMI table.
+#include "../micro/vec_avx512vnni.h"
+
+#include "../micro/int8_depthwise.h"
+#include "../micro/int8_gemm_dot.h"
+#include "../micro/quantize_rows.h"
+
+namespace fastinfer {
+namespace {
+
+using Vec = VecAvx512Vnni;
+
+void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table) {
+  const Vec::Int t[4] = {Vec::load(table), Vec::load(table + 64), Vec::load(table + 128),
+                         Vec::load(table + 192)};
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) Vec::store(out + i, Vec::lookup(Vec::load(x + i), t));
+  lookup_bytes(x + i, out + i, n - i, table);
+}
+
+}  // namespace
+
+// 14 rows x 32 or 16 channels: 28 (14) accumulators of 32 registers, and a broadcast feeds two
+// (one) dot products, so the dot product is the bottleneck.
+const KernelTable kAvx512VnniTable = {
+    Isa::kAvx512Vnni,
+    /*packs_rows=*/true,
+    /*sums_pairs=*/false,
+    {{32,
+      14,
+      {int8_gemm_dot<Vec, 1, 2>, int8_gemm_dot<Vec, 2, 2>, int8_gemm_dot<Vec, 3, 2>,
+       int8_gemm_dot<Vec, 4, 2>, int8_gemm_dot<Vec, 5, 2>, int8_gemm_dot<Vec, 6, 2>,
+       int8_gemm_dot<Vec, 7, 2>, int8_gemm_dot<Vec, 8, 2>, int8_gemm_dot<Vec, 9, 2>,
+       int8_gemm_dot<Vec, 10, 2>, int8_gemm_dot<Vec, 11, 2>, int8_gemm_dot<Vec, 12, 2>,
+       int8_gemm_dot<Vec, 13, 2>, int8_gemm_dot<Vec, 14, 2>}},
+     {16,
+      14,
+      {int8_gemm_dot<Vec, 1, 1>, int8_gemm_dot<Vec, 2, 1>, int8_gemm_dot<Vec, 3, 1>,
+       int8_gemm_dot<Vec, 4, 1>, int8_gemm_dot<Vec, 5, 1>, int8_gemm_dot<Vec, 6, 1>,
+       int8_gemm_dot<Vec, 7, 1>, int8_gemm_dot<Vec, 8, 1>, int8_gemm_dot<Vec, 9, 1>,
+       int8_gemm_dot<Vec, 10, 1>, int8_gemm_dot<Vec, 11, 1>, int8_gemm_dot<Vec, 12, 1>,
+       int8_gemm_dot<Vec, 13, 1>, int8_gemm_dot<Vec, 14, 1>}}},
+    /*depthwise_block=*/64,
+    /*depthwise_taps=*/4,
+    /*depthwise_bytes=*/1,
+    int8_depthwise<Vec, QuadTaps>,
+    quantize_rows<Vec>,
+    dequantize_rows<Vec>,
+    min_max_rows<Vec>,
+    lookup_rows,
+};
+
+}  // namespace fastinfer

@@ -1,0 +1,123 @@
+// The table every CPU runs: plain loops, one statement per step of the reference.
+#include <cmath>
+#include <cstring>
+
+#include "../kernel_table.h"
+
+namespace fastinfer {
+namespace {
+
+constexpr int kPanel = 8;
+constexpr int kRows = 4;
+
+// minf(NaN, bound) is the bound, as in the vector tables.
+float min_or_bound(float x, float bound) { return x < bound ? x : bound; }
+
+float clamp_float(float f, const Epilogue& e) {
+  f = f < e.clamp_min ? e.clamp_min : f;
+  return f > e.clamp_max ? e.clamp_max : f;
+}
+
+uint8_t requantize(float f, int32_t zero_point, int32_t qmin, int32_t qmax) {
+  f = min_or_bound(f, static_cast<float>(qmax - zero_point));
+  const float low = static_cast<float>(qmin - zero_point);
+  f = f < low ? low : f;
+  return static_cast<uint8_t>(static_cast<int32_t>(std::lrint(f)) + zero_point);
+}
+
+// Channel j of the panel, row (or pixel) r.
+void store_one(int32_t acc, int64_t r, int j, const Epilogue& e) {
+  const int64_t at = r * e.ldc + j;
+  float f;
+  if (e.kind == EpilogueKind::kDynamic) {
+    const int32_t corrected = acc - e.row_zero_point[r * e.row_step] * e.weight_sum[j];
+    f = static_cast<float>(corrected) * e.multiplier[j];
+    f = f * e.row_scale[r * e.row_step];
+    f = f + e.float_bias[j];
+    e.out_f32[at] = clamp_float(f, e);
+    return;
+  }
+  f = static_cast<float>(acc) * e.multiplier[j];
+  if (e.kind == EpilogueKind::kFloat) {
+    if (e.residual_f32 != nullptr) f = f + e.residual_f32[at];
+    e.out_f32[at] = clamp_float(f, e);
+    return;
+  }
+  if (e.residual_u8 != nullptr) {
+    const float residual = static_cast<float>(e.residual_u8[at]) * e.residual_multiplier[j];
+    f = f + residual;
+  }
+  e.out_u8[at] = requantize(f, e.out_zero_point, e.qmin, e.qmax);
+}
+
+template <int MR>
+void gemm(const GemmTile& t, const Epilogue& e) {
+  int32_t acc[MR][kPanel];
+  for (auto& row : acc) std::memcpy(row, e.bias, sizeof(row));
+  const int8_t* w = t.weight;
+  for (int k = 0; k < t.singles; k++, w += kPanel * 4) {
+    for (int r = 0; r < MR; r++) {
+      const uint8_t* a = t.a + r * t.row_stride + k * 4;
+      for (int j = 0; j < kPanel; j++) {
+        const int8_t* b = w + j * 4;
+        acc[r][j] += a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+      }
+    }
+  }
+  for (int r = 0; r < MR; r++) {
+    for (int j = 0; j < e.n_valid; j++) store_one(acc[r][j], r, j, e);
+  }
+}
+
+void depthwise(const DepthwiseRun& run, const Epilogue& e) {
+  const int8_t* weight = static_cast<const int8_t*>(run.weight);
+  for (int64_t pixel = 0; pixel < run.pixels; pixel++) {
+    for (int j = 0; j < e.n_valid; j++) {
+      int32_t acc = e.bias[j];
+      for (int t = 0; t < run.tap_groups; t++) {
+        acc += run.taps[t][pixel * run.tap_step + j] * weight[t * kPanel + j];
+      }
+      Epilogue one = e;
+      one.row_step = 0;
+      store_one(acc, pixel, j, one);
+    }
+  }
+}
+
+void quantize(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point) {
+  for (int64_t i = 0; i < n; i++) q[i] = requantize(x[i] * inverse_scale, zero_point, 0, 255);
+}
+
+void dequantize(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point) {
+  for (int64_t i = 0; i < n; i++) x[i] = static_cast<float>(q[i] - zero_point) * scale;
+}
+
+void min_max(const float* x, int64_t n, float* lo, float* hi) {
+  for (int64_t i = 0; i < n; i++) {
+    *lo = x[i] < *lo ? x[i] : *lo;
+    *hi = x[i] > *hi ? x[i] : *hi;
+  }
+}
+
+void lookup(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table) {
+  for (int64_t i = 0; i < n; i++) out[i] = table[x[i]];
+}
+
+}  // namespace
+
+const KernelTable kScalarTable = {
+    Isa::kScalar,
+    /*packs_rows=*/false,
+    /*sums_pairs=*/false,
+    {{kPanel, kRows, {gemm<1>, gemm<2>, gemm<3>, gemm<4>}}, {}},
+    /*depthwise_block=*/kPanel,
+    /*depthwise_taps=*/1,
+    /*depthwise_bytes=*/1,
+    depthwise,
+    quantize,
+    dequantize,
+    min_max,
+    lookup,
+};
+
+}  // namespace fastinfer

@@ -1,0 +1,160 @@
+// Depthwise convolution: one block of channels, a run of pixels, any number of taps.
+//
+// The taps' bytes are interleaved so that one lane holds all taps of one channel: pairs widened
+// to 16 bits (exact on every CPU), or quads for the dot-product instruction. Interleaving works in
+// 128-bit parts, so lane j of vector v is channel (j / 4) * 16 + v * 4 + j % 4; weights and
+// per-channel vectors are packed in that order, and the final packs restore the natural one.
+#pragma once
+
+#include <cstring>
+
+#include "../kernel_table.h"
+
+namespace fastinfer {
+namespace {
+
+template <class Vec>
+struct PairTaps {  // weight: [tap pair][4 vectors][lanes][2] int16
+  static constexpr int kTaps = 2;
+  static inline __attribute__((always_inline)) void accumulate(typename Vec::Int (&acc)[4],
+                                                               const uint8_t* const* taps,
+                                                               int64_t at, const int8_t* w) {
+    const auto a = Vec::load(taps[0] + at), b = Vec::load(taps[1] + at);
+    const auto low = Vec::unpack_low8(a, b), high = Vec::unpack_high8(a, b);
+    const auto zero = Vec::zero();
+    const typename Vec::Int x[4] = {Vec::unpack_low8(low, zero), Vec::unpack_high8(low, zero),
+                                    Vec::unpack_low8(high, zero), Vec::unpack_high8(high, zero)};
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+      acc[v] = Vec::add32(acc[v], Vec::mul16_add32(x[v], Vec::load(w + v * Vec::kBytes)));
+    }
+  }
+};
+
+template <class Vec>
+struct QuadTaps {  // weight: [tap quad][4 vectors][lanes][4] int8
+  static constexpr int kTaps = 4;
+  static inline __attribute__((always_inline)) void accumulate(typename Vec::Int (&acc)[4],
+                                                               const uint8_t* const* taps,
+                                                               int64_t at, const int8_t* w) {
+    const auto a = Vec::load(taps[0] + at), b = Vec::load(taps[1] + at);
+    const auto c = Vec::load(taps[2] + at), d = Vec::load(taps[3] + at);
+    const auto ab_low = Vec::unpack_low8(a, b), ab_high = Vec::unpack_high8(a, b);
+    const auto cd_low = Vec::unpack_low8(c, d), cd_high = Vec::unpack_high8(c, d);
+    const typename Vec::Int x[4] = {
+        Vec::unpack_low16(ab_low, cd_low), Vec::unpack_high16(ab_low, cd_low),
+        Vec::unpack_low16(ab_high, cd_high), Vec::unpack_high16(ab_high, cd_high)};
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+      acc[v] = Vec::dot_u8s8(acc[v], x[v], Vec::load(w + v * Vec::kBytes));
+    }
+  }
+};
+
+// Natural order to lane order: vector v's part i holds channels i * 16 + v * 4 .. + 3.
+template <class Vec>
+inline void store_block_float(const typename Vec::Float (&f)[4], const Epilogue& e,
+                              int64_t pixel) {
+  float block[Vec::kBytes];
+  for (int v = 0; v < 4; v++) {
+    for (int i = 0; i < Vec::kQuarters; i++) Vec::store_part(block + i * 16 + v * 4, f[v], i);
+  }
+  std::memcpy(e.out_f32 + pixel * e.ldc, block, static_cast<size_t>(e.n_valid) * sizeof(float));
+}
+
+template <class Vec>
+inline void float_block(typename Vec::Int (&acc)[4], const Epilogue& e, int64_t pixel) {
+  using Float = typename Vec::Float;
+  const Float low = Vec::setf(e.clamp_min), high = Vec::setf(e.clamp_max);
+  Float f[4];
+  float residual[Vec::kBytes];
+  if (e.residual_f32 != nullptr) {
+    std::memset(residual, 0, sizeof(residual));
+    std::memcpy(residual, e.residual_f32 + pixel * e.ldc,
+                static_cast<size_t>(e.n_valid) * sizeof(float));
+  }
+  for (int v = 0; v < 4; v++) {
+    const int at = v * Vec::kLanes;
+    auto sum = acc[v];
+    if (e.kind == EpilogueKind::kDynamic) {
+      const auto zero_point = Vec::set32(e.row_zero_point[0]);
+      sum = Vec::sub32(sum, Vec::mul32(zero_point, Vec::load(e.weight_sum + at)));
+    }
+    f[v] = Vec::mulf(Vec::to_float(sum), Vec::loadf(e.multiplier + at));
+    if (e.kind == EpilogueKind::kDynamic) {
+      f[v] = Vec::addf(Vec::mulf(f[v], Vec::setf(e.row_scale[0])), Vec::loadf(e.float_bias + at));
+    }
+    if (e.residual_f32 != nullptr) f[v] = Vec::addf(f[v], Vec::load_parts(residual + v * 4, 16));
+    f[v] = Vec::minf(high, Vec::maxf(low, f[v]));
+  }
+  store_block_float<Vec>(f, e, pixel);
+}
+
+template <class Vec>
+inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[4],
+                                                       const Epilogue& e, int64_t pixel) {
+  using Int = typename Vec::Int;
+  using Float = typename Vec::Float;
+  const Float high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
+  const bool whole = e.n_valid == Vec::kBytes;
+  Int q[4];
+  if (e.residual_u8 == nullptr) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+      const Float multiplier = Vec::loadf(e.multiplier + v * Vec::kLanes);
+      q[v] = Vec::round(Vec::minf(Vec::mulf(Vec::to_float(acc[v]), multiplier), high));
+    }
+  } else {
+    uint8_t part[Vec::kBytes] = {};
+    std::memcpy(part, e.residual_u8 + pixel * e.ldc, static_cast<size_t>(e.n_valid));
+    const Int bytes = Vec::load(part), zero = Vec::zero();
+    const Int low = Vec::unpack_low8(bytes, zero), upper = Vec::unpack_high8(bytes, zero);
+    const Int wide[4] = {Vec::unpack_low16(low, zero), Vec::unpack_high16(low, zero),
+                         Vec::unpack_low16(upper, zero), Vec::unpack_high16(upper, zero)};
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+      const int at = v * Vec::kLanes;
+      const Float residual =
+          Vec::mulf(Vec::to_float(wide[v]), Vec::loadf(e.residual_multiplier + at));
+      const Float f =
+          Vec::addf(Vec::mulf(Vec::to_float(acc[v]), Vec::loadf(e.multiplier + at)), residual);
+      q[v] = Vec::round(Vec::minf(f, high));
+    }
+  }
+  const Int bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin);
+  uint8_t* to = e.out_u8 + pixel * e.ldc;
+  if (whole) {
+    Vec::store(to, bytes);
+  } else {
+    uint8_t part[Vec::kBytes];
+    Vec::store(part, bytes);
+    std::memcpy(to, part, static_cast<size_t>(e.n_valid));
+  }
+}
+
+// Every tap must have kBytes readable bytes at each pixel of the run.
+template <class Vec, template <class> class Taps>
+__attribute__((noinline)) void int8_depthwise(const DepthwiseRun& run, const Epilogue& e) {
+  const int8_t* weight = static_cast<const int8_t*>(run.weight);
+  for (int64_t pixel = 0; pixel < run.pixels; pixel++) {
+    const int64_t at = pixel * run.tap_step;
+    typename Vec::Int acc[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) acc[v] = Vec::load(e.bias + v * Vec::kLanes);
+    const uint8_t* const* taps = run.taps;
+    const int8_t* w = weight;
+    for (int g = run.tap_groups; g > 0; g--) {
+      Taps<Vec>::accumulate(acc, taps, at, w);
+      taps += Taps<Vec>::kTaps;
+      w += 4 * Vec::kBytes;
+    }
+    if (e.kind == EpilogueKind::kUint8) {
+      uint8_block<Vec>(acc, e, pixel);
+    } else {
+      float_block<Vec>(acc, e, pixel);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fastinfer

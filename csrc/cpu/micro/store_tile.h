@@ -1,0 +1,135 @@
+// The epilogue of a GEMM tile: acc[mr][nv] vectors of int32 -> rows of uint8 or float32.
+//
+// Whole uint8 panels leave straight from registers. Everything else (float results, dynamic
+// scales, a panel with missing channels) goes through memory and one shared function, which keeps
+// the register pressure of those paths away from the main loop.
+#pragma once
+
+#include <cstring>
+
+#include "../../epilogue.h"
+
+namespace fastinfer {
+namespace {
+
+// One float32 multiply, then the residual, then the upper clamp, which keeps rounding within
+// int32; the saturating packs do the lower one.
+template <class Vec>
+inline __attribute__((always_inline)) typename Vec::Int requantize_lanes(
+    typename Vec::Int acc, const Epilogue& e, int at, const uint8_t* residual,
+    typename Vec::Float high) {
+  auto f = Vec::mulf(Vec::to_float(acc), Vec::loadf(e.multiplier + at));
+  if (residual != nullptr) {
+    f = Vec::addf(f, Vec::mulf(Vec::widen_u8(residual), Vec::loadf(e.residual_multiplier + at)));
+  }
+  return Vec::round(Vec::minf(f, high));
+}
+
+// acc: mr rows of `width` int32 in memory.
+template <class Vec>
+inline void store_rows_uint8(const int32_t* acc, int mr, int width,
+                                                const Epilogue& e) {
+  const auto high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
+  for (int r = 0; r < mr; r++) {
+    for (int at = 0; at < e.n_valid; at += Vec::kLanes) {
+      const size_t left = static_cast<size_t>(e.n_valid - at);
+      const size_t count = left < Vec::kLanes ? left : Vec::kLanes;
+      uint8_t residual[Vec::kLanes] = {};
+      const bool has_residual = e.residual_u8 != nullptr;
+      if (has_residual) std::memcpy(residual, e.residual_u8 + r * e.ldc + at, count);
+      const auto q = requantize_lanes<Vec>(Vec::load(acc + r * width + at), e, at,
+                                           has_residual ? residual : nullptr, high);
+      uint8_t bytes[Vec::kBytes];
+      Vec::store(bytes,
+                 Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, e.out_zero_point, e.qmin)));
+      std::memcpy(e.out_u8 + r * e.ldc + at, bytes, count);
+    }
+  }
+}
+
+template <class Vec>
+inline void store_rows_float(const int32_t* acc, int mr, int width,
+                                                const Epilogue& e) {
+  const bool dynamic = e.kind == EpilogueKind::kDynamic;
+  const auto low = Vec::setf(e.clamp_min), high = Vec::setf(e.clamp_max);
+  for (int r = 0; r < mr; r++) {
+    for (int at = 0; at < e.n_valid; at += Vec::kLanes) {
+      const int left = e.n_valid - at;
+      const size_t bytes = static_cast<size_t>(left < Vec::kLanes ? left : Vec::kLanes) * 4;
+      auto sum = Vec::load(acc + r * width + at);
+      float part[Vec::kLanes] = {};
+      if (dynamic) {
+        const auto zero_point = Vec::set32(e.row_zero_point[r * e.row_step]);
+        sum = Vec::sub32(sum, Vec::mul32(zero_point, Vec::load(e.weight_sum + at)));
+      }
+      auto f = Vec::mulf(Vec::to_float(sum), Vec::loadf(e.multiplier + at));
+      if (dynamic) {
+        f = Vec::mulf(f, Vec::setf(e.row_scale[r * e.row_step]));
+        f = Vec::addf(f, Vec::loadf(e.float_bias + at));
+      } else if (e.residual_f32 != nullptr) {
+        std::memcpy(part, e.residual_f32 + r * e.ldc + at, bytes);
+        f = Vec::addf(f, Vec::loadf(part));
+      }
+      f = Vec::minf(high, Vec::maxf(low, f));
+      float* to = e.out_f32 + r * e.ldc + at;
+      if (left >= Vec::kLanes) {
+        Vec::storef(to, f);
+      } else {
+        Vec::storef(part, f);
+        std::memcpy(to, part, bytes);
+      }
+    }
+  }
+}
+
+template <class Vec>
+__attribute__((noinline)) void store_rows(const int32_t* acc, int mr, int width,
+                                          const Epilogue& e) {
+  if (e.kind == EpilogueKind::kUint8) return store_rows_uint8<Vec>(acc, mr, width, e);
+  store_rows_float<Vec>(acc, mr, width, e);
+}
+
+template <class Vec, int MR, int NV, bool kResidual>
+inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (&acc)[MR][NV],
+                                                             const Epilogue& e) {
+  constexpr int kCount = MR * NV;
+  const auto high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
+#pragma GCC unroll 16
+  for (int i = 0; i < kCount; i += 4) {
+    typename Vec::Int q[4];
+    uint8_t* to[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      // Rows past the tile repeat its last vector; they are not stored.
+      const int at = i + j < kCount ? i + j : kCount - 1;
+      const int r = at / NV, v = at % NV;
+      const int64_t place = r * e.ldc + v * Vec::kLanes;
+      q[j] = requantize_lanes<Vec>(acc[r][v], e, v * Vec::kLanes,
+                                   kResidual ? e.residual_u8 + place : nullptr, high);
+      to[j] = e.out_u8 + place;
+    }
+    constexpr int kLeft = 4;
+    const int count = kCount - i < kLeft ? kCount - i : kLeft;
+    Vec::store_rows(Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin), to, count);
+  }
+}
+
+template <class Vec, int MR, int NV>
+inline __attribute__((always_inline)) void store_tile(typename Vec::Int (&acc)[MR][NV],
+                                                      const Epilogue& e) {
+  constexpr int kWidth = NV * Vec::kLanes;
+  if (e.kind == EpilogueKind::kUint8 && e.n_valid == kWidth) {
+    if (e.residual_u8 == nullptr) return store_panel_uint8<Vec, MR, NV, false>(acc, e);
+    return store_panel_uint8<Vec, MR, NV, true>(acc, e);
+  }
+  alignas(64) int32_t rows[MR * kWidth];
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) Vec::store(rows + r * kWidth + v * Vec::kLanes, acc[r][v]);
+  }
+  store_rows<Vec>(rows, MR, kWidth, e);
+}
+
+}  // namespace
+}  // namespace fastinfer

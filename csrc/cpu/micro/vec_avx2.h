@@ -1,0 +1,93 @@
+// AVX2 as the Vec the kernel templates are written for.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace fastinfer {
+namespace {
+
+struct VecAvx2 {
+  using Int = __m256i;
+  using Float = __m256;
+  static constexpr int kLanes = 8;     // int32 lanes
+  static constexpr int kBytes = 32;
+  static constexpr int kQuarters = 2;  // 128-bit parts
+
+  static Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static void store(void* p, Int v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  static Int zero() { return _mm256_setzero_si256(); }
+  static Int set16(int v) { return _mm256_set1_epi16(static_cast<int16_t>(v)); }
+  static Int set32(int v) { return _mm256_set1_epi32(v); }
+  static Int broadcast4(const uint8_t* p) {
+    int32_t v;
+    std::memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+  }
+  static Int add16(Int a, Int b) { return _mm256_add_epi16(a, b); }
+  static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static Int sub32(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  static Int mul32(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  static Int mul_u8s8_add16(Int a, Int b) { return _mm256_maddubs_epi16(a, b); }
+  static Int mul16_add32(Int a, Int b) { return _mm256_madd_epi16(a, b); }
+  static Int unpack_low8(Int a, Int b) { return _mm256_unpacklo_epi8(a, b); }
+  static Int unpack_high8(Int a, Int b) { return _mm256_unpackhi_epi8(a, b); }
+  static Int unpack_low16(Int a, Int b) { return _mm256_unpacklo_epi16(a, b); }
+  static Int unpack_high16(Int a, Int b) { return _mm256_unpackhi_epi16(a, b); }
+
+  static Float loadf(const float* p) { return _mm256_loadu_ps(p); }
+  static void storef(float* p, Float v) { _mm256_storeu_ps(p, v); }
+  static Float setf(float v) { return _mm256_set1_ps(v); }
+  static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
+  static Int round(Float v) { return _mm256_cvtps_epi32(v); }
+  static Float addf(Float a, Float b) { return _mm256_add_ps(a, b); }
+  static Float subf(Float a, Float b) { return _mm256_sub_ps(a, b); }
+  static Float mulf(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  // minf(x, bound): the bound when x is NaN. maxf(bound, x) keeps NaN.
+  static Float minf(Float a, Float b) { return _mm256_min_ps(a, b); }
+  static Float maxf(Float a, Float b) { return _mm256_max_ps(a, b); }
+  static Float widen_u8(const uint8_t* p) {
+    return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+
+  // clamp(v + zero_point, qmin, 255) of four vectors. In lane order: each 128-bit part holds four
+  // bytes of a, then of b, c, d.
+  static Int pack_lanes(Int a, Int b, Int c, Int d, int zero_point, int qmin) {
+    const Int zp = set16(zero_point);
+    const Int low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), zp);
+    const Int high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), zp);
+    return _mm256_max_epu8(_mm256_packus_epi16(low, high),
+                           _mm256_set1_epi8(static_cast<char>(qmin)));
+  }
+  // Lane order to a, b, c, d one after the other.
+  static Int lanes_to_rows(Int v) {
+    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  // Lane order to `count` rows of kLanes bytes.
+  static __attribute__((always_inline)) void store_rows(Int v, uint8_t* const (&to)[4],
+                                                        int count) {
+    const Int rows = lanes_to_rows(v);
+    const __m128i low = _mm256_castsi256_si128(rows);
+    const __m128i high = _mm256_extracti128_si256(rows, 1);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to[0]), low);
+    if (count > 1) _mm_storeh_pd(reinterpret_cast<double*>(to[1]), _mm_castsi128_pd(low));
+    if (count > 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(to[2]), high);
+    if (count > 3) _mm_storeh_pd(reinterpret_cast<double*>(to[3]), _mm_castsi128_pd(high));
+  }
+  static void store_part(float* p, Float v, int part) {
+    _mm_storeu_ps(p, part ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v));
+  }
+  static Float load_parts(const float* p, int step) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + step), 1);
+  }
+  static float reduce_min(Float v) {
+    __m128 m = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_min_ss(m, _mm_shuffle_ps(m, m, 1)));
+  }
+};
+
+}  // namespace
+}  // namespace fastinfer

@@ -1,0 +1,103 @@
+// AVX-512 (F, BW, DQ, VL) as the Vec the kernel templates are written for.
+#pragma once
+
+#ifdef FASTINFER_EMULATED_AVX512
+#include "emulated_avx512.h"
+#else
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+#include <cstring>
+
+namespace fastinfer {
+namespace {
+
+struct VecAvx512 {
+  using Int = __m512i;
+  using Float = __m512;
+  static constexpr int kLanes = 16;
+  static constexpr int kBytes = 64;
+  static constexpr int kQuarters = 4;
+
+  static Int load(const void* p) { return _mm512_loadu_si512(p); }
+  static void store(void* p, Int v) { _mm512_storeu_si512(p, v); }
+  static Int zero() { return _mm512_setzero_si512(); }
+  static Int set16(int v) { return _mm512_set1_epi16(static_cast<int16_t>(v)); }
+  static Int set32(int v) { return _mm512_set1_epi32(v); }
+  static Int broadcast4(const uint8_t* p) {
+    int32_t v;
+    std::memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+  }
+  static Int add16(Int a, Int b) { return _mm512_add_epi16(a, b); }
+  static Int add32(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static Int sub32(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+  static Int mul32(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
+  static Int mul_u8s8_add16(Int a, Int b) { return _mm512_maddubs_epi16(a, b); }
+  static Int mul16_add32(Int a, Int b) { return _mm512_madd_epi16(a, b); }
+  static Int unpack_low8(Int a, Int b) { return _mm512_unpacklo_epi8(a, b); }
+  static Int unpack_high8(Int a, Int b) { return _mm512_unpackhi_epi8(a, b); }
+  static Int unpack_low16(Int a, Int b) { return _mm512_unpacklo_epi16(a, b); }
+  static Int unpack_high16(Int a, Int b) { return _mm512_unpackhi_epi16(a, b); }
+
+  static Float loadf(const float* p) { return _mm512_loadu_ps(p); }
+  static void storef(float* p, Float v) { _mm512_storeu_ps(p, v); }
+  static Float setf(float v) { return _mm512_set1_ps(v); }
+  static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
+  static Int round(Float v) { return _mm512_cvtps_epi32(v); }
+  static Float addf(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static Float subf(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static Float mulf(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  // minf(x, bound): the bound when x is NaN. maxf(bound, x) keeps NaN.
+  static Float minf(Float a, Float b) { return _mm512_min_ps(a, b); }
+  static Float maxf(Float a, Float b) { return _mm512_max_ps(a, b); }
+  static Float widen_u8(const uint8_t* p) {
+    return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+
+  // clamp(v + zero_point, qmin, 255) of four vectors. In lane order: each 128-bit part holds four
+  // bytes of a, then of b, c, d.
+  static Int pack_lanes(Int a, Int b, Int c, Int d, int zero_point, int qmin) {
+    const Int zp = set16(zero_point);
+    const Int low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zp);
+    const Int high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zp);
+    return _mm512_max_epu8(_mm512_packus_epi16(low, high),
+                           _mm512_set1_epi8(static_cast<char>(qmin)));
+  }
+  // Lane order to a, b, c, d one after the other.
+  static Int lanes_to_rows(Int v) {
+    const Int order =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, v);
+  }
+  // Lane order to `count` rows of kLanes bytes.
+  static __attribute__((always_inline)) void store_rows(Int v, uint8_t* const (&to)[4],
+                                                        int count) {
+    const Int rows = lanes_to_rows(v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to[0]), _mm512_castsi512_si128(rows));
+    if (count > 1) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to[1]), _mm512_extracti32x4_epi32(rows, 1));
+    }
+    if (count > 2) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to[2]), _mm512_extracti32x4_epi32(rows, 2));
+    }
+    if (count > 3) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to[3]), _mm512_extracti32x4_epi32(rows, 3));
+    }
+  }
+  static void store_part(float* p, Float v, int part) {
+    float whole[16];
+    _mm512_storeu_ps(whole, v);
+    std::memcpy(p, whole + part * 4, 16);
+  }
+  static Float load_parts(const float* p, int step) {
+    float whole[16];
+    for (int i = 0; i < 4; i++) std::memcpy(whole + i * 4, p + i * step, 16);
+    return _mm512_loadu_ps(whole);
+  }
+  static float reduce_min(Float v) { return _mm512_reduce_min_ps(v); }
+};
+
+}  // namespace
+}  // namespace fastinfer

@@ -1,0 +1,38 @@
+// The CPU op functions; registration.cpp binds them.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../tensor_check.h"
+
+namespace fastinfer {
+
+Tensor quantize_cpu(Tensor x, double scale, int64_t zero_point, bool channels_last);
+Tensor dequantize_cpu(Tensor x, double scale, int64_t zero_point);
+std::tuple<Tensor, Tensor, Tensor> quantize_dynamic_cpu(Tensor x, bool per_token);
+Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multiplier,
+                        std::optional<Tensor> residual_multiplier, std::optional<Tensor> table,
+                        std::optional<Tensor> float_bias, int64_t groups, int64_t x_zero_point,
+                        int64_t out_zero_point, int64_t qmin, int64_t qmax, double clamp_min,
+                        double clamp_max, bool float_output);
+Tensor int8_linear_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
+                       int64_t out_features, bool float_output);
+Tensor int8_linear_dynamic_cpu(Tensor x, Tensor packed, int64_t out_features, bool per_token);
+Tensor int8_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
+                       int64_t out_channels, std::vector<int64_t> kernel_size,
+                       std::vector<int64_t> stride, std::vector<int64_t> padding,
+                       std::vector<int64_t> dilation, int64_t groups, bool float_output);
+Tensor int8_depthwise_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
+                                 std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                                 std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                                 bool float_output);
+Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
+                               std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                               std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                               int64_t groups);
+Tensor int8_lookup_cpu(Tensor x, Tensor table);
+
+}  // namespace fastinfer

@@ -1,0 +1,57 @@
+// The header of every packed weight. fastinfer/types/packed.py is the same struct in Python.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace fastinfer {
+
+enum class PackedOp : int32_t { kLinear = 0, kConv2d = 1, kDepthwiseConv2d = 2 };
+
+enum PackedFlag : int32_t {
+  kFlagFloatOutput = 1,
+  kFlagResidual = 2,
+  kFlagTable = 4,
+  kFlagDynamic = 8,
+};
+
+constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};
+constexpr int32_t kPackedVersion = 1;
+constexpr int64_t kPackedHeaderBytes = 256;
+// Sections start on cache lines, and end with this much readable slack for whole-vector loads.
+constexpr int64_t kSectionAlign = 64;
+
+struct PackedHeader {
+  char magic[4];
+  int32_t version;
+  int32_t op;
+  int32_t layout;  // the Isa that reads it; 0 is canonical
+  int32_t n;       // output channels
+  int32_t k;       // products summed for one output
+  int32_t groups;
+  int32_t c_per_group;
+  int32_t kh, kw;
+  int32_t nr;  // output channels of one panel (of one block, for depthwise)
+  int32_t panels_per_group;
+  int32_t x_zero_point, out_zero_point;
+  int32_t qmin, qmax;
+  int32_t flags;
+  int32_t reserved;
+  float clamp_min, clamp_max;
+  int32_t reserved_2, reserved_3;
+  // Byte offsets from the start of the buffer; 0 where the section is absent.
+  int64_t weight, weight_bytes;
+  int64_t index, index_bytes;
+  int64_t bias;
+  int64_t multiplier;
+  int64_t residual_multiplier;
+  int64_t table;
+  int64_t weight_sum;
+  int64_t float_bias;
+  int64_t total_bytes;
+
+  bool has(PackedFlag flag) const { return (flags & flag) != 0; }
+};
+static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPackedHeaderBytes);
+
+}  // namespace fastinfer

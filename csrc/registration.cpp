@@ -1,0 +1,17 @@
+// The CPU kernels of the ops whose schemas fastinfer/ops/catalog.py defines.
+#include <torch/csrc/stable/library.h>
+
+#include "cpu/ops.h"
+
+STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
+  m.impl("quantize", TORCH_BOX(&fastinfer::quantize_cpu));
+  m.impl("dequantize", TORCH_BOX(&fastinfer::dequantize_cpu));
+  m.impl("quantize_dynamic", TORCH_BOX(&fastinfer::quantize_dynamic_cpu));
+  m.impl("int8_prepack", TORCH_BOX(&fastinfer::int8_prepack_cpu));
+  m.impl("int8_linear", TORCH_BOX(&fastinfer::int8_linear_cpu));
+  m.impl("int8_linear_dynamic", TORCH_BOX(&fastinfer::int8_linear_dynamic_cpu));
+  m.impl("int8_conv2d", TORCH_BOX(&fastinfer::int8_conv2d_cpu));
+  m.impl("int8_depthwise_conv2d", TORCH_BOX(&fastinfer::int8_depthwise_conv2d_cpu));
+  m.impl("int8_conv2d_dynamic", TORCH_BOX(&fastinfer::int8_conv2d_dynamic_cpu));
+  m.impl("int8_lookup", TORCH_BOX(&fastinfer::int8_lookup_cpu));
+}
