@@ -56,7 +56,7 @@ def quantize_ref(x: Tensor, scale: float, zero_point: int, channels_last: bool =
             f"quantize: expected scale > 0 and zero_point in 0..255, got {scale}, {zero_point}"
         )
     q = round_clamp(x * _inverse(scale).to(x.device), zero_point, 0, 255)
-    return q.contiguous(memory_format=_memory_format(x, channels_last))
+    return quantize_fake(x, scale, zero_point, channels_last).copy_(q)
 
 
 def dequantize_fake(x: Tensor, scale: float, zero_point: int) -> Tensor:
@@ -72,7 +72,7 @@ def dequantize_ref(x: Tensor, scale: float, zero_point: int) -> Tensor:
         raise TypeError(f"dequantize: expected x uint8, got {x.dtype}")
     value = (x.to(torch.int32) - zero_point).to(torch.float32)
     value = value * torch.tensor(scale, dtype=torch.float32, device=x.device)
-    return value.contiguous(memory_format=_memory_format(x, False))
+    return dequantize_fake(x, scale, zero_point).copy_(value)
 
 
 def dynamic_qparams(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,10 +114,9 @@ def quantize_dynamic_ref(x: Tensor, per_token: bool) -> tuple[Tensor, Tensor, Te
     """
     _check_float("quantize_dynamic", x)
     x = x.contiguous()
+    shape = x.shape[:-1] if per_token else torch.Size()
     columns = x.shape[-1] if per_token else x.numel()
-    rows = (x.numel() // columns if columns else 0) if per_token else 1
-    q, scale, zero_point = quantize_rows(x.reshape(rows, columns))
-    shape = x.shape[:-1] if per_token else ()
+    q, scale, zero_point = quantize_rows(x.reshape(shape.numel(), columns))
     return q.reshape(x.shape), scale.reshape(shape), zero_point.reshape(shape)
 
 

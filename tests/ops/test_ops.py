@@ -1,0 +1,65 @@
+"""Every op of the catalog, every case, every ISA this CPU has: equal to the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastinfer import runtime
+from fastinfer.ops.catalog import OPS
+from fastinfer.testing.cases import cases
+from fastinfer.testing.compare import assert_equal
+
+CASES = cases()
+SPECS = {op.name: op for op in OPS}
+# These are plain PyTorch on every device.
+REFERENCE_ONLY = {"int8_unpack"}
+
+
+@pytest.fixture(params=runtime.supported_isas())
+def isa(request):
+    before = runtime.isa()
+    runtime.set_isa(request.param)
+    yield request.param
+    runtime.set_isa(before)
+
+
+def results(value):
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_every_op_has_a_kernel(name):
+    has = torch._C._dispatch_has_kernel_for_dispatch_key(f"fastinfer::{name}", "CPU")
+    assert has or name in REFERENCE_ONLY, f"{name} has no CPU kernel"
+
+
+def test_every_op_has_cases():
+    assert {case.op for case in CASES} == set(SPECS) - {"int8_prepack"}
+    assert len({str(case) for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_reference(case, isa):
+    args = case.build()
+    before = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
+    value = getattr(torch.ops.fastinfer, case.op)(*args)
+    reference = SPECS[case.op].reference(*args)
+    for v, r in zip(results(value), results(reference), strict=True):
+        assert_equal(v, r)
+        assert v.stride() == r.stride() or v.numel() == 0
+    for a, b in zip(args, before, strict=True):
+        if isinstance(a, torch.Tensor):
+            assert_equal(a, b)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fake_matches(case):
+    if case.op == "int8_unpack":
+        pytest.skip("int8_unpack reads its shapes from the buffer")
+    args = case.build()
+    value = getattr(torch.ops.fastinfer, case.op)(*args)
+    fake = SPECS[case.op].fake(*args)
+    for v, f in zip(results(value), results(fake), strict=True):
+        assert v.shape == f.shape and v.dtype == f.dtype
+        assert v.numel() == 0 or v.stride() == f.stride()
