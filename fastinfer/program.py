@@ -10,6 +10,7 @@ from torch import fx
 
 from fastinfer.report import Report
 from fastinfer.types import QuantConfig, TensorQuant
+from fastinfer.types.call import CallSpec
 
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only", "bf16", "fp32")
 
@@ -41,12 +42,15 @@ class LayerPlan:
 class Program:
     """A captured model between two stages.
 
-    `plan` maps the name of a Layer submodule to its LayerPlan; `report` collects what to tell.
+    The graph's placeholders are the tensor arguments of a call in order, its output is a flat tuple;
+    `call` relates both to the model's own signature (None for a graph made by hand). `plan` maps the
+    name of a Layer submodule to its LayerPlan; `report` collects what to tell.
     """
 
     graph_module: fx.GraphModule
     plan: Mapping[str, LayerPlan] = field(default_factory=lambda: MappingProxyType({}))
     report: Report = field(default_factory=Report)
+    call: CallSpec | None = None
 
     def with_plan(self, plan: Mapping[str, LayerPlan]) -> Program:
         """Return the program with another plan."""

@@ -1,1 +1,1 @@
-"""fastinfer.graph."""
+"""Capturing a model as a graph, and reading and rewriting that graph."""

@@ -1,0 +1,198 @@
+"""capture: a model and an example call become a Program, dynamic in every size that allows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from fastinfer.graph.domain import call_spec, model_signature, verified
+from fastinfer.graph.errors import CaptureError
+from fastinfer.graph.functional import NotFunctionalError, replace_in_place
+from fastinfer.graph.match import attribute, set_tensor
+from fastinfer.program import Program
+from fastinfer.report import Report
+from fastinfer.types.call import bind
+
+#: CPU seconds that export may spend on symbolic sizes before fewer dimensions are left free. Swin-T
+#: with a free height and width takes 271 s (torch 2.14.1, Zen 3, 2026-11), MobileNetV2 3 s.
+SYMBOLIC_SECONDS = 20.0
+
+#: Dimensions left free, most general first: every one, the batch, none.
+FREEDOMS = ("every size", "the batch size", "no size")
+
+
+def capture(
+    model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None
+) -> Program:
+    """Return the model as a functional ATen graph over the tensor arguments of the call.
+
+    The model must be in eval mode and is not modified; its tensors are shared, not copied. The
+    graph's tensors are get_attr nodes under the model's own names.
+
+    Args:
+        model: any module in eval mode.
+        args: positional arguments of one example call.
+        kwargs: keyword arguments of that call.
+
+    Raises:
+        CaptureError: the model does not export, or the graph would not answer as the model does.
+    """
+    _check_capturable(model)
+    signature = model_signature(model)
+    bound = bind(signature, tuple(args), dict(kwargs or {}))
+    reasons: list[str] = []
+    for freedom in FREEDOMS:
+        try:
+            program = _capture(model, signature, bound, freedom)
+        except CaptureError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            program.report.note(
+                f"captured with {freedom} free; other calls run the float model ({reasons[-1]})"
+            )
+        return program
+    raise CaptureError(reasons[-1])
+
+
+def _check_capturable(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module.training:
+            raise CaptureError(f"capture: expected a model in eval mode, {name or 'it'} trains")
+        hooks = [
+            hook
+            for table in (module._forward_hooks, module._forward_pre_hooks)
+            for hook in table.values()
+            # Old-style weight_norm and spectral_norm are hooks; what they compute is captured.
+            if not type(hook).__module__.startswith("torch.nn.utils")
+        ]
+        if hooks:
+            where = f"module {name!r}" if name else "the model"
+            raise CaptureError(f"{where} has forward hooks, which a captured graph would not call")
+
+
+def _capture(
+    model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str
+) -> Program:
+    batched, repeated = _with_batch_two(bound) if freedom != "no size" else (bound, False)
+    exported = _export(model, signature, batched, freedom)
+    unlifted = exported.module()
+    leaves, in_spec = pytree.tree_flatten(bound)
+    graph_module, placeholders = _plain(unlifted, leaves)
+    spec = call_spec(
+        signature, in_spec, leaves, placeholders, exported, unlifted, example_was_one=repeated
+    )
+    spec = verified(model, graph_module, spec, bound)
+    return Program(graph_module, report=Report(path="graph"), call=spec)
+
+
+def _with_batch_two(bound: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the arguments with batch 2 where the example has batch 1, and whether it had.
+
+    torch.export takes size 1 as a constant (0/1 specialisation).
+    """
+    leaves, spec = pytree.tree_flatten(bound)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if not tensors or any(t.dim() == 0 or t.shape[0] != 1 for t in tensors):
+        return bound, False
+    doubled = [torch.cat([x, x]) if isinstance(x, torch.Tensor) else x for x in leaves]
+    return pytree.tree_unflatten(doubled, spec), True
+
+
+def _export(
+    model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str
+) -> torch.export.ExportedProgram:
+    arguments = signature.bind_partial()
+    arguments.arguments.update(bound)
+    args, kwargs = arguments.args, arguments.kwargs
+    shapes = torch.export.ShapesCollection()
+    auto = torch.export.Dim.AUTO
+    for leaf in pytree.tree_leaves(bound):
+        if isinstance(leaf, torch.Tensor) and leaf.dim() and freedom != "no size":
+            free = range(leaf.dim()) if freedom == "every size" else range(1)
+            shapes[leaf] = {dim: auto for dim in free}
+    seconds = SYMBOLIC_SECONDS if freedom == "every size" else float("inf")
+    try:
+        dynamic = shapes.dynamic_shapes(model, args, kwargs) if freedom != "no size" else None
+        with torch.no_grad(), _Deadline(seconds):
+            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:  # export raises whatever the model's code or its tracer raises
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CaptureError(f"torch.export: {type(error).__name__}: {first[:200]}") from error
+
+
+class _Deadline(TorchFunctionMode):
+    """Raises TimeoutError in the first torch call after the deadline."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.end = time.thread_time() + seconds
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if time.thread_time() > self.end:
+            raise TimeoutError(f"symbolic sizes take longer than {self.seconds:.0f} s")
+        return func(*args, **(kwargs or {}))
+
+
+def _plain(
+    unlifted: fx.GraphModule, leaves: list[Any]
+) -> tuple[fx.GraphModule, list[fx.Node | None]]:
+    """Return the graph with flat inputs and outputs, its tensors under TENSORS, and functional.
+
+    The second value has for each leaf of the call its placeholder, None when it is no tensor.
+    """
+    graph = fx.Graph()
+    root = nn.Module()
+    result = fx.GraphModule(root, graph)
+    graph = result.graph
+    copies: dict[fx.Node, fx.Node] = {}
+    tensors: dict[int, str] = {}
+    placeholders: list[fx.Node | None] = []
+    for node in unlifted.graph.nodes:
+        if node.op == "placeholder":
+            leaf = leaves[len(placeholders)]
+            if isinstance(leaf, torch.Tensor):
+                copies[node] = graph.node_copy(node)
+                placeholders.append(copies[node])
+            else:
+                placeholders.append(None)
+                if any(user.name != "_guards_fn" for user in node.users):
+                    raise CaptureError(f"the argument {node.name} is used as a symbolic number")
+        elif node.op == "call_module" and node.target == "_guards_fn":
+            continue
+        elif node.target is torch._C._set_grad_enabled:
+            continue
+        elif node.op == "get_attr":
+            value = attribute(unlifted, node.target)
+            if isinstance(value, torch.Tensor):
+                target = tensors.get(id(value))
+                if target is None:
+                    target = tensors[id(value)] = set_tensor(result, node.target, value)
+                copies[node] = graph.get_attr(target)
+                copies[node].meta = dict(node.meta)
+            else:
+                result.add_module(node.target, value)
+                copies[node] = graph.node_copy(node)
+        elif node.op == "output":
+            flat = node.args[0]
+            flat = tuple(flat) if isinstance(flat, (tuple, list)) else (flat,)
+            graph.output(fx.map_arg(flat, lambda n: copies[n]))
+        else:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    try:
+        replace_in_place(graph)
+    except NotFunctionalError as error:
+        raise CaptureError(str(error)) from error
+    graph.eliminate_dead_code()
+    graph.lint()
+    result.recompile()
+    return result, placeholders

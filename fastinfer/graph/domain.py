@@ -1,0 +1,236 @@
+"""The calls a captured graph answers: ranges and guards of its sizes, checked against the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from fastinfer.graph.errors import CaptureError
+from fastinfer.types.call import CallSpec, Constant, SizeRange, TensorInput
+
+Shapes = Sequence[Sequence[int]]
+
+
+def model_signature(model: nn.Module) -> inspect.Signature:
+    """Return the signature of the model's forward."""
+    return inspect.signature(model.forward)
+
+
+def call_spec(
+    signature: inspect.Signature,
+    in_spec: pytree.TreeSpec,
+    leaves: list[Any],
+    placeholders: list[fx.Node | None],
+    exported: torch.export.ExportedProgram,
+    unlifted: fx.GraphModule,
+    *,
+    example_was_one: bool,
+) -> CallSpec:
+    """Return the call of a captured graph with the sizes that torch.export found free."""
+    names = _leaf_names(in_spec, leaves)
+    ranges = {str(k): v for k, v in exported.range_constraints.items()}
+    inputs: list[TensorInput | Constant] = []
+    for name, leaf, placeholder in zip(names, leaves, placeholders, strict=True):
+        if placeholder is None:
+            inputs.append(Constant(name, leaf))
+            continue
+        shape = placeholder.meta["val"].shape
+        sizes = tuple(_size_range(size, ranges, leaf.shape[i]) for i, size in enumerate(shape))
+        inputs.append(TensorInput(name, leaf.dtype, leaf.device, sizes))
+    guard = _shape_guard(unlifted, leaves)
+    out_spec = exported.call_spec.out_spec
+    if out_spec is None:
+        raise CaptureError("torch.export gave no output structure")
+    return CallSpec(signature, in_spec, tuple(inputs), out_spec, guard)
+
+
+def _leaf_names(in_spec: pytree.TreeSpec, leaves: list[Any]) -> list[str]:
+    bound = pytree.tree_unflatten(leaves, in_spec)
+    paths, _ = pytree.tree_flatten_with_path(bound)
+    names = []
+    for path, _leaf in paths:
+        first, rest = path[0], path[1:]
+        names.append(f"{first.key}{pytree.keystr(rest)}")
+    return names
+
+
+def _size_range(size: Any, ranges: dict[str, Any], example: int) -> SizeRange:
+    if not isinstance(size, torch.SymInt):
+        return SizeRange(int(size), int(size))
+    expression = size.node.expr
+    if not expression.is_Symbol:
+        # A size derived from others (2*s0): only the example's is known to be right without it.
+        return SizeRange(example, example)
+    bounds = ranges.get(str(expression))
+    if bounds is None:
+        return SizeRange(example, example)
+    return SizeRange(int(bounds.lower), _upper(bounds.upper), str(expression))
+
+
+def _upper(bound: Any) -> int | None:
+    try:
+        value = int(bound)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return None if value >= 2**62 else value
+
+
+def _shape_guard(unlifted: fx.GraphModule, leaves: list[Any]) -> Callable[[Shapes], bool]:
+    """Return a predicate over the shapes of the tensor inputs from torch.export's guards.
+
+    Sizes of dim 0 below 2 are asked as 2: export excludes 0 and 1 from every free size, whether or
+    not the model treats them differently, which `verified` finds out instead.
+    """
+    check = getattr(unlifted, "_guards_fn", None)
+    if check is None:
+        return lambda shapes: True
+    kinds = [leaf.dtype if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
+    constants = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+
+    def guard(shapes: Shapes) -> bool:
+        remaining = iter(shapes)
+        values: list[Any] = []
+        for kind, constant in zip(kinds, constants, strict=True):
+            if kind is None:
+                values.append(constant)
+                continue
+            shape = list(next(remaining))
+            values.append(torch.empty(_at_least_two(shape), dtype=kind, device="meta"))
+        try:
+            check(*values)
+        except AssertionError:
+            return False
+        return True
+
+    return guard
+
+
+def _at_least_two(shape: list[int]) -> list[int]:
+    return [max(shape[0], 2), *shape[1:]] if shape else shape
+
+
+def verified(
+    model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
+) -> CallSpec:
+    """Return the spec with batch sizes 1 and 0 allowed where the graph answers them as the model.
+
+    Raises CaptureError when the graph differs from the model on the example or another batch.
+    """
+    leaves, in_spec = pytree.tree_flatten(bound)
+    if not _agree(model, graph_module, spec, bound):
+        raise CaptureError("the captured graph answers the example differently than the model")
+    batch = _batch_symbol(spec)
+    if not batch:
+        return spec
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    size = next(t.shape[0] for t, i in _batched(tensors, spec, batch))
+
+    def resized(count: int) -> dict[str, Any]:
+        index = torch.arange(count) % max(size, 1)
+        resized_leaves, position = [], 0
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor):
+                sizes = spec.tensor_inputs[position].sizes
+                position += 1
+                if sizes and sizes[0].symbol == batch:
+                    leaf = leaf[index.to(leaf.device)]
+            resized_leaves.append(leaf)
+        return pytree.tree_unflatten(resized_leaves, in_spec)  # type: ignore[no-any-return]
+
+    if size == 0:
+        return spec
+    if spec.accepts(_shapes(spec, resized(3))) and not _agree(
+        model, graph_module, spec, resized(3)
+    ):
+        raise CaptureError("the captured graph answers another batch size differently")
+    for low in (1, 0):
+        try:
+            same = _agree(model, graph_module, spec, resized(low))
+        except CaptureError:
+            same = False
+        if not same:
+            break
+        spec = _with_batch_low(spec, batch, low)
+    return spec
+
+
+def _batch_symbol(spec: CallSpec) -> str:
+    """Return the symbol of dim 0 of the first tensor input where it is free from 2 on, or ""."""
+    for wanted in spec.tensor_inputs:
+        if wanted.sizes:
+            first = wanted.sizes[0]
+            return first.symbol if first.is_free and first.low == 2 else ""
+    return ""
+
+
+def _batched(
+    tensors: list[torch.Tensor], spec: CallSpec, batch: str
+) -> list[tuple[torch.Tensor, TensorInput]]:
+    pairs = zip(tensors, spec.tensor_inputs, strict=True)
+    return [(t, i) for t, i in pairs if i.sizes and i.sizes[0].symbol == batch]
+
+
+def _with_batch_low(spec: CallSpec, batch: str, low: int) -> CallSpec:
+    def relaxed(wanted: TensorInput | Constant) -> TensorInput | Constant:
+        if not isinstance(wanted, TensorInput) or not wanted.sizes:
+            return wanted
+        first, *rest = wanted.sizes
+        if first.symbol != batch:
+            return wanted
+        return replace(wanted, sizes=(replace(first, low=low), *rest))
+
+    return replace(spec, inputs=tuple(relaxed(i) for i in spec.inputs))
+
+
+def _shapes(spec: CallSpec, bound: dict[str, Any]) -> list[tuple[int, ...]]:
+    leaves = pytree.tree_leaves(bound)
+    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _agree(
+    model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
+) -> bool:
+    """Return True when graph and model answer alike in structure, shapes, dtypes and values."""
+    arguments = inspect.BoundArguments(spec.signature, bound)  # type: ignore[arg-type]
+    tensors = [x for x in pytree.tree_leaves(bound) if isinstance(x, torch.Tensor)]
+    try:
+        with torch.no_grad():
+            wanted = model(*_copied(arguments.args), **_copied(arguments.kwargs))
+            got = spec.unflatten(graph_module(*[t.clone() for t in tensors]))
+    except Exception as error:  # whatever the model's own code raises
+        raise CaptureError(f"the example does not run: {type(error).__name__}: {error}") from error
+    return _same(wanted, got)
+
+
+def _copied(values: Any) -> Any:
+    """Return the arguments with tensors cloned: the model may write into them."""
+    return pytree.tree_map_only(torch.Tensor, torch.clone, values)
+
+
+def _same(wanted: Any, got: Any) -> bool:
+    wanted_leaves, wanted_spec = pytree.tree_flatten(wanted)
+    got_leaves, got_spec = pytree.tree_flatten(got)
+    if wanted_spec != got_spec:
+        return False
+    return all(_same_leaf(w, g) for w, g in zip(wanted_leaves, got_leaves, strict=True))
+
+
+def _same_leaf(wanted: Any, got: Any) -> bool:
+    if not isinstance(wanted, torch.Tensor) or not isinstance(got, torch.Tensor):
+        return type(wanted) is type(got) and bool(wanted == got)
+    if wanted.shape != got.shape or wanted.dtype != got.dtype:
+        return False
+    if not wanted.is_floating_point():
+        return torch.equal(wanted, got)
+    if wanted.numel() == 0:
+        return True
+    # The graph runs the same operators; only their order of summation over a batch may differ.
+    tolerance = 64 * torch.finfo(wanted.dtype).eps ** 0.75
+    largest = wanted.abs().nan_to_num(posinf=0.0).max().item()
+    return torch.allclose(wanted, got, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
