@@ -17,8 +17,10 @@ FLOAT_COLOR, FAST_COLOR, KEPT_COLOR = "#9aa5b1", "#1f6fb4", "#d08770"
 MAX_NAMED_LAYERS = 80
 
 
-def new_figure(width: float, height: float, **subplots: Any) -> tuple[Any, Any]:
-    """Return a figure and its axes, drawn without a display.
+def new_figure(
+    width: float, height: float, *, mosaic: Any = None, **subplots: Any
+) -> tuple[Any, Any]:
+    """Return a figure and its axes (by key for a mosaic), drawn without a display.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -31,6 +33,8 @@ def new_figure(width: float, height: float, **subplots: Any) -> tuple[Any, Any]:
     # A Figure of its own, not pyplot: the user's backend and open figures stay as they are.
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
+    if mosaic is not None:
+        return figure, figure.subplot_mosaic(mosaic, **subplots)
     return figure, figure.subplots(**subplots)
 
 
@@ -67,7 +71,7 @@ def draw_layer_times(axes: Axes, layers: Sequence[LayerReport]) -> None:
     axes.bar([p + 0.2 for p in places], after, 0.4, color=FAST_COLOR, label="converted")
     axes.set_ylabel("ms per call")
     axes.set_xlim(-0.7, len(layers) - 0.3)
-    axes.legend(loc="upper right", frameon=False)
+    _legend_above(axes, max(before + after))
     _tidy(axes)
 
 
@@ -82,10 +86,9 @@ def draw_layer_errors(axes: Axes, layers: Sequence[LayerReport]) -> None:
     axes.set_ylabel("SQNR of the layer, dB")
     axes.set_xlim(-0.7, len(layers) - 0.3)
     if any(is_kept):
-        axes.bar([0], [0], color=FAST_COLOR, label="int8")
+        axes.bar([0], [0], color=FAST_COLOR, label="converted")
         axes.bar([0], [0], color=KEPT_COLOR, label="kept in float")
-        axes.legend(loc="upper right", frameon=False, ncols=2)
-        axes.set_ylim(top=1.2 * max(ceiling, 1.0))
+        _legend_above(axes, ceiling)
     if not known:
         axes.text(0.5, 0.5, "no error was measured", transform=axes.transAxes, ha="center")
     name_layers(axes, [row.name for row in layers])
@@ -102,6 +105,12 @@ def name_layers(axes: Axes, names: Sequence[str]) -> None:
 
 def _short(name: str, width: int = 28) -> str:
     return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def _legend_above(axes: Axes, highest: float) -> None:
+    """Put the legend in a row above the tallest bar."""
+    axes.set_ylim(top=1.18 * (highest or 1.0))
+    axes.legend(loc="upper right", frameon=False, ncols=2)
 
 
 def _tidy(axes: Axes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -62,6 +62,7 @@ def time_interleaved(
     max_rounds: int = 1000,
     warmup: int = 2,
     threads: int | None = None,
+    once: Collection[str] = (),
 ) -> dict[str, Timing]:
     """Return a `Timing` per function, from rounds in which each runs in turn.
 
@@ -75,6 +76,7 @@ def time_interleaved(
         max_rounds: upper bound of the number of rounds.
         warmup: calls of each function before the clock counts.
         threads: torch threads while timing (restored afterwards), or None to leave them.
+        once: names of functions so slow that one call must do, the first; their `runs` is 1.
 
     Raises:
         ValueError: no function, or a bound below what makes sense.
@@ -89,18 +91,20 @@ def time_interleaved(
     barrier = torch.cuda.synchronize if torch.cuda.is_initialized() else None
     samples: dict[str, list[float]] = {name: [] for name in functions}
     with fixed_threads(threads), _resting_collector():
-        bursts = {}
+        bursts: dict[str, int] = {}
         for name, function in functions.items():
+            if name in once:
+                samples[name].append(_run_ms(function, barrier))
+                continue
             for _ in range(warmup):
                 function()
             once_s = _run_ms(function, barrier) / 1e3
             bursts[name] = max(1, round(ROUND_SHARE * min_time_s / max(once_s, 1e-7)))
-        deadline = time.perf_counter() + min_time_s * len(functions)
+        deadline = time.perf_counter() + min_time_s * len(bursts)
         for done in range(1, max_rounds + 1):
-            for name, function in functions.items():
-                out = samples[name]
-                for _ in range(bursts[name]):
-                    out.append(_run_ms(function, barrier))
+            for name, burst in bursts.items():
+                for _ in range(burst):
+                    samples[name].append(_run_ms(functions[name], barrier))
             if done >= MIN_ROUNDS and time.perf_counter() >= deadline:
                 break
     return {name: Timing.from_samples(values) for name, values in samples.items()}

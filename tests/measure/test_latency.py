@@ -33,6 +33,13 @@ def test_functions_take_turns() -> None:
     assert order[2:] == ["a", "b"] * 3
 
 
+def test_a_slow_one_may_be_called_once() -> None:
+    calls = []
+    functions = {"slow": lambda: calls.append(1), "quick": lambda: time.sleep(0.001)}
+    timings = time_interleaved(functions, min_time_s=0.02, once=["slow"])
+    assert len(calls) == timings["slow"].runs == 1 and timings["quick"].runs > 3
+
+
 def test_the_budget_bounds_the_time() -> None:
     start = time.perf_counter()
     time_interleaved({"a": lambda: None, "b": lambda: None}, min_time_s=0.05)
