@@ -48,11 +48,16 @@ def _draw_latency(axes: Axes, result: DemoResult, batch: int) -> None:
     for place, time, length in zip(places, times, shown, strict=True):
         ratio = times[names.index(EAGER)] / time
         cut = " (bar cut)" if time > limit else ""
-        text = f"{time:.3g} ms  {ratio:.2f}x{cut}"
+        text = f"{_milliseconds(time)}  {ratio:.2f}x{cut}"
         axes.text(length + 0.02 * max(shown), place, text, va="center", fontsize=9)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.45 * max(shown))
+    axes.set_xlim(0, 1.75 * max(shown))
     axes.set_xlabel("median ms per call, times faster than eager")
     axes.set_title(f"batch {batch}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _milliseconds(value: float) -> str:
+    """Return three significant digits, never in exponent form."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
