@@ -23,13 +23,18 @@ from fastinfer.types.call import bind
 #: with a free height and width takes 271 s (torch 2.14.1, Zen 3, 2026-11), MobileNetV2 3 s.
 SYMBOLIC_SECONDS = 20.0
 
+#: Layers may answer in channels_last, where a view of an eager model would not exist any more.
+_LAYOUT_FREE = {
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
+}
+_STRIDED = (torch.ops.aten.as_strided.default, torch.ops.aten.stride.int)
+
 #: Dimensions left free, most general first: every one, the batch, none.
 FREEDOMS = ("every size", "the batch size", "no size")
 
 
-def capture(
-    model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None
-) -> Program:
+def capture(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> Program:
     """Return the model as a functional ATen graph over the tensor arguments of the call.
 
     The model must be in eval mode and is not modified; its tensors are shared, not copied. The
@@ -42,6 +47,7 @@ def capture(
 
     Raises:
         CaptureError: the model does not export, or the graph would not answer as the model does.
+
     """
     _check_capturable(model)
     signature = model_signature(model)
@@ -77,9 +83,7 @@ def _check_capturable(model: nn.Module) -> None:
             raise CaptureError(f"{where} has forward hooks, which a captured graph would not call")
 
 
-def _capture(
-    model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str
-) -> Program:
+def _capture(model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str) -> Program:
     batched, repeated = _with_batch_two(bound) if freedom != "no size" else (bound, False)
     exported = _export(model, signature, batched, freedom)
     unlifted = exported.module()
@@ -167,9 +171,7 @@ def _plain(
                 placeholders.append(None)
                 if any(user.name != "_guards_fn" for user in node.users):
                     raise CaptureError(f"the argument {node.name} is used as a symbolic number")
-        elif node.op == "call_module" and node.target == "_guards_fn":
-            continue
-        elif node.target is torch._C._set_grad_enabled:
+        elif node.target in ("_guards_fn", torch._C._set_grad_enabled):
             continue
         elif node.op == "get_attr":
             value = attribute(unlifted, node.target)
@@ -186,8 +188,11 @@ def _plain(
             flat = node.args[0]
             flat = tuple(flat) if isinstance(flat, (tuple, list)) else (flat,)
             graph.output(fx.map_arg(flat, lambda n: copies[n]))
+        elif node.target in _STRIDED:
+            raise CaptureError(f"{node.target} depends on the memory layout of its input")
         else:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
+            copies[node].target = _LAYOUT_FREE.get(node.target, node.target)
     try:
         replace_in_place(graph)
     except NotFunctionalError as error:

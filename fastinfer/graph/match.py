@@ -112,9 +112,7 @@ def dims(node: object) -> tuple[object, ...] | None:
     if not isinstance(value, torch.Tensor):
         return None
     # Comparing SymInts would add a guard; their expressions compare structurally.
-    return tuple(
-        size.node.expr if isinstance(size, torch.SymInt) else size for size in value.shape
-    )
+    return tuple(size.node.expr if isinstance(size, torch.SymInt) else size for size in value.shape)
 
 
 def dtype(node: object) -> torch.dtype | None:

@@ -1,1 +1,42 @@
-"""fastinfer.passes."""
+"""Graph rewrites, one per file: each takes a Program and returns how often it rewrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fastinfer.passes.common_subexpressions import common_subexpressions
+from fastinfer.passes.dead_code import dead_code
+from fastinfer.passes.fold_batch_norm import fold_batch_norm
+from fastinfer.passes.fold_constants import fold_constants
+from fastinfer.passes.fuse_activation import fuse_activation
+from fastinfer.passes.fuse_residual import fuse_residual
+from fastinfer.passes.make_layers import make_layers
+from fastinfer.passes.remove_identity import remove_identity
+from fastinfer.program import Program
+
+Pass = Callable[[Program], int]
+
+#: On the captured graph, in this order: what follows a layer is fused after the layer exists, and
+#: the residual before the activation, as the epilogue computes them.
+FLOAT_PASSES: tuple[Pass, ...] = (
+    remove_identity,
+    fold_constants,
+    common_subexpressions,
+    fold_batch_norm,
+    make_layers,
+    fuse_residual,
+    fuse_activation,
+    dead_code,
+)
+
+
+def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
+    """Return the program after each pass ran once; their counts are in its report."""
+    for one in passes:
+        counts = program.report.passes
+        name = one.__name__
+        counts[name] = counts.get(name, 0) + one(program)
+    return program
+
+
+__all__ = ["FLOAT_PASSES", "Pass", "run_passes"]

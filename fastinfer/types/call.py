@@ -1,4 +1,4 @@
-"""How a call of the model becomes the flat inputs of its graph, and which calls the graph answers."""
+"""How a call of the model becomes the flat inputs of its graph, and which calls it answers."""
 
 from __future__ import annotations
 

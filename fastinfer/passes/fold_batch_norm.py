@@ -1,0 +1,131 @@
+"""fold_batch_norm: a BatchNorm behind a convolution or linear becomes part of its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fastinfer.graph.match import (
+    add_constant,
+    arguments,
+    constant,
+    dims,
+    finish,
+    nodes_calling,
+    replace,
+    tensor_name,
+)
+from fastinfer.program import Program
+
+aten = torch.ops.aten
+
+_CONVOLUTIONS = frozenset(
+    {
+        aten.conv1d.default,
+        aten.conv1d.padding,
+        aten.conv2d.default,
+        aten.conv2d.padding,
+        aten.conv3d.default,
+        aten.conv3d.padding,
+    }
+)
+_NORMS = (aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default)
+
+
+def fold_batch_norm(program: Program) -> int:
+    """Fold inference BatchNorms into the layer before them; return how many.
+
+    With s = gamma / sqrt(var + eps): w' = s w and b' = s (b - mean) + beta, in float64. A norm
+    whose input is no layer with constant weights, or is also used elsewhere, stays.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference" (2018), section 3.2.
+    """
+    graph_module = program.graph_module
+    count = 0
+    for norm in nodes_calling(graph_module.graph, *_NORMS):
+        layer = norm.args[0]
+        if isinstance(layer, fx.Node) and _is_layer(layer) and len(layer.users) == 1:
+            count += _fold(graph_module, layer, norm)
+    if count:
+        finish(graph_module)
+    return count
+
+
+def _is_layer(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return False
+    if node.target in _CONVOLUTIONS:
+        # An unbatched [C, H, W] output would be normalised over another dimension.
+        wanted = {"1d": 3, "2d": 4, "3d": 5}[str(node.target).split(".")[1][-2:]]
+        sizes = dims(node)
+        return sizes is not None and len(sizes) == wanted
+    if node.target is aten.convolution.default:
+        return not arguments(node)["transposed"]
+    if node.target is aten.linear.default:
+        sizes = dims(node)
+        return sizes is not None and len(sizes) == 2
+    return False
+
+
+def _fold(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> int:
+    n, values = arguments(norm), arguments(layer)
+    result = norm
+    if norm.target is aten._native_batch_norm_legit_no_training.default:
+        users = list(norm.users)
+        if len(users) != 1 or users[0].args[1:] != (0,):
+            return 0
+        result = users[0]
+    elif n["training"]:
+        return 0
+    weight = constant(graph_module, values["weight"])
+    bias = constant(graph_module, values["bias"])
+    mean = constant(graph_module, n["running_mean"])
+    var = constant(graph_module, n["running_var"])
+    optional = [(values["bias"], bias)]
+    gamma, beta = constant(graph_module, n["weight"]), constant(graph_module, n["bias"])
+    optional += [(n["weight"], gamma), (n["bias"], beta)]
+    if weight is None or mean is None or var is None:
+        return 0
+    if any(node is not None and tensor is None for node, tensor in optional):
+        return 0
+    folded_weight, folded_bias = folded(weight, bias, mean, var, gamma, beta, n["eps"])
+    name = tensor_name(values["weight"])
+    prefix = name.removesuffix("weight")
+    new_weight = add_constant(graph_module, layer, name, folded_weight)
+    new_bias = add_constant(graph_module, layer, f"{prefix}bias", folded_bias)
+    _set_arguments(layer, values, weight=new_weight, bias=new_bias)
+    if result is not norm:
+        replace(result, layer)
+        graph_module.graph.erase_node(norm)
+    else:
+        replace(norm, layer)
+    return 1
+
+
+def _set_arguments(node: fx.Node, values: dict[str, Any], **changed: fx.Node) -> None:
+    node.args = tuple({**values, **changed}.values())
+    node.kwargs = {}
+
+
+def folded(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    gamma: torch.Tensor | None,
+    beta: torch.Tensor | None,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight [N, ...] and bias [N] of layer and norm together, in weight's dtype."""
+    scale = torch.rsqrt(var.double() + eps)
+    if gamma is not None:
+        scale = scale * gamma.double()
+    shift = -mean.double() if bias is None else bias.double() - mean.double()
+    shift = shift * scale
+    if beta is not None:
+        shift = shift + beta.double()
+    columns = scale.reshape(-1, *[1] * (weight.dim() - 1))
+    return (weight.double() * columns).to(weight.dtype), shift.to(weight.dtype)
