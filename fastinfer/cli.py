@@ -185,9 +185,8 @@ def _converted(model: torch.nn.Module, inputs: Any, config: str) -> torch.nn.Mod
 
 def _bench(options: argparse.Namespace) -> int:
     model, inputs = load_model(options.model), _inputs(options)
-    with progress_bar("converting") as tell:
+    with progress_bar("converting and timing"):
         fast = _converted(model, inputs, options.config)
-        tell("timing", 0, 1)
         table = benchmark(
             {"eager": model, f"fastinfer {options.config}": fast},
             inputs,
