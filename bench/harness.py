@@ -1,0 +1,88 @@
+"""What every benchmark shares: the machine's measured peak, shapes from CSV, JSON results."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastinfer import runtime
+from fastinfer.measure import describe_machine
+from fastinfer.report_text import format_table
+
+HERE = Path(__file__).resolve().parent
+PEAK_FLAGS = ("-std=c++20", "-O2", "-mavx2", "-mfma", "-pthread")
+
+
+def read_shapes(name: str) -> list[dict[str, Any]]:
+    """Return the rows of shapes/<name>.csv; what looks like a number is one."""
+    with (HERE / "shapes" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            {key: int(v) if v.lstrip("-").isdigit() else v for key, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def measure_peak(threads: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return what peak.cpp measures, by number of threads; {} where it cannot be built.
+
+    Takes about a second per entry.
+    """
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "peak")
+        build = [compiler, *PEAK_FLAGS, str(HERE / "peak.cpp"), "-o", program]
+        subprocess.run(build, check=True, capture_output=True, text=True)
+        return {
+            count: json.loads(
+                subprocess.run(
+                    [program, str(count)], check=True, capture_output=True, text=True
+                ).stdout
+            )
+            for count in threads
+        }
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return machine, versions and commit, with the ISA of our kernels."""
+    try:
+        kernels = runtime.isa()
+    except RuntimeError as error:
+        kernels = f"none: {error}"
+    return describe_machine(isa=kernels)
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of equal keys as a table."""
+    if rows:
+        headers = list(rows[0])
+        print(
+            format_table(headers, [[_text(row[h]) for h in headers] for row in rows], title=title)
+        )
+        print(flush=True)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def write_json(path: Path | None, **sections: Any) -> None:
+    """Write the sections with the machine's facts, when there is a path."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"machine": machine_facts(), **sections}
+    path.write_text(json.dumps(data, indent=1, default=str) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
