@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,16 @@ from fastinfer.demo.results import (
 )
 from fastinfer.measure import (
     Timing,
+    compare,
     describe_machine,
     fixed_threads,
     model_bytes,
     time_interleaved,
 )
-from fastinfer.report import report
+from fastinfer.report import Report, report
+
+#: Crops over which the error of every layer is taken, where the report has none.
+LAYER_CROPS = 16
 
 Progress = Callable[[str, int, int], None]
 
@@ -98,6 +102,8 @@ def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResu
         variants = _models(model, fast)
         slow = () if has_bf16() else (BF16,)
         timings = _latencies(variants, images.evaluation, options, slow, tell)
+        tell("layers", 0, 1)
+        layers = _with_errors(report(fast), model, fast, images.evaluation[:LAYER_CROPS])
         accuracy = _accuracies({n: m for n, m in variants.items() if n not in slow}, images, tell)
     notes = [
         f"calibrated on {len(images.calibration)} crops of {images.calibration_photos} photos, "
@@ -117,7 +123,7 @@ def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResu
         calibration_crops=len(images.calibration),
         calibration_photos=images.calibration_photos,
         threads=options.threads,
-        report=report(fast),
+        report=layers,
         machine=describe_machine(**_runtime_facts()),
         notes=tuple(notes),
     )
@@ -202,6 +208,18 @@ def _latencies(
 def has_bf16() -> bool:
     """Return whether torch has bf16 kernels here; elsewhere it emulates them, 20 x slower."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _with_errors(found: Report, model: nn.Module, fast: nn.Module, crops: torch.Tensor) -> Report:
+    """Return the report with the errors that it lacks, measured on unseen crops."""
+    if all(row.sqnr_db is not None for row in found.layers):
+        return found
+    errors = {row.name: row.sqnr_db for row in compare(model, fast, crops).layers}
+    layers = [
+        row if row.sqnr_db is not None else replace(row, sqnr_db=errors.get(row.name))
+        for row in found.layers
+    ]
+    return replace(found, layers=layers)
 
 
 def _accuracies(

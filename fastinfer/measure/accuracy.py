@@ -35,20 +35,34 @@ class ErrorSums:
                 f"compare: expected a tensor {list(reference.shape)} like the reference's, "
                 f"got {list(actual.shape)}"
             )
-        want = _float64(reference)
-        have = _float64(actual).to(want.device)
-        usable = torch.isfinite(want)
-        broken = usable & ~torch.isfinite(have)
-        self.non_finite += int(broken.sum())
-        want, have = want[usable & ~broken], have[usable & ~broken]
+        want = _real(reference)
+        have = _real(actual).to(want.device, want.dtype)
+        self.values += want.numel()
+        if want.numel() and not self._add_finite(want, have):
+            usable = torch.isfinite(want)
+            broken = usable & ~torch.isfinite(have)
+            self.non_finite += int(broken.sum())
+            self.values -= int((~usable).sum())
+            chosen = usable & ~broken
+            if bool(chosen.any()):
+                self._add_finite(want[chosen], have[chosen])
+
+    def _add_finite(self, want: torch.Tensor, have: torch.Tensor) -> bool:
+        """Add the sums when all values are finite; otherwise add nothing and return False."""
+        # Norms read each tensor once and accumulate in float64 without a float64 copy.
         difference = have - want
-        self.values += int(usable.sum())
-        self.signal += float(want.square().sum())
-        self.noise += float(difference.square().sum())
-        self.dot += float((want * have).sum())
-        self.energy += float(have.square().sum())
-        if difference.numel():
-            self.max_abs = max(self.max_abs, float(difference.abs().max()))
+        signal, noise, energy = (
+            float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
+            for x in (want, difference, have)
+        )
+        if not (math.isfinite(signal) and math.isfinite(energy)):
+            return False
+        self.signal += signal
+        self.noise += noise
+        self.energy += energy
+        self.dot += (signal + energy - noise) / 2
+        self.max_abs = max(self.max_abs, float(difference.abs().max()))
+        return True
 
     @property
     def sqnr_db(self) -> float:
@@ -69,8 +83,11 @@ class ErrorSums:
         return self.dot / math.sqrt(self.signal * self.energy)
 
 
-def _float64(x: torch.Tensor) -> torch.Tensor:
-    return (x.dequantize() if x.is_quantized else x).detach().to(torch.float64)
+def _real(x: torch.Tensor) -> torch.Tensor:
+    """Return x in float32 when that holds all its values, else in float64."""
+    x = (x.dequantize() if x.is_quantized else x).detach()
+    narrow = x.dtype in (torch.float32, torch.float16, torch.bfloat16, torch.uint8, torch.int8)
+    return x.to(torch.float32 if narrow else torch.float64)
 
 
 def _errors(reference: torch.Tensor, actual: torch.Tensor) -> ErrorSums:

@@ -48,7 +48,10 @@ class LayerErrors:
         self._weighted = {
             name: module for name, module in reference.named_modules() if _is_weighted(module)
         }
-        self._converted = dict(_same_named(self._weighted, fast))
+        # A converted model may hold its float original too: whichever of the name runs, counts.
+        self._converted: dict[str, list[nn.Module]] = defaultdict(list)
+        for name, module in _same_named(self._weighted, fast):
+            self._converted[name].append(module)
         self._outputs: dict[str, list[Any]] = defaultdict(list)
         self._sums: dict[tuple[str, str], ErrorSums] = defaultdict(ErrorSums)
         self._reasons: dict[str, str] = {}
@@ -58,9 +61,10 @@ class LayerErrors:
         """Record the layers' outputs while the converted model runs."""
         self._outputs.clear()
         with ExitStack() as stack:
-            for name, module in self._converted.items():
-                hook = module.register_forward_hook(self._recorder(name))
-                stack.callback(hook.remove)
+            for name, modules in self._converted.items():
+                for module in modules:
+                    hook = module.register_forward_hook(self._recorder(name))
+                    stack.callback(hook.remove)
             yield
 
     @contextmanager
@@ -129,11 +133,17 @@ class LayerErrors:
     def _comparer(
         self, reference_name: str, recent: deque[tuple[str, torch.Tensor]]
     ) -> Callable[..., None]:
+        # Older layers end in the block they belong to, so others need not be tried.
+        parent = reference_name.rpartition(".")[0]
+        parent += "." if parent else ""
+
         def compare_output(_module: nn.Module, _args: Any, output: Any) -> None:
             if not isinstance(output, torch.Tensor):
                 return
+            newest = recent[-1][0] if recent else ""
             for layer, actual in recent:
-                if actual.shape == output.shape:
+                is_near = layer == newest or layer.startswith(parent)
+                if is_near and actual.shape == output.shape:
                     self._sums[layer, reference_name].add(output, actual)
 
         return compare_output

@@ -92,6 +92,20 @@ def test_int8_without_a_scale_is_skipped_with_the_reason(block: Block) -> None:
     assert "Layers not compared (1)" in str(found)
 
 
+def test_an_idle_float_original_inside_does_not_matter(block: Block) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = Fused(block, TensorQuant((0.02,), 0))
+            self.original = block
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.graph(x)
+
+    rows = {row.name: row for row in compare(block, Wrapper(), X).layers}
+    assert 30 < rows["conv"].sqnr_db < 60 and rows["shortcut"].sqnr_db > 100
+
+
 def test_missing_layers_are_said(block: Block) -> None:
     found = compare(block, nn.Conv2d(4, 8, 3, padding=1), X)
     assert dict(found.skipped).keys() == {"conv", "shortcut"}
