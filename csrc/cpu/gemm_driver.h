@@ -49,6 +49,8 @@ class GemmDriver {
     row_bytes_ = table.packs_rows ? (h_.k + 63) / 64 * 64 : k_groups_ * 4;
     is_direct_ = !table.packs_rows && rows.is_direct() && h_.k % 4 == 0;
     tiles_ = (m + family_->mr_max - 1) / family_->mr_max;
+    tile_rows_ = m == 0 ? 0 : m / tiles_;
+    long_tiles_ = m - tile_rows_ * tiles_;
   }
 
   void run() const {
@@ -64,7 +66,10 @@ class GemmDriver {
   }
 
  private:
-  int64_t tile_row(int64_t tile) const { return m_ * tile / tiles_; }
+  // Tiles differ by at most one row (49 = 13 + 12 + 12 + 12); the first ones are the longer.
+  int64_t tile_row(int64_t tile) const {
+    return tile * tile_rows_ + std::min(tile, long_tiles_);
+  }
 
   // Tiles [t0, t1) times panels [p0, p1).
   void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
@@ -88,11 +93,7 @@ class GemmDriver {
       packed = scratch<PackedRows>(tile_bytes * (t1 - t0));
       for (int64_t t = t0; t < t1; t++) pack_tile(g, t, packed + (t - t0) * tile_bytes);
     }
-    for (int64_t p = p0; p < p1; p++) {
-      for (int64_t t = t0; t < t1; t++) {
-        run_tile(g, p, t, is_direct_ ? nullptr : packed + (t - t0) * tile_bytes);
-      }
-    }
+    for (int64_t p = p0; p < p1; p++) run_panel(g, p, t0, t1, packed);
     if (h_.table) look_up(g, p0, p1, tile_row(t0), tile_row(t1));
   }
 
@@ -112,38 +113,43 @@ class GemmDriver {
     }
   }
 
-  void run_tile(int64_t g, int64_t p, int64_t tile, const uint8_t* packed) const {
-    const int64_t m0 = tile_row(tile), rows = tile_row(tile + 1) - m0;
-    GemmTile t{};
-    t.a = packed ? packed : rows_.base(g) + m0 * rows_.stride();
-    t.row_stride = packed ? row_bytes_ : rows_.stride();
+  // One panel times tiles [t0, t1). Only addresses change from tile to tile.
+  void run_panel(int64_t g, int64_t p, int64_t t0, int64_t t1, const uint8_t* packed) const {
+    GemmTile tile{};
+    tile.row_stride = packed ? row_bytes_ : rows_.stride();
     const auto* weight = view_.section<int8_t>(h_.weight);
     if (h_.index) {
       const auto* index = view_.section<int32_t>(h_.index);
       const int32_t* entry = index + p * 3;
-      t.weight = weight + int64_t{entry[0]} * h_.nr * 4;
-      t.offsets = index + view_.panels() * 3 + entry[0];
-      t.pairs = entry[1];
-      t.singles = entry[2];
+      tile.weight = weight + int64_t{entry[0]} * h_.nr * 4;
+      tile.offsets = index + view_.panels() * 3 + entry[0];
+      tile.pairs = entry[1];
+      tile.singles = entry[2];
     } else {
-      t.weight = weight + p * k_groups_ * h_.nr * 4;
-      t.singles = static_cast<int>(k_groups_);
+      tile.weight = weight + p * k_groups_ * h_.nr * 4;
+      tile.singles = static_cast<int>(k_groups_);
     }
     const int64_t in_group = (p - g * h_.panels_per_group) * h_.nr;
-    const int64_t at = m0 * output_.ldc + g * view_.n_per_group() + in_group;
+    const int64_t column = g * view_.n_per_group() + in_group;
     Epilogue e = view_.epilogue(p * h_.nr);
     e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, view_.n_per_group() - in_group));
     e.ldc = output_.ldc;
-    if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
-    if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
-    if (output_.residual_u8) e.residual_u8 = output_.residual_u8 + at;
-    if (output_.residual_f32) e.residual_f32 = output_.residual_f32 + at;
-    if (output_.row_scale) {
-      e.row_scale = output_.row_scale + m0 * output_.row_step;
-      e.row_zero_point = output_.row_zero_point + m0 * output_.row_step;
-      e.row_step = output_.row_step;
+    e.row_step = output_.row_step;
+    const int64_t tile_bytes = row_bytes_ * family_->mr_max;
+    for (int64_t t = t0; t < t1; t++) {
+      const int64_t m0 = tile_row(t), rows = tile_row(t + 1) - m0;
+      tile.a = packed ? packed + (t - t0) * tile_bytes : rows_.base(g) + m0 * rows_.stride();
+      const int64_t at = m0 * output_.ldc + column;
+      if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
+      if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
+      if (output_.residual_u8) e.residual_u8 = output_.residual_u8 + at;
+      if (output_.residual_f32) e.residual_f32 = output_.residual_f32 + at;
+      if (output_.row_scale) {
+        e.row_scale = output_.row_scale + m0 * output_.row_step;
+        e.row_zero_point = output_.row_zero_point + m0 * output_.row_step;
+      }
+      family_->kernel[rows - 1](tile, e);
     }
-    family_->kernel[rows - 1](t, e);
   }
 
   // The activation table over the columns of panels [p0, p1), rows [m0, m1), in place.
@@ -167,7 +173,7 @@ class GemmDriver {
   const Rows& rows_;
   const GemmOutput& output_;
   const GemmFamily* family_;
-  int64_t m_, tiles_, k_groups_, row_bytes_;
+  int64_t m_, tiles_, tile_rows_, long_tiles_, k_groups_, row_bytes_;
   bool is_direct_;
 };
 
