@@ -1,1 +1,29 @@
-"""fastinfer.nn."""
+"""Modules that run on packed weights."""
+
+from __future__ import annotations
+
+from fastinfer.nn.int8_conv2d import (
+    ConvGeometry,
+    Int8Conv1d,
+    Int8Conv1dDynamic,
+    Int8Conv2d,
+    Int8Conv2dDynamic,
+)
+from fastinfer.nn.int8_linear import Int8Linear, Int8LinearDynamic
+from fastinfer.nn.packed_module import PackedModule, repack
+from fastinfer.nn.weight_only import Bf16, BoundConv, WeightOnly
+
+__all__ = [
+    "Bf16",
+    "BoundConv",
+    "ConvGeometry",
+    "Int8Conv1d",
+    "Int8Conv1dDynamic",
+    "Int8Conv2d",
+    "Int8Conv2dDynamic",
+    "Int8Linear",
+    "Int8LinearDynamic",
+    "PackedModule",
+    "WeightOnly",
+    "repack",
+]

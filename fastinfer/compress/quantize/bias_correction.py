@@ -37,8 +37,8 @@ class _Power:
         self._noise = 0.0
 
     def add(self, wanted: Tensor, got: Tensor) -> None:
-        self._signal += float(wanted.double().square().sum())
-        self._noise += float((wanted - got).double().square().sum())
+        self._signal += float(torch.linalg.vector_norm(wanted)) ** 2
+        self._noise += float(torch.linalg.vector_norm(wanted - got)) ** 2
 
     @property
     def db(self) -> float:

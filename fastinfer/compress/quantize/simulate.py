@@ -6,8 +6,6 @@ and the accuracy guard run on it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from fastinfer.compress.quantize.weights import (
     dequantized_weight,
     fold_dynamic,
     fold_static,
+    shift_term,
 )
 from fastinfer.graph.layer import Layer, apply_activation
 from fastinfer.program import LayerPlan
@@ -25,15 +24,16 @@ def fake_quantize(x: Tensor, quant: TensorQuant, axis: int) -> Tensor:
     """Return x rounded to the codes of quant, as float32. axis holds channels."""
     if len(quant.scale) == 1:
         return torch.fake_quantize_per_tensor_affine(x, quant.scale[0], quant.zero_point, 0, 255)
-    scale = torch.tensor(quant.scale, dtype=torch.float32)
-    zero_point = torch.full((len(quant.scale),), quant.zero_point, dtype=torch.int32)
     axis %= x.dim()
-    if not any(quant.shift):
-        return torch.fake_quantize_per_channel_affine(x, scale, zero_point, axis, 0, 255)
     shape = [-1 if d == axis else 1 for d in range(x.dim())]
+    scale = torch.tensor(quant.scale, dtype=torch.float32).reshape(shape)
+    # In place: five times as fast as torch.fake_quantize_per_channel_affine, which makes a mask.
+    if not any(quant.shift):
+        y = x / scale
+        return y.round_().clamp_(-quant.zero_point, 255 - quant.zero_point).mul_(scale)
     shift = torch.tensor(quant.shift, dtype=torch.float32).reshape(shape)
-    centred = torch.fake_quantize_per_channel_affine(x - shift, scale, zero_point, axis, 0, 255)
-    return centred + shift
+    y = (x - shift).div_(scale)
+    return y.round_().clamp_(-quant.zero_point, 255 - quant.zero_point).mul_(scale).add_(shift)
 
 
 def fake_quantize_dynamic(x: Tensor, per_token: bool) -> Tensor:
@@ -57,7 +57,12 @@ class SimulatedLayer(nn.Module):
         static = plan.precision == "int8"
         folded = fold_static(layer, plan) if static else fold_dynamic(layer)
         weight = dequantized_weight(layer, folded, plan)
-        self._float = Layer(replace(layer.spec), weight, layer.bias)
+        bias = layer.bias
+        if plan.input is not None and any(plan.input.shift):
+            # The op multiplies the shift by the float weight: it is part of the folded bias.
+            lost = shift_term(layer, plan.input, layer.weight.detach() - weight)
+            bias = lost if bias is None else bias + lost
+        self._float = Layer(layer.spec, weight, bias)
         self._axis = -1 if layer.spec.kind == "linear" else 1
 
     def accumulate(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -6,7 +6,6 @@ Everything is computed in float64 and rounded once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,36 +13,11 @@ from torch import Tensor
 from fastinfer.graph.layer import Layer, LayerSpec, apply_activation
 from fastinfer.program import LayerPlan
 from fastinfer.types import Activation, TensorQuant
+from fastinfer.types.folded import FoldedLayer
 
 #: A folded bias stays under 2^29, so that bias and products share int32 safely.
 BIAS_LIMIT = 2.0**29
 ACCUMULATOR_LIMIT = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class FoldedLayer:
-    """The arguments of int8_prepack, canonical (not packed for any ISA).
-
-    weight: [N, K] or [N, C/groups, kh, kw] int8; bias: [N] int32; multiplier: [N] float32;
-    residual_multiplier: [N] float32 or None; table: [256] uint8 or None; float_bias: [N] float32
-    or None (dynamic layers only).
-    """
-
-    op: str
-    weight: Tensor
-    bias: Tensor
-    multiplier: Tensor
-    residual_multiplier: Tensor | None = None
-    table: Tensor | None = None
-    float_bias: Tensor | None = None
-    groups: int = 1
-    x_zero_point: int = 0
-    out_zero_point: int = 0
-    qmin: int = 0
-    qmax: int = 255
-    clamp_min: float = -math.inf
-    clamp_max: float = math.inf
-    float_output: bool = False
 
 
 def op_name(spec: LayerSpec) -> str:
@@ -98,6 +72,17 @@ def quantize_weight(weight: Tensor, floor: Tensor | None = None) -> tuple[Tensor
     return q, scale
 
 
+def shift_term(layer: Layer, quant: TensorQuant, weight: Tensor) -> Tensor:
+    """Return what the shift of an input adds to each output, [N] in weight's dtype.
+
+    weight: in the layer's own shape; the layer is not padded.
+    """
+    spec = layer.spec
+    wide = weight.unsqueeze(2) if spec.kind == "conv1d" else weight
+    shift = per_input(_expand(quant.shift, spec.in_features), spec)
+    return (wide.double() * shift).flatten(1).sum(1).to(weight.dtype)
+
+
 def activation_table(activation: Activation, before: TensorQuant, after: TensorQuant) -> Tensor:
     """Return the 256 output codes of an activation on per-tensor int8, uint8."""
     codes = torch.arange(256, dtype=torch.float64)
@@ -122,7 +107,7 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
     bias = torch.zeros(n, dtype=torch.float64) if layer.bias is None else layer.bias.double()
     if plan.bias_correction:
         bias = bias + torch.tensor(plan.bias_correction, dtype=torch.float64)
-    bias = bias + (weight * per_input(shift, spec)).flatten(1).sum(1)
+    bias = bias + shift_term(layer, plan.input, layer.weight.detach().double())
 
     table = None
     target = plan.output

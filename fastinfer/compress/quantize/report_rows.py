@@ -1,0 +1,62 @@
+"""Rows of the report: a layer's geometry in words, and its bytes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fastinfer.graph.layer import Layer, LayerSpec
+from fastinfer.report import LayerReport
+
+
+def geometry(spec: LayerSpec) -> str:
+    """Return a layer's sizes as a short text, e.g. "32->96 3x3 /2 dw relu"."""
+    text = f"{spec.in_features}->{spec.out_features}"
+    if spec.kind != "linear":
+        kh, kw = spec.kernel_size
+        text += f" k{kw}" if spec.kind == "conv1d" else f" {kh}x{kw}"
+        if spec.stride != (1, 1):
+            text += f" /{max(spec.stride)}"
+        if spec.groups > 1:
+            text += " dw" if spec.is_depthwise else f" g{spec.groups}"
+    activation = spec.epilogue.activation
+    if activation.name == "clamp":
+        lo, hi = activation.params
+        text += {(0.0, 6.0): " relu6", (0.0, float("inf")): " relu"}.get((lo, hi), " clamp")
+    elif not activation.is_identity:
+        text += f" {activation.name}"
+    return text + " +res" if spec.epilogue.has_residual else text
+
+
+def layer_row(
+    name: str,
+    layer: Layer | None,
+    precision: str,
+    reason: str = "",
+    *,
+    float_ms: float | None = None,
+    fast_ms: float | None = None,
+    sqnr_db: float | None = None,
+    module: nn.Module | None = None,
+) -> LayerReport:
+    """Return the row of a layer. module: what to describe when it could not be made a Layer."""
+    if layer is None:
+        assert module is not None
+        size = sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
+        kind, text, weight_bytes = type(module).__name__.lower(), module.extra_repr()[:60], size
+    else:
+        width = layer.weight.element_size()
+        size = layer.weight.numel() * width
+        kind, text = layer.spec.kind, geometry(layer.spec)
+        weight_bytes = layer.weight.numel() * {"fp32": width, "bf16": 2}.get(precision, 1)
+    return LayerReport(
+        name,
+        kind,
+        text,
+        precision,
+        reason,
+        float_ms=float_ms,
+        fast_ms=fast_ms,
+        sqnr_db=sqnr_db,
+        weight_bytes=weight_bytes,
+        float_weight_bytes=size,
+    )

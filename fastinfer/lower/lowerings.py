@@ -1,0 +1,158 @@
+"""LOWERINGS: which module serves a layer of a kind at a precision. One row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastinfer.compress.quantize.weights import fold_dynamic, fold_static, quantize_weight
+from fastinfer.graph.layer import Layer, LayerSpec, apply_activation
+from fastinfer.nn import (
+    Bf16,
+    BoundConv,
+    ConvGeometry,
+    Int8Conv1d,
+    Int8Conv1dDynamic,
+    Int8Conv2d,
+    Int8Conv2dDynamic,
+    Int8Linear,
+    Int8LinearDynamic,
+    WeightOnly,
+)
+from fastinfer.program import LayerPlan
+
+Lowering = Callable[[Layer, LayerPlan], nn.Module]
+
+
+def _geometry(spec: LayerSpec) -> ConvGeometry:
+    return ConvGeometry(spec.kernel_size, spec.stride, spec.padding, spec.dilation)
+
+
+def _activation(layer: Layer, *, clamps_too: bool) -> Callable[[Tensor], Tensor] | None:
+    """Return the activation that runs after the op, or None when the op does it."""
+    activation = layer.spec.epilogue.activation
+    if activation.is_identity or (activation.is_clamp and not clamps_too):
+        return None
+    return partial(apply_activation, activation)
+
+
+def _compute(spec: LayerSpec) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    if spec.kind == "linear":
+        return F.linear
+    one = spec.kind == "conv1d"
+
+    def size(pair: tuple[int, int]) -> int | tuple[int, int]:
+        return pair[1] if one else pair
+
+    return BoundConv(
+        1 if one else 2,
+        stride=size(spec.stride),
+        padding=size(spec.padding),
+        dilation=size(spec.dilation),
+        groups=spec.groups,
+    )
+
+
+def _static_linear(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return _with_activation(Int8Linear(fold_static(layer, plan)), layer, plan)
+
+
+def _static_conv2d(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return _with_activation(
+        Int8Conv2d(fold_static(layer, plan), _geometry(layer.spec)), layer, plan
+    )
+
+
+def _static_conv1d(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return _with_activation(
+        Int8Conv1d(fold_static(layer, plan), _geometry(layer.spec)), layer, plan
+    )
+
+
+class ThenActivation(nn.Module):
+    """A packed module that answers in float, followed by an activation that is no clamp."""
+
+    def __init__(self, module: nn.Module, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self._activation = activation
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return activation(module(x, residual))."""
+        return self._activation(self.module(x, residual))
+
+
+def _with_activation(module: nn.Module, layer: Layer, plan: LayerPlan) -> nn.Module:
+    activation = _activation(layer, clamps_too=False)
+    if plan.output is not None or activation is None:
+        return module
+    return ThenActivation(module, activation)
+
+
+def _dynamic_activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
+    # A residual comes before the clamp, so then the op cannot do it.
+    return _activation(layer, clamps_too=layer.spec.epilogue.has_residual)
+
+
+def _dynamic_linear(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return Int8LinearDynamic(fold_dynamic(layer), _dynamic_activation(layer))
+
+
+def _dynamic_conv2d(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return Int8Conv2dDynamic(
+        fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer)
+    )
+
+
+def _dynamic_conv1d(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return Int8Conv1dDynamic(
+        fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer)
+    )
+
+
+def _weight_only(layer: Layer, plan: LayerPlan) -> nn.Module:
+    weight, scale = quantize_weight(layer.weight.detach().double())
+    return WeightOnly(
+        weight,
+        scale.to(layer.weight.dtype),
+        layer.bias,
+        _compute(layer.spec),
+        _activation(layer, clamps_too=True),
+    )
+
+
+def _bf16(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return Bf16(
+        layer.weight, layer.bias, _compute(layer.spec), _activation(layer, clamps_too=True)
+    )
+
+
+def _float(layer: Layer, plan: LayerPlan) -> nn.Module:
+    return layer
+
+
+LOWERINGS: dict[tuple[str, str], Lowering] = {
+    ("linear", "int8"): _static_linear,
+    ("conv2d", "int8"): _static_conv2d,
+    ("conv1d", "int8"): _static_conv1d,
+    ("linear", "int8-dynamic"): _dynamic_linear,
+    ("conv2d", "int8-dynamic"): _dynamic_conv2d,
+    ("conv1d", "int8-dynamic"): _dynamic_conv1d,
+    ("linear", "int8-weight-only"): _weight_only,
+    ("conv2d", "int8-weight-only"): _weight_only,
+    ("conv1d", "int8-weight-only"): _weight_only,
+    ("linear", "bf16"): _bf16,
+    ("conv2d", "bf16"): _bf16,
+    ("conv1d", "bf16"): _bf16,
+    ("linear", "fp32"): _float,
+    ("conv2d", "fp32"): _float,
+    ("conv1d", "fp32"): _float,
+}
+
+
+def lower_layer(layer: Layer, plan: LayerPlan) -> nn.Module:
+    """Return the module that serves layer as planned."""
+    return LOWERINGS[layer.spec.kind, plan.precision](layer, plan)
