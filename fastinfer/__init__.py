@@ -5,6 +5,25 @@ from fastinfer.ops.register import register
 
 _library = register(OPS)
 
-from fastinfer import runtime  # noqa: E402  (the compiled kernels need the schemas first)
+# The compiled kernels and the passes need the schemas above.
+from fastinfer.api import convert  # noqa: E402
+from fastinfer.config import Config, UnsupportedError  # noqa: E402
+from fastinfer.measure import benchmark, compare  # noqa: E402
+from fastinfer.report import Report, report  # noqa: E402
+from fastinfer.runtime import VERSION, info, isa, set_isa, show_ops, supported_isas  # noqa: E402
 
-__version__ = runtime.VERSION
+__version__ = VERSION
+__all__ = [
+    "Config",
+    "Report",
+    "UnsupportedError",
+    "benchmark",
+    "compare",
+    "convert",
+    "info",
+    "isa",
+    "report",
+    "set_isa",
+    "show_ops",
+    "supported_isas",
+]

@@ -7,7 +7,7 @@ import operator
 import torch
 from torch import fx
 
-from fastinfer.graph.match import order
+from fastinfer.graph.match import arguments, order
 
 #: Operators whose schema hides that they may answer their input itself.
 _MAY_RETURN_INPUT = frozenset(
@@ -80,10 +80,8 @@ def _alias_classes(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     """Return for each node the nodes that may share memory with it, itself included."""
     classes: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
-        members = [node]
-        for source in _aliased_arguments(node):
-            if classes[source] is not members:
-                members = classes[source] + members
+        merged = {id(classes[source]): classes[source] for source in _aliased_arguments(node)}
+        members = [member for one in merged.values() for member in one] + [node]
         for member in members:
             classes[member] = members
     return classes
@@ -96,6 +94,14 @@ def _aliased_arguments(node: fx.Node) -> list[fx.Node]:
     if node.target is operator.getitem or node.target in _MAY_RETURN_INPUT:
         return inputs
     schema = getattr(node.target, "_schema", None)
-    if schema is None:
+    if schema is None or all(r.alias_info is None for r in schema.returns):
         return []
-    return inputs if any(r.alias_info is not None for r in schema.returns) else []
+    # add_(self, other) answers self; other's memory stays apart.
+    values = arguments(node)
+    shared = {a.name for a in schema.arguments if a.alias_info is not None}
+    return [n for n in inputs if any(_holds(values[name], n) for name in shared)]
+
+
+def _holds(value: object, node: fx.Node) -> bool:
+    """Return True when an argument is the node or a list that has it."""
+    return value is node or (isinstance(value, (list, tuple)) and any(v is node for v in value))

@@ -28,7 +28,9 @@ def lower(program: Program) -> fx.GraphModule:
     for name, plan in program.plan.items():
         layer = lowered.get_submodule(name)
         if isinstance(layer, Layer):
-            lowered.set_submodule(name, lower_layer(layer, plan))
+            module = lower_layer(layer, plan)
+            module.output_quant = plan.output  # what `compare` needs to read a uint8 result
+            lowered.set_submodule(name, module)
     lowered.graph.lint()
     lowered.recompile()
     return lowered

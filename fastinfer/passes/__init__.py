@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fastinfer.passes.cancel_quantize import cancel_quantize
 from fastinfer.passes.common_subexpressions import common_subexpressions
 from fastinfer.passes.dead_code import dead_code
 from fastinfer.passes.fold_batch_norm import fold_batch_norm
@@ -12,6 +13,7 @@ from fastinfer.passes.fuse_activation import fuse_activation
 from fastinfer.passes.fuse_residual import fuse_residual
 from fastinfer.passes.make_layers import make_layers
 from fastinfer.passes.remove_identity import remove_identity
+from fastinfer.passes.sink_dequantize import sink_dequantize
 from fastinfer.program import Program
 
 Pass = Callable[[Program], int]
@@ -29,6 +31,9 @@ FLOAT_PASSES: tuple[Pass, ...] = (
     dead_code,
 )
 
+#: On the lowered graph: int8 stays int8 between int8 neighbours.
+INT8_PASSES: tuple[Pass, ...] = (sink_dequantize, cancel_quantize, dead_code)
+
 
 def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
     """Return the program after each pass ran once; their counts are in its report."""
@@ -39,4 +44,4 @@ def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
     return program
 
 
-__all__ = ["FLOAT_PASSES", "Pass", "run_passes"]
+__all__ = ["FLOAT_PASSES", "INT8_PASSES", "Pass", "run_passes"]

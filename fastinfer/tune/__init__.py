@@ -1,1 +1,10 @@
-"""fastinfer.tune."""
+"""Candidates lowered, timed and judged; what wins is kept."""
+
+from __future__ import annotations
+
+from fastinfer.tune.accuracy import guard_accuracy
+from fastinfer.tune.choose import choose
+from fastinfer.tune.modules import choose_modules
+from fastinfer.tune.whole import time_whole
+
+__all__ = ["choose", "choose_modules", "guard_accuracy", "time_whole"]

@@ -17,6 +17,9 @@ from fastinfer.compress.quantize.simulate import SimulatedLayer
 from fastinfer.graph.layer import Layer, apply_activation
 from fastinfer.program import LayerPlan, Program
 
+#: A mean of fewer values fits the samples, not the error: one sample would look perfect.
+MIN_VALUES = 16
+
 SIMULATED = ("int8", "int8-dynamic", "int8-weight-only")
 
 
@@ -150,7 +153,7 @@ class _PairedRun:
             f[node] = apply_activation(layer.spec.epilogue.activation, wanted)
             pending.append(got)
         correction = None
-        if self._correct and plan.precision == "int8" and count:
+        if self._correct and plan.precision == "int8" and count >= MIN_VALUES:
             correction = (error / count).float()
             self.corrections[name] = correction
         elif plan.bias_correction:

@@ -1,0 +1,72 @@
+# Each target does all its own set-up. VENV= (empty) uses the current interpreter and installs
+# nothing, for machines that have torch and no network.
+VENV ?= .venv
+PYTHON ?= python3
+
+ifeq ($(strip $(VENV)),)
+PY := $(PYTHON)
+READY :=
+DEMO_READY :=
+else
+PY := $(VENV)/bin/python
+READY := $(VENV)/.installed
+DEMO_READY := $(VENV)/.installed-demo
+endif
+RUN := PYTHONPATH=. $(PY)
+SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.PHONY: help demo demo-short test test-slow test-models test-abi build bench bench-models lint format clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.installed requirements-demo.txt
+	$(PY) -m pip install -q --no-deps -r requirements-demo.txt
+	touch $@
+
+build/.built: $(READY) $(SOURCES)
+	mkdir -p build
+	$(PY) setup.py -q build_ext --inplace > build/build.log 2>&1 || (tail -n 40 build/build.log; exit 1)
+	touch $@
+
+build: build/.built ## Build the extension in place
+
+demo: build $(DEMO_READY) ## MobileNetV2 on photos: speed and accuracy against float
+	$(RUN) -m fastinfer.cli demo
+
+demo-short: build $(DEMO_READY) ## The demo in under a minute, with fewer rounds and crops
+	$(RUN) -m fastinfer.cli demo --short
+
+test: build $(DEMO_READY) ## The test suite
+	$(RUN) -m pytest -m "not slow and not models"
+
+test-slow: build $(DEMO_READY) ## The tests that take minutes
+	$(RUN) -m pytest -m "slow"
+
+test-models: build $(DEMO_READY) ## Every torchvision model through convert (slow)
+	$(RUN) -m pytest -m models -s
+
+test-abi: build ## The op tests of this build under torch 2.13.0, in a second venv
+	sh tests/abi/run.sh $(PYTHON)
+
+bench: build ## Kernels against oneDNN and the machine's peak
+	$(RUN) bench/bench_ops.py
+
+bench-models: build ## Whole models against eager
+	$(RUN) bench/bench_models.py
+
+lint: $(READY) ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy fastinfer/types fastinfer/ops fastinfer/passes
+
+format: $(READY) ## ruff format
+	$(PY) -m ruff format .
+
+clean: ## Remove what was built
+	rm -rf build dist *.egg-info fastinfer/_C*.so demo_output
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

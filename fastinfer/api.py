@@ -1,0 +1,186 @@
+"""convert: one call from a model to a faster one."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastinfer.compress.quantize import Calibrator, quantize
+from fastinfer.config import Config, named_ignores, resolve_config
+from fastinfer.graph.capture import capture
+from fastinfer.graph.errors import CaptureError
+from fastinfer.lower import lower
+from fastinfer.measure import describe_machine
+from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
+from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, run_passes
+from fastinfer.program import Program
+from fastinfer.report import Report
+from fastinfer.request import check_request
+from fastinfer.runtime import require_kernels
+from fastinfer.tune import choose, choose_modules, guard_accuracy, time_whole
+
+Evaluate = Callable[[nn.Module], float]
+
+#: A result is slower than the original only when it is so by more than timings vary.
+NOISE = 1.03
+
+
+def convert(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    config: Config | str = "auto",
+    calibration: Iterable[Any] | None = None,
+    evaluate: Evaluate | None = None,
+    max_drop: float | None = None,
+    target_ms: float | None = None,
+) -> nn.Module:
+    """Return a module that answers the calls of model faster; model is untouched.
+
+    Args:
+        model: any nn.Module. One in train mode is converted as in eval mode.
+        example_inputs: a tensor, or a tuple or list of positional arguments, or a dict of keyword
+            arguments. With it the model is captured and timed here; without it leaf layers are
+            swapped and activations quantized at each call.
+        example_kwargs: keyword arguments of the example call.
+        config: a preset name ("auto", "int8", "int8-dynamic", "int8-weight-only", "bf16", "fp32")
+            or a Config.
+        calibration: batches for static scales: tensors, tuples, dicts or (input, label) pairs.
+        evaluate: model -> figure, higher is better; used with max_drop.
+        max_drop: how much evaluate may fall; layers go back to float until it holds.
+        target_ms: latency wanted on the example; the report says whether it is reached.
+
+    Raises:
+        TypeError, ValueError: a malformed or contradictory request, before any work.
+
+    """
+    start = time.perf_counter()
+    config = resolve_config(config)
+    request = check_request(
+        model, example_inputs, example_kwargs, config, calibration, evaluate, max_drop, target_ms
+    )
+    require_kernels()
+    model, report = request.model, request.report
+    config = named_ignores(config, model)
+    fast = None
+    if request.args is not None:
+        try:
+            fast = _convert_graph(
+                model, request.args, request.kwargs, config, calibration, evaluate, max_drop, report
+            )
+        except CaptureError as error:
+            report.note(f"module path: {error}")
+    else:
+        report.note("module path: no example_inputs to capture the model with")
+    if fast is None:
+        report.path = "modules"
+        swapped = choose_modules(
+            model, config, report, args=request.args, kwargs=request.kwargs
+        )
+        fast = ModulePath(swapped, report)
+        if calibration is not None:
+            report.note("calibration was not used: the module path finds ranges at each call")
+    if request.args is not None:
+        fast = _check_whole(model, fast, request.args, request.kwargs, config, report, target_ms)
+    report.convert_s = time.perf_counter() - start
+    report.environment = describe_machine()
+    return fast
+
+
+def _convert_graph(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    config: Config,
+    calibration: Iterable[Any] | None,
+    evaluate: Evaluate | None,
+    max_drop: float | None,
+    report: Report,
+) -> InferenceModule:
+    captured = capture(model, args, kwargs)
+    report.path = "graph"
+    report.notes += captured.report.notes
+    call = captured.call
+    assert call is not None
+    program = run_passes(Program(captured.graph_module, report=report, call=call), FLOAT_PASSES)
+    inputs = call.flatten(args, kwargs)
+    assert inputs is not None
+
+    def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        flat = call.flatten(args, kwargs)
+        if flat is None:
+            raise ValueError("calibration: a batch has another structure than example_inputs")
+        return flat
+
+    def build(program: Program) -> nn.Module:
+        lowered = Program(lower(program), program.plan, program.report, call)
+        run_passes(lowered, INT8_PASSES)
+        return ConvertedModule(lowered.graph_module, call, report, model)
+
+    calibrator = Calibrator(program, config, example=(args, kwargs), flatten=flatten)
+    if config.precision != "fp32":
+        calibrator.run(calibration)
+    program = quantize(program, calibrator, config)
+    program = choose(program, calibrator, config, inputs)
+    program = guard_accuracy(
+        program,
+        calibrator,
+        config,
+        evaluate=evaluate,
+        max_drop=max_drop,
+        build=build,
+        original=model,
+    )
+    fast = build(program)
+    assert isinstance(fast, InferenceModule)
+    return fast
+
+
+def _check_whole(
+    model: nn.Module,
+    fast: InferenceModule,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    config: Config,
+    report: Report,
+    target_ms: float | None,
+) -> InferenceModule:
+    """Return fast, or a copy of the original where fast is not faster under "auto"."""
+    try:
+        times = time_whole({"original": model, "converted": fast}, args, kwargs)
+    except Exception as error:  # the user's model or a layer of it; the original still works
+        report.note(f"the converted model failed on the example and was dropped: {error}")
+        return _keep_original(model, report, str(error))
+    report.float_ms, report.fast_ms = times["original"], times["converted"]
+    undone = config.precision == "auto" and not config.allow_slower
+    if undone and report.fast_ms > report.float_ms * NOISE:
+        report.note(
+            f"kept the original: converted {report.fast_ms:.3f} ms, original "
+            f"{report.float_ms:.3f} ms"
+        )
+        report.fast_ms = report.float_ms
+        fast = _keep_original(model, report, "the whole model is faster in float")
+    if target_ms is not None:
+        reached = report.fast_ms <= target_ms
+        report.note(
+            f"target_ms={target_ms:g} {'reached' if reached else 'NOT reached'}: "
+            f"{report.fast_ms:.3f} ms"
+        )
+    return fast
+
+
+def _keep_original(model: nn.Module, report: Report, reason: str) -> InferenceModule:
+    report.path = "original"
+    report.layers[:] = [replace(r, precision="fp32", reason=reason) for r in report.layers]
+    with torch.no_grad():
+        return ModulePath(copy.deepcopy(model), report)
+
+
+__all__ = ["convert"]

@@ -1,0 +1,136 @@
+"""The module `convert` returns: the model's signature and outputs over a lowered graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fastinfer.types.call import CallSpec
+
+#: Shapes whose check is remembered; more make the oldest be checked again.
+KNOWN_SHAPES = 256
+
+
+class _Shared:
+    """Holds a module without making it a submodule or copying it along."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+
+class InferenceModule(nn.Module):
+    """What every result of `convert` has in common: inference only, float32, a report."""
+
+    def __init__(self, report: Any) -> None:
+        super().__init__()
+        self._report = report
+        self.training = False
+
+    def train(self, mode: bool = True) -> InferenceModule:
+        """Stay in eval mode; RuntimeError when training is asked for."""
+        if mode:
+            raise RuntimeError(
+                "train: a converted model is for inference; train the original model and call "
+                "fastinfer.convert again"
+            )
+        for module in self.children():
+            module.train(False)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
+        probe = fn(torch.empty(0, dtype=torch.float32))
+        if probe.dtype != torch.float32:
+            raise RuntimeError(
+                f"to: a converted model computes in the dtypes it was converted to, got "
+                f"{probe.dtype}; convert the original model in that dtype instead"
+            )
+        super()._apply(fn, recurse)
+        return self
+
+
+class ConvertedModule(InferenceModule):
+    """A lowered graph that answers the calls of the model it came from.
+
+    Calls whose shapes the graph does not hold for go to `fallback`, the float model.
+    """
+
+    def __init__(
+        self, graph_module: fx.GraphModule, call: CallSpec, report: Any, fallback: nn.Module
+    ) -> None:
+        super().__init__(report)
+        graph_module.eval()
+        self.graph = graph_module
+        self._call = call
+        self._fallback = _Shared(fallback)
+        self._known: dict[tuple[Any, ...], bool] = {}
+        self._single = len(call.inputs) == 1 and len(call.tensor_inputs) == 1
+        self._one_output = call.out_spec.is_leaf()
+        self.__signature__ = inspect.Signature(list(call.signature.parameters.values()))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model returns."""
+        if self._single and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            flat: tuple[Any, ...] | None = args
+        else:
+            flat = self._call.flatten(args, kwargs)
+        if flat is None or not self._holds(flat):
+            return self._run_fallback(args, kwargs)
+        outputs = self.graph(*flat)
+        return outputs[0] if self._one_output else self._call.unflatten(outputs)
+
+    def _holds(self, flat: tuple[Any, ...]) -> bool:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return True
+        key = tuple((t.shape, t.dtype, t.device) for t in flat)
+        known = self._known.get(key)
+        if known is None:
+            for tensor, wanted in zip(flat, self._call.tensor_inputs, strict=True):
+                if tensor.dtype != wanted.dtype or tensor.device != wanted.device:
+                    raise TypeError(
+                        f"convert: input {wanted.name!r}: expected {wanted.describe()} on "
+                        f"{wanted.device}, got {str(tensor.dtype).removeprefix('torch.')} "
+                        f"{list(tensor.shape)} on {tensor.device}"
+                    )
+            known = self._call.accepts([tuple(t.shape) for t in flat])
+            if len(self._known) >= KNOWN_SHAPES:
+                self._known.clear()
+            self._known[key] = known
+        return known
+
+    def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            with torch.no_grad():
+                return self._fallback.module(*args, **kwargs)
+        except Exception as error:
+            wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
+            got = ", ".join(
+                f"{list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+                for a in (*args, *kwargs.values())
+            )
+            raise ValueError(
+                f"convert: expected inputs {wanted}, got {got}; the float model does not take "
+                f"them either: {error}"
+            ) from error
+
+
+class ModulePath(InferenceModule):
+    """The user's own module with packed leaf layers (or unchanged), called as it is."""
+
+    def __init__(self, model: nn.Module, report: Any) -> None:
+        super().__init__(report)
+        self.model = model.eval()
+        try:
+            self.__signature__ = inspect.signature(model.forward)
+        except (TypeError, ValueError):
+            pass
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model returns."""
+        return self.model(*args, **kwargs)

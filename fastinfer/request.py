@@ -1,0 +1,139 @@
+"""A call of `convert`, checked before any work: what came, what was wanted, the fix."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fastinfer.config import Config
+from fastinfer.nn.converted_module import InferenceModule
+from fastinfer.report import Report
+
+
+@dataclass
+class Request:
+    """The model in eval mode and the example call; args is None without an example."""
+
+    model: nn.Module
+    args: tuple[Any, ...] | None
+    kwargs: dict[str, Any]
+    report: Report = field(default_factory=Report)
+
+
+def check_request(
+    model: object,
+    example_inputs: Any,
+    example_kwargs: Mapping[str, Any] | None,
+    config: Config,
+    calibration: Iterable[Any] | None,
+    evaluate: Callable[[nn.Module], float] | None,
+    max_drop: float | None,
+    target_ms: float | None,
+) -> Request:
+    """Return the request; TypeError or ValueError, naming the argument, when it cannot be met."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: model: expected an nn.Module, got {type(model).__name__}")
+    if isinstance(model, InferenceModule):
+        raise ValueError("convert: model: it is already converted; pass the original model")
+    if any(isinstance(m, InferenceModule) for m in model.modules()):
+        raise ValueError(
+            "convert: model: a submodule is already converted; convert the whole from originals"
+        )
+    report = Report()
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        model = model._orig_mod
+        report.note("the model was torch.compiled; the module inside it was converted")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("convert: model: expected eager code, got TorchScript; pass the nn.Module")
+    _check_options(calibration, evaluate, max_drop, target_ms)
+    _check_tensors(model)
+    args, kwargs = _example(example_inputs, example_kwargs)
+    if args is None and (calibration is not None or evaluate is not None or target_ms is not None):
+        raise ValueError(
+            "convert: calibration, evaluate and target_ms need example_inputs to capture the model"
+        )
+    if any(m.training for m in model.modules()):
+        report.note("the model was in train mode; it was converted as in eval mode")
+        model = copy.deepcopy(model).eval()
+    return Request(model, args, kwargs, report)
+
+
+def _check_options(
+    calibration: Iterable[Any] | None,
+    evaluate: Callable[[nn.Module], float] | None,
+    max_drop: float | None,
+    target_ms: float | None,
+) -> None:
+    if calibration is not None and not isinstance(calibration, Iterable):
+        raise TypeError(
+            f"convert: calibration: expected an iterable of batches, got {type(calibration)}"
+        )
+    if isinstance(calibration, (Tensor, str, Mapping)):
+        raise TypeError(
+            "convert: calibration: expected an iterable of batches, got one "
+            f"{type(calibration).__name__}; put it in a list"
+        )
+    if evaluate is not None and not callable(evaluate):
+        raise TypeError(f"convert: evaluate: expected a function of a model, got {evaluate!r}")
+    if (evaluate is None) != (max_drop is None):
+        given, missing = ("evaluate", "max_drop") if max_drop is None else ("max_drop", "evaluate")
+        raise ValueError(f"convert: {given} was given without {missing}; they work together")
+    if max_drop is not None and not max_drop >= 0:
+        raise ValueError(f"convert: max_drop: expected a number >= 0, got {max_drop}")
+    if target_ms is not None and not target_ms > 0:
+        raise ValueError(f"convert: target_ms: expected milliseconds > 0, got {target_ms}")
+
+
+def _check_tensors(model: nn.Module) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, nn.UninitializedParameter):
+            raise ValueError(
+                f"convert: parameter {name!r} is not initialized; call the model once before"
+            )
+        if tensor.device.type == "meta":
+            raise ValueError(
+                f"convert: {name!r} is on the meta device and has no values; load weights first"
+            )
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                f"convert: {name!r}: expected tensors on cpu, got {tensor.device}; "
+                "call model.cpu() first"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if isinstance(tensor, nn.Parameter):
+                raise ValueError(f"convert: parameter {name!r} holds NaN or infinity")
+
+
+def _example(
+    example_inputs: Any, example_kwargs: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
+    kwargs = dict(example_kwargs or {})
+    if example_inputs is None:
+        return (() if kwargs else None), kwargs
+    if isinstance(example_inputs, Mapping):
+        both = sorted(set(example_inputs) & set(kwargs))
+        if both:
+            raise ValueError(f"convert: {both} in both example_inputs and example_kwargs")
+        args: tuple[Any, ...] = ()
+        kwargs = {**example_inputs, **kwargs}
+    elif isinstance(example_inputs, (tuple, list)):
+        args = tuple(example_inputs)
+    else:
+        args = (example_inputs,)
+    leaves = pytree.tree_leaves((args, kwargs))
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        raise TypeError(
+            "convert: example_inputs: expected at least one tensor, got "
+            f"{[type(leaf).__name__ for leaf in leaves]}"
+        )
+    for index, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            if not bool(torch.isfinite(leaf).all()):
+                raise ValueError(f"convert: example_inputs: tensor {index} holds NaN or infinity")
+    return args, kwargs

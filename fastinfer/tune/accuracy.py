@@ -1,0 +1,116 @@
+"""guard_accuracy: layers go back to float, most harmful first, until the model is good enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from fastinfer.compress.quantize.bias_correction import (
+    SimulationResult,
+    correct_biases,
+    simulate,
+)
+from fastinfer.compress.quantize.calibrate import Calibrator
+from fastinfer.compress.quantize.decide import plan_layers
+from fastinfer.compress.quantize.pipeline import refresh_rows
+from fastinfer.compress.quantize.simulate import SimulatedLayer
+from fastinfer.config import Config
+from fastinfer.program import Program
+
+_INT8 = ("int8", "int8-dynamic", "int8-weight-only")
+MIN_SQNR_DB = {"auto": 20.0}
+DEFAULT_MIN_SQNR_DB = 10.0
+
+
+def local_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
+    """Return each int8 layer's own SQNR in dB, given float inputs of the first sample."""
+    result: dict[str, float] = {}
+    handles = []
+    for node, layer in calibrator.layers.items():
+        plan = program.plan[str(node.target)]
+        if plan.precision not in _INT8:
+            continue
+        simulated = SimulatedLayer(layer, plan)
+
+        def hook(module: nn.Module, args: object, output: object, s=simulated, n=node) -> None:  # type: ignore[no-untyped-def]
+            got = s(*args)
+            signal = float(torch.linalg.vector_norm(output))  # type: ignore[arg-type]
+            noise = float(torch.linalg.vector_norm(output - got))
+            ratio = signal / noise if noise > 0 else math.inf
+            result[str(n.target)] = 20 * math.log10(ratio) if ratio > 0 else -math.inf
+
+        handles.append(layer.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            program.graph_module(*calibrator.samples[0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return result
+
+
+def _assess(
+    program: Program, calibrator: Calibrator, config: Config
+) -> tuple[Program, SimulationResult]:
+    if config.bias_correction:
+        return correct_biases(program, calibrator.samples)
+    return program, simulate(program, calibrator.samples)
+
+
+def guard_accuracy(
+    program: Program,
+    calibrator: Calibrator,
+    config: Config,
+    *,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    max_drop: float | None = None,
+    build: Callable[[Program], nn.Module] | None = None,
+    original: nn.Module | None = None,
+) -> Program:
+    """Return the program, biases corrected, with as many layers int8 as the accuracy allows.
+
+    The measure is the SQNR of the outputs on calibration samples; with evaluate (higher is better)
+    and max_drop also evaluate(original) - evaluate(build(program)) <= max_drop.
+    """
+    if not any(p.precision in _INT8 for p in program.plan.values()):
+        return program
+    wanted = config.min_sqnr_db
+    if wanted is None:
+        wanted = MIN_SQNR_DB.get(config.precision, DEFAULT_MIN_SQNR_DB)
+    baseline = None
+    if evaluate is not None and max_drop is not None:
+        assert build is not None and original is not None
+        baseline = float(evaluate(original))
+    step = 1
+    while True:
+        program, result = _assess(program, calibrator, config)
+        reason = ""
+        if not result.output_sqnr_db >= wanted:
+            reason = f"output SQNR {result.output_sqnr_db:.1f} dB < {wanted:.0f} dB with it in int8"
+        elif baseline is not None:
+            assert evaluate is not None and build is not None and max_drop is not None
+            drop = baseline - float(evaluate(build(program)))
+            if drop > max_drop:
+                reason = f"evaluate drops by {drop:.4g} > max_drop {max_drop:.4g} with it in int8"
+        if not reason:
+            break
+        noise = local_noise(program, calibrator)
+        worst = sorted(noise, key=noise.__getitem__)[:step]
+        if not worst:
+            break
+        chosen = {}
+        for node in calibrator.layers:
+            entry = program.plan[str(node.target)]
+            chosen[node] = (entry.precision, entry.reason)
+            if str(node.target) in worst:
+                chosen[node] = ("fp32", reason)
+        program = plan_layers(program, calibrator, config, chosen)
+        step *= 2
+    times = {row.name: row for row in program.report.layers}
+    refresh_rows(program, calibrator, result.layer_sqnr_db)
+    assert len(times) == len(program.report.layers)
+    program.report.sqnr_db = result.output_sqnr_db
+    return program

@@ -1,0 +1,80 @@
+"""choose_modules: the module path, each layer timed on the input it saw in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastinfer.config import Config
+from fastinfer.lower.lowerings import lower_layer
+from fastinfer.lower.module_path import find_swaps, lower_modules
+from fastinfer.report import Report
+from fastinfer.tune.choose import NOISE, best_ms
+
+
+def _record(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the first float input of every module in one call, by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for name, module in model.named_modules():
+
+        def hook(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+            if inputs and isinstance(inputs[0], Tensor):
+                shapes.setdefault(name, tuple(inputs[0].shape))
+
+        handles.append(module.register_forward_pre_hook(hook))
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def choose_modules(
+    model: nn.Module,
+    config: Config,
+    report: Report,
+    *,
+    args: tuple[Any, ...] | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Return a copy of model with packed layers; under "auto" and with args only the faster ones.
+
+    report gets a row for every layer.
+    """
+    if args is None:
+        return lower_modules(model, config, report)
+    holder = nn.Module()
+    holder.root = model
+    shapes = _record(model, args, kwargs or {})
+    times: dict[str, tuple[float, float]] = {}
+    keep: dict[str, str] = {}
+    known: dict[Any, tuple[float, float]] = {}
+    for swap in find_swaps(holder, config, shapes):
+        shape = shapes.get(swap.name)
+        if swap.layer is None or swap.plan.precision == "fp32" or shape is None or 0 in shape:
+            continue
+        key = (swap.layer.spec, shape)
+        if key not in known:
+            x = torch.randn(shape)
+            try:
+                packed = lower_layer(swap.layer, swap.plan)
+            except (ValueError, RuntimeError):
+                continue  # lower_modules reports the reason
+            with torch.inference_mode():
+                layer = swap.layer
+                known[key] = (
+                    best_ms(lambda layer=layer, x=x: layer(x), 0.02),
+                    best_ms(lambda packed=packed, x=x: packed(x), 0.02),
+                )
+        times[swap.name] = known[key]
+        float_ms, fast_ms = known[key]
+        if config.precision == "auto" and not config.allow_slower and fast_ms > float_ms * NOISE:
+            keep[swap.name] = f"float is faster ({float_ms:.3f} against {fast_ms:.3f} ms)"
+    return lower_modules(model, config, report, keep_float=keep, times=times, shapes=shapes)
