@@ -70,8 +70,8 @@ def _out_of_place(node: fx.Node) -> torch._ops.OpOverload | None:
     functional = getattr(packet, target._overloadname, None)
     if functional is None:
         return None
-    wanted = [a.name for a in target._schema.arguments]
-    if [a.name for a in functional._schema.arguments][: len(wanted)] != wanted:
+    wanted = [str(a.real_type) for a in target._schema.arguments]
+    if [str(a.real_type) for a in functional._schema.arguments][: len(wanted)] != wanted:
         return None
     return functional  # type: ignore[no-any-return]
 

@@ -1,0 +1,79 @@
+"""The GEMM microkernels keep their accumulators in registers: no vector touches the stack."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: object -> (kernel, how many instantiations).
+KERNELS = {
+    "avx2": ("int8_gemm_pairs", 8),
+    "avx512": ("int8_gemm_pairs", 8),
+    "avx512vnni": ("int8_gemm_dot", 28),
+}
+MULTIPLY = re.compile(r"^v(pmaddubsw|pdpbusd)\b")
+VECTOR_ON_STACK = re.compile(r"%[xyz]mm\d+.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm\d+")
+
+
+def object_file(isa: str) -> Path | None:
+    found = sorted(
+        (ROOT / "build").glob(f"temp*/isa/{isa}.o"), key=lambda path: path.stat().st_mtime
+    )
+    return found[-1] if found else None
+
+
+@cache
+def functions(path: Path) -> dict[str, list[str]]:
+    """Return the instructions of every function by demangled name."""
+    dump = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", str(path)],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    text = subprocess.run(
+        ["c++filt"], input=dump, capture_output=True, text=True, check=True
+    ).stdout
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        header = re.match(r"^[0-9a-f]+ <(.*)>:$", line)
+        if header:
+            current = found.setdefault(header[1], [])
+        elif "\t" in line and found:
+            current.append(line.split("\t", 1)[1].strip())
+    return found
+
+
+def stack_accesses(instructions: list[str]) -> list[str]:
+    """Return the vector loads and stores of the stack between first and last multiply."""
+    at = [i for i, text in enumerate(instructions) if MULTIPLY.match(text)]
+    assert at, "no multiply instruction found"
+    inside = instructions[at[0] : at[-1] + 1]
+    return [text for text in inside if VECTOR_ON_STACK.search(text)]
+
+
+def test_pattern_finds_a_spill():
+    multiply = "vpmaddubsw (%r8),%ymm1,%ymm2"
+    spill = [multiply, "vmovdqa %ymm3,0x40(%rsp)", multiply]
+    assert stack_accesses(spill) == [spill[1]]
+    assert stack_accesses(["vpdpbusd -0x20(%rbp),%zmm1,%zmm2"])
+    assert not stack_accesses([spill[0], "mov %rax,0x8(%rsp)", spill[2]])
+
+
+@pytest.mark.parametrize("isa", sorted(KERNELS))
+def test_no_spill(isa):
+    missing = [tool for tool in ("objdump", "c++filt") if shutil.which(tool) is None]
+    path = object_file(isa)
+    if missing or path is None:
+        pytest.skip(f"{isa}: {', '.join(missing) or 'object file'} not found")
+    kernel, count = KERNELS[isa]
+    pattern = re.compile(rf"\b{kernel}<")
+    bodies = {name: body for name, body in functions(path).items() if pattern.search(name)}
+    assert len(bodies) == count, sorted(bodies)
+    spilled = {name: found for name, body in bodies.items() if (found := stack_accesses(body))}
+    assert not spilled
