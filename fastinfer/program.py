@@ -35,7 +35,9 @@ class LayerPlan:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise ValueError(f"LayerPlan: expected precision in {PRECISIONS}, got {self.precision!r}")
+            raise ValueError(
+                f"LayerPlan: expected precision in {PRECISIONS}, got {self.precision!r}"
+            )
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,14 @@ def layer_graph(model: nn.Module) -> Program:
 def _fuse(graph: fx.Graph, node: fx.Node, layer: Layer, modules: dict[str, nn.Module]) -> None:
     user = next(iter(node.users)) if len(node.users) == 1 else None
     order = {n: i for i, n in enumerate(graph.nodes)}
-    if user is not None and user.op == "call_function" and getattr(user.target, "__name__", "") in (
-        "add",
-        "iadd",
+    if (
+        user is not None
+        and user.op == "call_function"
+        and getattr(user.target, "__name__", "")
+        in (
+            "add",
+            "iadd",
+        )
     ):
         other = user.args[0] if user.args[1] is node else user.args[1]
         if isinstance(other, fx.Node) and other is not node and order[other] < order[node]:

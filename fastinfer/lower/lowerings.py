@@ -102,15 +102,11 @@ def _dynamic_linear(layer: Layer, plan: LayerPlan) -> nn.Module:
 
 
 def _dynamic_conv2d(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return Int8Conv2dDynamic(
-        fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer)
-    )
+    return Int8Conv2dDynamic(fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer))
 
 
 def _dynamic_conv1d(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return Int8Conv1dDynamic(
-        fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer)
-    )
+    return Int8Conv1dDynamic(fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer))
 
 
 def _weight_only(layer: Layer, plan: LayerPlan) -> nn.Module:
@@ -125,9 +121,7 @@ def _weight_only(layer: Layer, plan: LayerPlan) -> nn.Module:
 
 
 def _bf16(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return Bf16(
-        layer.weight, layer.bias, _compute(layer.spec), _activation(layer, clamps_too=True)
-    )
+    return Bf16(layer.weight, layer.bias, _compute(layer.spec), _activation(layer, clamps_too=True))
 
 
 def _float(layer: Layer, plan: LayerPlan) -> nn.Module:

@@ -132,7 +132,5 @@ def _time_layer(
     if bordered and plan.input is not None:
         nhwc = len(shapes[0]) == 4
         with torch.inference_mode():
-            fast_ms += best_ms(
-                lambda: torch.ops.fastinfer.quantize(floats[0], 0.1, 0, nhwc), 0.005
-            )
+            fast_ms += best_ms(lambda: torch.ops.fastinfer.quantize(floats[0], 0.1, 0, nhwc), 0.005)
     return float_ms, fast_ms

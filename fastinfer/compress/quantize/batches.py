@@ -42,11 +42,7 @@ def batch_call(batch: object, n_inputs: int) -> tuple[tuple[Any, ...], dict[str,
     if isinstance(batch, (tuple, list)):
         if n_inputs == 1 and len(batch) == 2 and (_is_label(batch[1]) or batch[1] is None):
             return batch_call(batch[0], n_inputs)
-        if (
-            len(batch) == 2
-            and isinstance(batch[0], (tuple, list, Mapping))
-            and _is_label(batch[1])
-        ):
+        if len(batch) == 2 and isinstance(batch[0], (tuple, list, Mapping)) and _is_label(batch[1]):
             return batch_call(batch[0], n_inputs)
         return tuple(batch), {}
     raise TypeError(
@@ -71,7 +67,7 @@ def read_batches(
     """Yield the flat graph inputs of every batch.
 
     Raises:
-        ValueError: there is no batch, a batch holds NaN or infinity, or the number of inputs is wrong.
+        ValueError: no batch, NaN or infinity in a batch, or a wrong number of inputs.
         TypeError: calibration or a batch is of the wrong type.
     """
     if isinstance(calibration, (str, bytes)) or not isinstance(calibration, Iterable):
@@ -79,7 +75,9 @@ def read_batches(
             f"calibration: expected an iterable of batches, got {type(calibration).__name__}"
         )
     # A tensor is iterable, and its rows would be taken for batches.
-    source: Iterable[Any] = [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration
+    source: Iterable[Any] = (
+        [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration
+    )
     index = -1
     for index, batch in enumerate(source):
         args, kwargs = batch_call(batch, n_inputs)

@@ -143,12 +143,12 @@ class _PairedRun:
             residual = node.args[1] if len(node.args) > 1 else None
             if residual is not None:
                 wanted = wanted + f[residual]
-            got = simulated.accumulate(
-                q[node.args[0]], None if residual is None else q[residual]
-            )
+            got = simulated.accumulate(q[node.args[0]], None if residual is None else q[residual])
             channel = axis % wanted.dim()
             dims = [d for d in range(wanted.dim()) if d != channel]
-            error += (wanted.sum(dims) - got.sum(dims)).double() if dims else (wanted - got).double()
+            error += (
+                (wanted.sum(dims) - got.sum(dims)).double() if dims else (wanted - got).double()
+            )
             count += wanted.numel() // max(wanted.shape[channel], 1)
             f[node] = apply_activation(layer.spec.epilogue.activation, wanted)
             pending.append(got)

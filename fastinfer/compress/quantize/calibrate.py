@@ -1,4 +1,4 @@
-"""Calibration: run the float graph over data and record the range of every tensor a layer touches."""
+"""Calibration: run the float graph over data and record the range of what layers touch."""
 
 from __future__ import annotations
 

@@ -175,7 +175,9 @@ def _static_plan(node: fx.Node, layer: Layer, maps: _Maps, entry: LayerPlan) -> 
         entry.precision,
         entry.quant,
         input=maps.of(source),
-        residual=maps.of(residual) if output is not None and isinstance(residual, fx.Node) else None,
+        residual=maps.of(residual)
+        if output is not None and isinstance(residual, fx.Node)
+        else None,
         output=output,
         preactivation=preactivation,
         reason=entry.reason,

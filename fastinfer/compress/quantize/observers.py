@@ -184,7 +184,7 @@ class Mse(Histogram):
 
 
 class Entropy(Histogram):
-    """The range whose 256-level histogram is nearest to the full one in Kullback-Leibler divergence.
+    """The range whose 256-level histogram diverges least (Kullback-Leibler) from the full one.
 
     Source: Migacz, "8-bit inference with TensorRT", GTC 2017, on the histogram of magnitudes.
     """

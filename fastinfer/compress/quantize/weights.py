@@ -40,7 +40,7 @@ def _expand(values: tuple[float, ...], length: int) -> Tensor:
 
 
 def per_input(values: Tensor, spec: LayerSpec) -> Tensor:
-    """Return [C] values of the input channels so that they multiply the weight, [N or 1, C/groups, ...]."""
+    """Return [C] input-channel values shaped to multiply the weight, [N or 1, C/groups, ...]."""
     if spec.kind == "linear":
         return values[None, :]
     per_group = values.reshape(spec.groups, 1, -1)
@@ -95,7 +95,7 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
     """Return the integers of a static int8 layer.
 
     Raises:
-        ValueError: an accumulator of the layer could leave int32, or the layer's shift meets padding.
+        ValueError: an accumulator could leave int32, or a shifted input would be padded.
     """
     spec = layer.spec
     assert plan.input is not None
@@ -196,12 +196,14 @@ def fold_dynamic(layer: Layer) -> FoldedLayer:
 
 
 def dequantized_weight(layer: Layer, folded: FoldedLayer, plan: LayerPlan) -> Tensor:
-    """Return the weight an int8 layer effectively multiplies by, in the layer's own shape, float32."""
+    """Return the weight an int8 layer effectively multiplies by, in the layer's shape, float32."""
     spec = layer.spec
     shape = [-1] + [1] * (folded.weight.dim() - 1)
     scale = folded.multiplier.double()
     if plan.input is not None:
-        out = plan.output if plan.preactivation is None or plan.output is None else plan.preactivation
+        out = (
+            plan.output if plan.preactivation is None or plan.output is None else plan.preactivation
+        )
         if out is not None:
             scale = scale * _expand(out.scale, spec.out_features)
         weight = folded.weight.double() * scale.reshape(shape)
