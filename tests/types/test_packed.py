@@ -1,0 +1,115 @@
+"""The packed header in Python and in C++ are one struct; every layout unpacks to what went in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastinfer import _C, runtime
+from fastinfer.ops.int8_prepack import prepack_ref
+from fastinfer.testing.cases import generator, random_uint8, random_weight
+from fastinfer.testing.compare import assert_equal
+from fastinfer.types import packed as layout
+from fastinfer.types.packed import HEADER_BYTES, OPS, PackedHeader, read_header, unpack
+
+SHAPES = {
+    "linear": [((20, 33), 1), ((1, 1), 1), ((8, 4), 1), ((33, 130), 1)],
+    "conv2d": [((18, 4, 3, 2), 3), ((5, 3, 1, 1), 1), ((16, 64, 3, 3), 1)],
+    "depthwise_conv2d": [((70, 1, 3, 3), 70), ((1, 1, 1, 1), 1), ((32, 1, 5, 5), 32)],
+}
+LAYERS = [(op, shape, groups) for op, many in SHAPES.items() for shape, groups in many]
+PARTS = ("weight", "bias", "multiplier", "residual_multiplier", "table", "float_bias")
+
+
+@pytest.fixture(params=runtime.supported_isas())
+def isa(request):
+    before = runtime.isa()
+    runtime.set_isa(request.param)
+    yield request.param
+    runtime.set_isa(before)
+
+
+def arguments(op, shape, groups, *, dynamic=False, table=True):
+    g = generator(f"{op}{shape}{dynamic}")
+    n = shape[0]
+    return {
+        "op": op,
+        "weight": random_weight(g, "uniform", *shape),
+        "bias": torch.randint(-9999, 9999, (n,), generator=g, dtype=torch.int32),
+        "multiplier": torch.rand(n, generator=g),
+        "residual_multiplier": None if dynamic else torch.rand(n, generator=g),
+        "table": random_uint8(g, 256) if table and not dynamic else None,
+        "float_bias": torch.randn(n, generator=g) if dynamic else None,
+        "groups": groups,
+        "x_zero_point": 0 if dynamic else 9,
+        "out_zero_point": 0 if dynamic else 200,
+        "qmin": 3,
+        "qmax": 250,
+        "clamp_min": -1.5,
+        "clamp_max": float("inf"),
+        "float_output": dynamic,
+    }
+
+
+def check_parts(values, parts):
+    for name in PARTS:
+        if values[name] is None:
+            assert getattr(parts, name).numel() == 0, name
+        else:
+            assert_equal(getattr(parts, name), values[name])
+    h = parts.header
+    for name in ("x_zero_point", "out_zero_point", "qmin", "qmax", "clamp_min", "clamp_max"):
+        assert getattr(h, name) == values[name], name
+    assert OPS[h.op] == values["op"] and h.n == values["weight"].shape[0]
+    assert h.k == values["weight"][0].numel()
+
+
+def test_header_is_one_struct():
+    assert layout._STRUCT.size == _C.PACKED_HEADER_SIZE <= HEADER_BYTES
+    assert layout.VERSION == _C.PACKED_VERSION
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("op", "shape", "groups"), LAYERS)
+def test_round_trip(op, shape, groups, dynamic, isa):
+    values = arguments(op, shape, groups, dynamic=dynamic)
+    packed = torch.ops.fastinfer.int8_prepack(*values.values())
+    header = read_header(packed)
+    assert layout.LAYOUTS[header.layout] == isa
+    assert header.total_bytes == packed.numel()
+    check_parts(values, unpack(packed))
+
+
+@pytest.mark.parametrize(("op", "shape", "groups"), LAYERS)
+def test_canonical_round_trip(op, shape, groups):
+    values = arguments(op, shape, groups)
+    packed = prepack_ref(*values.values())
+    assert layout.LAYOUTS[read_header(packed).layout] == "canonical"
+    check_parts(values, unpack(packed))
+
+
+def test_header_bytes_round_trip():
+    values = arguments("conv2d", (18, 4, 3, 2), 3)
+    packed = torch.ops.fastinfer.int8_prepack(*values.values())
+    header = read_header(packed)
+    raw = header.to_bytes()
+    assert len(raw) == HEADER_BYTES
+    assert raw[: layout._STRUCT.size] == bytes(packed[: layout._STRUCT.size].tolist())
+    assert header.weight_shape == (18, 4, 3, 2) and header.n_per_group == 6
+    assert isinstance(header, PackedHeader)
+
+
+def test_bad_headers():
+    values = arguments("linear", (20, 33), 1)
+    packed = torch.ops.fastinfer.int8_prepack(*values.values())
+    with pytest.raises(ValueError, match="1-D uint8 buffer of at least 256 bytes"):
+        read_header(packed[:100])
+    with pytest.raises(ValueError, match="uint8 buffer"):
+        read_header(packed.to(torch.int8))
+    with pytest.raises(ValueError, match=f"expected {packed.numel()} bytes, got"):
+        read_header(packed[:-64])
+    for at in (0, 4):
+        broken = packed.clone()
+        broken[at] += 1
+        with pytest.raises(ValueError, match="expected magic"):
+            read_header(broken)
