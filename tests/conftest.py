@@ -1,0 +1,24 @@
+"""Shared by every test; being here also puts this folder on the path, for `layer_graph`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastinfer import runtime
+
+
+@pytest.fixture
+def every_isa():
+    """Return the instruction sets of this CPU; the one in force is restored afterwards."""
+    before = runtime.isa()
+    yield runtime.supported_isas()
+    runtime.set_isa(before)
+
+
+@pytest.fixture
+def threads():
+    """Return torch.set_num_threads; the count is restored afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -1,0 +1,31 @@
+"""One thread and two give the same bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastinfer.testing.cases import Conv, cases, conv_case, depthwise_case, linear_case
+from fastinfer.testing.compare import assert_equal
+
+#: Large enough to be split, with rests that no number of threads divides.
+LARGE = [
+    linear_case((301,), 130, 96),
+    linear_case((1,), 2050, 512),
+    conv_case(Conv(2, 32, (29, 27), 72)),
+    conv_case(Conv(3, 64, (15, 15), 33, kernel=(1, 1), padding=(0, 0))),
+    depthwise_case(Conv(3, 70, (31, 29), 70, groups=70)),
+]
+DYNAMIC = [c for c in cases() if c.op.endswith("_dynamic") or c.op == "quantize"]
+
+
+@pytest.mark.parametrize("case", [*LARGE, *DYNAMIC], ids=str)
+def test_threads(case, threads):
+    args = case.build()
+    results = []
+    for count in (1, 2):
+        threads(count)
+        value = getattr(torch.ops.fastinfer, case.op)(*args)
+        results.append(value if isinstance(value, tuple) else (value,))
+    for one, two in zip(*results, strict=True):
+        assert_equal(two, one)
