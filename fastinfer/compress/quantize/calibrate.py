@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +50,25 @@ class TensorStatistics:
     axis: int
     whole: Observer
     channels: Observer
+    _whole_range: tuple[float, float] | None = None
 
     def observe(self, x: Tensor) -> None:
         """Add one batch."""
+        self._whole_range = None
         self.whole.observe(x)
         self.channels.observe(x)
+
+    def whole_range(self) -> tuple[float, float]:
+        """Return (lo, hi) of the whole tensor, computed once: some observers search for it."""
+        if self._whole_range is None:
+            lo, hi = self.whole.range()
+            self._whole_range = float(lo), float(hi)
+        return self._whole_range
+
+    @property
+    def is_finite(self) -> bool:
+        """True when neither NaN nor infinity was seen."""
+        return all(math.isfinite(bound) for bound in self.whole_range())
 
 
 class _Recorder(fx.Interpreter):

@@ -67,9 +67,9 @@ class _Maps:
 
     def preactivation(self, node: fx.Node) -> TensorQuant:
         """Return the map of a table layer's value before its activation."""
-        lo, hi = self._statistics[f"{node.name}:preactivation"].whole.range()
+        lo, hi = self._statistics[f"{node.name}:preactivation"].whole_range()
         activation = self._layers[node].spec.epilogue.activation
-        return affine_maps.before_activation(activation, float(lo), float(hi))
+        return affine_maps.before_activation(activation, lo, hi)
 
     def _make(self, group: TensorGroup) -> TensorQuant:
         if self._per_channel and group.is_single and len(group.producers) == 1:
@@ -77,13 +77,11 @@ class _Maps:
             if quant is not None:
                 return quant
         ranges = [
-            self._statistics[m.name].whole.range()
+            self._statistics[m.name].whole_range()
             for m in group.members
-            if m.name in self._statistics
+            if m.name in self._statistics and self._statistics[m.name].is_finite
         ]
-        return affine_maps.per_tensor(
-            min(float(lo) for lo, _ in ranges), max(float(hi) for _, hi in ranges)
-        )
+        return affine_maps.per_tensor(min(lo for lo, _ in ranges), max(hi for _, hi in ranges))
 
     def _make_per_channel(self, group: TensorGroup) -> TensorQuant | None:
         """Return the per-channel map of a tensor that only int8 layers touch, or None."""
@@ -130,7 +128,16 @@ def decide(program: Program, calibrator: Calibrator, config: Any) -> Program:
         statistics = calibrator.statistics.get(source.name)
         shape = statistics.shape if statistics is not None else None
         chosen[node] = choose_precision(str(node.target), layer, shape, config)
+        if chosen[node][0] == STATIC and not _is_finite(node, calibrator):
+            chosen[node] = ("fp32", "it meets NaN or infinity on the calibration data")
     return plan_layers(program, calibrator, config, chosen)
+
+
+def _is_finite(node: fx.Node, calibrator: Calibrator) -> bool:
+    """Return True when everything seen of a layer's inputs and outputs is finite."""
+    names = [*(n.name for n in node.all_input_nodes), node.name, f"{node.name}:preactivation"]
+    seen = [calibrator.statistics[name] for name in names if name in calibrator.statistics]
+    return all(statistics.is_finite for statistics in seen)
 
 
 def plan_layers(

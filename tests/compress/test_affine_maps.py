@@ -1,0 +1,80 @@
+"""Affine maps: zero is exact, codes stay in 0..255, channels keep their precision."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fastinfer.compress.quantize import affine_maps
+from fastinfer.types import Activation, TensorQuant
+from fastinfer.types.epilogue import RELU
+
+
+def decoded(quant, code, channel=0):
+    shift = quant.shift[channel] if len(quant.shift) > 1 else quant.shift[0]
+    return quant.scale[channel] * (code - quant.zero_point) + shift
+
+
+@pytest.mark.parametrize(
+    "bounds", [(-1.0, 3.0), (0.0, 6.0), (2.0, 5.0), (-4.0, -1.0), (0.0, 0.0), (-1e-20, 1e-20)]
+)
+def test_per_tensor(bounds):
+    quant = affine_maps.per_tensor(*bounds)
+    step = quant.scale[0]
+    assert decoded(quant, quant.zero_point) == 0.0
+    assert decoded(quant, 0) <= min(bounds[0], 0.0) + step / 2 + 1e-6 * step
+    assert decoded(quant, 255) >= max(bounds[1], 0.0) - step / 2 - 1e-3 * step
+    assert float(torch.tensor(step)) == step  # what float32 holds
+
+
+def test_before_activation_cuts_the_flat_part():
+    wide = affine_maps.before_activation(Activation("hardswish"), -100.0, 5.0)
+    plain = affine_maps.before_activation(Activation("elu", (1.0,)), -100.0, 5.0)
+    assert wide.scale[0] < 0.1 < plain.scale[0]
+    assert decoded(wide, 255) == pytest.approx(5.0, abs=wide.scale[0])
+    assert affine_maps.before_activation(RELU, -1.0, 1.0).scale[0] > 0
+
+
+def test_widths_are_never_zero():
+    width = affine_maps.widths(torch.tensor([0.0, -1.0, 2.0]), torch.tensor([0.0, 1.0, 2.0]))
+    assert float(width.min()) > 0 and float(width[1]) == 2.0
+    assert float(affine_maps.widths(torch.zeros(2), torch.zeros(2)).min()) > 0
+
+
+def test_smoothing_never_narrows():
+    g = torch.Generator().manual_seed(0)
+    width = torch.rand(50, generator=g, dtype=torch.float64) + 0.01
+    extent = torch.rand(50, generator=g, dtype=torch.float64)
+    for alpha in (0.0, 0.5, 1.0):
+        result = affine_maps.smoothing(width, extent, alpha)
+        assert bool((result >= width * (1 - 1e-12)).all())
+        assert bool(torch.isclose(result, width).any())
+    assert affine_maps.smoothing(width, None, 0.5) is width
+
+
+def test_per_channel_maps_cover_their_channels():
+    lo = torch.tensor([-1.0, -0.1, 2.0], dtype=torch.float64)
+    hi = torch.tensor([3.0, 0.2, 2.5], dtype=torch.float64)
+    positive = affine_maps.per_channel_positive(hi, math.inf)
+    shifted = affine_maps.per_channel_shifted(lo, hi, affine_maps.widths(lo, hi))
+    unshifted = affine_maps.per_channel_unshifted(lo, hi, affine_maps.widths(lo, hi))
+    assert positive.zero_point == 0 and not unshifted.is_per_tensor
+    for c in range(3):
+        step = positive.scale[c]
+        assert decoded(positive, 255, c) >= float(hi[c]) - step * 1e-4
+        for quant in (shifted, unshifted):
+            slack = quant.scale[c] * 1.01
+            assert decoded(quant, 0, c) <= float(lo[c]) + slack
+            assert decoded(quant, 255, c) >= float(hi[c]) - slack
+    assert set(unshifted.shift) == {0.0}
+    limited = affine_maps.per_channel_positive(torch.tensor([3.0, 90.0]), 6.0)
+    assert limited.scale == pytest.approx((3 / 255, 6 / 255))
+
+
+def test_tensor_quant_refuses():
+    for arguments in [((), 0), ((0.0,), 0), ((1.0,), 256), ((1.0,), -1), ((math.nan,), 0),
+                      ((1.0,), 0, (0.0, 1.0))]:  # fmt: skip
+        with pytest.raises(ValueError, match="TensorQuant"):
+            TensorQuant(*arguments)
