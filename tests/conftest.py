@@ -22,3 +22,15 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_for_small_models(request):
+    """On a busy machine, threads of small models wait longer than they compute."""
+    if request.path.parent.name not in {"graph", "passes", "compress", "nn", "lower"}:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -119,6 +119,9 @@ class PackedModule(nn.Module):
     ) -> None:
         folded = self.folded()
         wanted = [n for n in _PARTS if getattr(folded, n) is not None] + ["integers", "bounds"]
+        if strict:
+            mine = [key for key in state_dict if key.startswith(prefix)]
+            unexpected_keys.extend(key for key in mine if key.removeprefix(prefix) not in wanted)
         missing = [prefix + name for name in wanted if prefix + name not in state_dict]
         if missing:
             missing_keys.extend(missing if strict else [])

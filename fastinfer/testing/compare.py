@@ -32,7 +32,7 @@ def float32_bound(k: int, a: Tensor, b: Tensor) -> float:
 
 def sqnr_db(reference: Tensor, value: Tensor) -> float:
     """Return the signal-to-noise ratio of value against reference in dB (inf when equal)."""
-    reference, value = reference.double(), value.double()
+    reference, value = reference.detach().double(), value.detach().double()
     noise = float((reference - value).square().sum())
     signal = float(reference.square().sum())
     if noise == 0.0:

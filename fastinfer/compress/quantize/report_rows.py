@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fastinfer.graph.layer import Layer, LayerSpec
 from fastinfer.report import LayerReport
@@ -41,7 +42,8 @@ def layer_row(
     """Return the row of a layer. module: what to describe when it could not be made a Layer."""
     if layer is None:
         assert module is not None
-        size = sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
+        parameters = [p for p in module.parameters(recurse=False) if not is_lazy(p)]
+        size = sum(p.numel() * p.element_size() for p in parameters)
         kind, text, weight_bytes = type(module).__name__.lower(), module.extra_repr()[:60], size
     else:
         width = layer.weight.element_size()
