@@ -265,3 +265,31 @@ def test_number_argument_is_part_of_the_graph():
     assert_equal(run(program, x, 4), x * 4)
     assert run(program, x, 5) is None
     assert run(program, x, 4.0) is None
+
+
+def test_fallback_to_a_free_batch(monkeypatch):
+    monkeypatch.setattr("fastinfer.graph.capture.SYMBOLIC_SECONDS", -1.0)
+    model = Conv().eval()
+    program = capture(model, (torch.randn(2, 3, 8, 8, generator=generator()),))
+    assert any("the batch size free" in note for note in program.report.notes)
+    x = torch.randn(5, 3, 8, 8, generator=generator(1))
+    assert_close(run(program, x), model(x))
+    assert run(program, torch.zeros(2, 3, 9, 8)) is None
+
+
+def test_fallback_to_the_example_alone(monkeypatch):
+    export = torch.export.export
+
+    def static_only(*args, dynamic_shapes=None, **kwargs):
+        if dynamic_shapes is not None:
+            raise RuntimeError("no symbolic sizes today")
+        return export(*args, dynamic_shapes=dynamic_shapes, **kwargs)
+
+    monkeypatch.setattr(torch.export, "export", static_only)
+    model = Conv().eval()
+    x = torch.randn(1, 3, 8, 8, generator=generator())
+    program = capture(model, (x,))
+    assert any("no symbolic sizes today" in note for note in program.report.notes)
+    assert not program.call.is_dynamic
+    assert_close(run(program, x), model(x))
+    assert run(program, torch.zeros(2, 3, 8, 8)) is None
