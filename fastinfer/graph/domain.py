@@ -43,7 +43,7 @@ def call_spec(
         shape = placeholder.meta["val"].shape
         sizes = tuple(_size_range(size, ranges, leaf.shape[i]) for i, size in enumerate(shape))
         inputs.append(TensorInput(name, leaf.dtype, leaf.device, sizes))
-    guard = _shape_guard(unlifted, leaves)
+    guard = _shape_guard(unlifted, leaves, inputs)
     out_spec = exported.call_spec.out_spec
     if out_spec is None:
         raise CaptureError("torch.export gave no output structure")
@@ -81,27 +81,32 @@ def _upper(bound: Any) -> int | None:
     return None if value >= 2**62 else value
 
 
-def _shape_guard(unlifted: fx.GraphModule, leaves: list[Any]) -> Callable[[Shapes], bool]:
+def _shape_guard(
+    unlifted: fx.GraphModule, leaves: list[Any], inputs: Sequence[TensorInput | Constant]
+) -> Callable[[Shapes], bool]:
     """Return a predicate over the shapes of the tensor inputs from torch.export's guards.
 
-    Sizes of dim 0 below 2 are asked as 2: export excludes 0 and 1 from every free size, whether or
-    not the model treats them differently, which `verified` finds out instead.
+    Free sizes of dim 0 below 2 are asked as 2: export excludes 0 and 1 from every free size,
+    whether or not the model treats them differently, which `verified` finds out instead.
     """
     check = getattr(unlifted, "_guards_fn", None)
     if check is None:
         return lambda shapes: True
     kinds = [leaf.dtype if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
     constants = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    batched = [isinstance(i, TensorInput) and i.sizes[:1] and i.sizes[0].is_free for i in inputs]
 
     def guard(shapes: Shapes) -> bool:
         remaining = iter(shapes)
         values: list[Any] = []
-        for kind, constant in zip(kinds, constants, strict=True):
+        for kind, constant, is_batched in zip(kinds, constants, batched, strict=True):
             if kind is None:
                 values.append(constant)
                 continue
             shape = list(next(remaining))
-            values.append(torch.empty(_at_least_two(shape), dtype=kind, device="meta"))
+            if is_batched:
+                shape[0] = max(shape[0], 2)
+            values.append(torch.empty(shape, dtype=kind, device="meta"))
         try:
             check(*values)
         except AssertionError:
@@ -111,17 +116,25 @@ def _shape_guard(unlifted: fx.GraphModule, leaves: list[Any]) -> Callable[[Shape
     return guard
 
 
-def _at_least_two(shape: list[int]) -> list[int]:
-    return [max(shape[0], 2), *shape[1:]] if shape else shape
-
-
 def verified(
     model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
 ) -> CallSpec:
     """Return the spec with batch sizes 1 and 0 allowed where the graph answers them as the model.
 
-    Raises CaptureError when the graph differs from the model on the example or another batch.
+    Raises CaptureError when the graph differs from the model on the example or another batch, or
+    does not take the example.
     """
+    spec = _relaxed(model, graph_module, spec, bound)
+    if not spec.accepts(_shapes(spec, bound)):
+        # A batch of 1 is exported as 2, on which the model may insist.
+        raise CaptureError("the captured graph does not take the sizes of the example")
+    return spec
+
+
+def _relaxed(
+    model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
+) -> CallSpec:
+    """Return the spec with batch sizes 1 and 0 allowed where graph and model agree on them."""
     leaves, in_spec = pytree.tree_flatten(bound)
     if not _agree(model, graph_module, spec, bound):
         raise CaptureError("the captured graph answers the example differently than the model")

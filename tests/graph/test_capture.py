@@ -293,3 +293,16 @@ def test_fallback_to_the_example_alone(monkeypatch):
     assert not program.call.is_dynamic
     assert_close(run(program, x), model(x))
     assert run(program, torch.zeros(2, 3, 8, 8)) is None
+
+
+class TwoIsSpecial(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[0] == 2 else x + x
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_the_example_itself_is_always_taken(batch):
+    model = TwoIsSpecial().eval()
+    x = torch.randn(batch, 3, generator=generator())
+    program = capture(model, (x,))
+    assert_equal(run(program, x), model(x))
