@@ -1,0 +1,85 @@
+"""The AVX-512 kernels equal the reference on any CPU: built on plain C++, run by the op suite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from torch.utils.cpp_extension import get_cxx_compiler
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+FOLDER = ROOT / "build" / "emulated"
+SUITE = ["tests/ops", "tests/types"]
+
+
+def run(command: list[str], **environment: str) -> str:
+    """Return what the command prints; fails the test with it when the command fails."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-8000:]}")
+    return done.stdout
+
+
+def newest_source() -> int:
+    sources = [ROOT / "setup.py", *HERE.glob("*.h"), *ROOT.glob("csrc/**/*.*")]
+    return max(path.stat().st_mtime_ns for path in sources)
+
+
+@pytest.fixture(scope="module")
+def emulated_build():
+    """Build the extension with emulated AVX-512 under FOLDER unless the sources' time is known."""
+    stamp = FOLDER / ".built"
+    newest = newest_source()
+    if stamp.exists() and stamp.stat().st_mtime_ns == newest:
+        return
+    folders = ["--build-lib", str(FOLDER), "--build-temp", str(FOLDER / "temp")]
+    run([sys.executable, "setup.py", "build_ext", *folders], FASTINFER_EMULATED="1")
+    stamp.touch()
+    os.utime(stamp, ns=(newest, newest))
+
+
+@pytest.fixture(scope="module")
+def outcomes(emulated_build, tmp_path_factory) -> dict[str, str]:
+    """Return how every test of SUITE ended on the emulated build; none failed."""
+    report = tmp_path_factory.mktemp("emulated") / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "emulated_kernels", f"--junitxml={report}"]
+    path = os.pathsep.join([str(HERE), str(ROOT)])
+    run([*command, "-p", "no:cacheprovider", *SUITE], PYTHONPATH=path)
+    return {
+        f"{case.get('classname')}::{case.get('name')}": next(
+            (child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed"
+        )
+        for case in ElementTree.parse(report).iter("testcase")
+    }
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx512vnni"])
+def test_op_suite(isa, outcomes):
+    scalar = {name for name in outcomes if "[scalar-" in name}
+    assert len(scalar) > 100
+    for name in scalar:
+        assert outcomes[name.replace("[scalar-", f"[{isa}-")] == "passed"
+
+
+def test_emulation_is_what_avx2_does(tmp_path):
+    from fastinfer import runtime
+
+    if "avx2" not in runtime.supported_isas():
+        pytest.skip("compares with AVX2, which this CPU lacks")
+    program = tmp_path / "check_emulation"
+    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-mavx2"]
+    run([get_cxx_compiler(), *flags, str(HERE / "check_emulation.cpp"), "-o", str(program)])
+    run([str(program)])
