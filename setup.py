@@ -43,6 +43,13 @@ ISA_FLAGS = {
     "csrc/cpu/isa/avx512vnni.cpp": [*MICROKERNEL_FLAGS, *AVX512, "-mavx512vnni", "-mavx512vbmi"],
 }
 
+# A build for tests/emulated: the AVX-512 units run on plain C++ in place of the intrinsics. Never
+# installed; docs/decisions/0003-emulated-avx512.md says why.
+if os.environ.get("FASTINFER_EMULATED") == "1":
+    emulation = ROOT.absolute() / "tests" / "emulated"
+    BASE_FLAGS += ["-DFASTINFER_EMULATED_AVX512", f"-I{emulation}", "-Og"]
+    ISA_FLAGS["csrc/cpu/isa/avx512.cpp"] = ISA_FLAGS["csrc/cpu/isa/avx512vnni.cpp"] = []
+
 
 class BuildWithIsaFlags(BuildExtension):
     """BuildExtension that gives each unit of ISA_FLAGS its own flags."""
