@@ -1,4 +1,4 @@
-"""Builds fastinfer's extensions; the source lists and the flags of each ISA are the tables below."""
+"""Builds fastinfer's extensions from explicit source lists and a table of flags per ISA."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def cpu_extension() -> CppExtension:
     return CppExtension(
         "fastinfer._C",
         SOURCES,
-        extra_compile_args=BASE_FLAGS + ["-ffp-contract=off"],
+        extra_compile_args=[*BASE_FLAGS, "-ffp-contract=off"],
         depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
     )
 
 
 os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
 setup(
-    packages=find_packages(include=["fastinfer", "fastinfer.*"]) + ["fastinfer.kernels"],
+    packages=[*find_packages(include=["fastinfer", "fastinfer.*"]), "fastinfer.kernels"],
     package_dir={"fastinfer.kernels": "kernels"},
     ext_modules=[cpu_extension()],
     cmdclass={"build_ext": BuildWithIsaFlags},

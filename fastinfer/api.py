@@ -81,9 +81,7 @@ def convert(
         report.note("module path: no example_inputs to capture the model with")
     if fast is None:
         report.path = "modules"
-        swapped = choose_modules(
-            model, config, report, args=request.args, kwargs=request.kwargs
-        )
+        swapped = choose_modules(model, config, report, args=request.args, kwargs=request.kwargs)
         fast = ModulePath(swapped, report)
         if calibration is not None:
             report.note("calibration was not used: the module path finds ranges at each call")

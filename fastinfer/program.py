@@ -20,8 +20,8 @@ class LayerPlan:
     """The decision for one layer, and why.
 
     `input`, `residual` and `output` are the affine maps of the activations (static int8 only);
-    `output` is None when the layer answers in float; `preactivation` is the map before an activation
-    that is a table on int8. `bias_correction` is added to the float bias, length N or empty.
+    `output` is None when the layer answers in float; `preactivation` is the map before an
+    activation that is a table on int8. `bias_correction` is added to the float bias, length N or empty.
     """
 
     precision: str
@@ -44,9 +44,9 @@ class LayerPlan:
 class Program:
     """A captured model between two stages.
 
-    The graph's placeholders are the tensor arguments of a call in order, its output is a flat tuple;
-    `call` relates both to the model's own signature (None for a graph made by hand). `plan` maps the
-    name of a Layer submodule to its LayerPlan; `report` collects what to tell.
+    The graph's placeholders are the tensor arguments of a call in order, its output is a flat
+    tuple; `call` relates both to the model's own signature (None for a graph made by hand). `plan`
+    maps the name of a Layer submodule to its LayerPlan; `report` collects what to tell.
     """
 
     graph_module: fx.GraphModule

@@ -105,9 +105,9 @@ def _check_tensors(model: nn.Module) -> None:
                 f"convert: {name!r}: expected tensors on cpu, got {tensor.device}; "
                 "call model.cpu() first"
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            if isinstance(tensor, nn.Parameter):
-                raise ValueError(f"convert: parameter {name!r} holds NaN or infinity")
+        is_weight = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        if is_weight and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"convert: parameter {name!r} holds NaN or infinity")
 
 
 def _example(
@@ -133,7 +133,7 @@ def _example(
             f"{[type(leaf).__name__ for leaf in leaves]}"
         )
     for index, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            if not bool(torch.isfinite(leaf).all()):
-                raise ValueError(f"convert: example_inputs: tensor {index} holds NaN or infinity")
+        is_float = isinstance(leaf, Tensor) and leaf.is_floating_point()
+        if is_float and not bool(torch.isfinite(leaf).all()):
+            raise ValueError(f"convert: example_inputs: tensor {index} holds NaN or infinity")
     return args, kwargs

@@ -21,7 +21,7 @@ from fastinfer.types.call import bind
 
 #: CPU seconds that export may spend on symbolic sizes before fewer dimensions are left free. Swin-T
 #: with a free height and width takes 271 s (torch 2.14.1, Zen 3, 2026-11), MobileNetV2 3 s.
-SYMBOLIC_SECONDS = 20.0
+SYMBOLIC_SECONDS = 12.0
 
 #: Layers may answer in channels_last, where a view of an eager model would not exist any more.
 _LAYOUT_FREE = {

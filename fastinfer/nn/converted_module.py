@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -126,10 +127,8 @@ class ModulePath(InferenceModule):
     def __init__(self, model: nn.Module, report: Any) -> None:
         super().__init__(report)
         self.model = model.eval()
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             self.__signature__ = inspect.signature(model.forward)
-        except (TypeError, ValueError):
-            pass
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns."""

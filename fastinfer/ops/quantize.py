@@ -14,12 +14,9 @@ def round_clamp(f: Tensor, zero_point: Tensor | int, qmin: int, qmax: int) -> Te
     Clamping first gives the same integers (the bounds are integers) and keeps rint in range;
     NaN becomes qmax, as the vector instruction min(NaN, bound) does.
     """
-    low, high = qmin - zero_point, qmax - zero_point
-    if isinstance(low, int):
-        clamped = torch.nan_to_num(f, nan=float(high)).clamp(low, high)
-    else:
-        low, high = low.to(f.dtype), high.to(f.dtype)  # type: ignore[union-attr]
-        clamped = torch.maximum(torch.minimum(torch.where(f.isnan(), high, f), high), low)
+    zero = torch.as_tensor(zero_point, dtype=f.dtype, device=f.device)
+    low, high = qmin - zero, qmax - zero
+    clamped = torch.maximum(torch.minimum(torch.where(f.isnan(), high, f), high), low)
     return (torch.round(clamped).to(torch.int32) + zero_point).to(torch.uint8)
 
 

@@ -16,11 +16,12 @@ def register(ops: Sequence[OpSpec]) -> torch.library.Library:
 
     A compiled kernel registered for a device takes precedence there over the reference.
     """
-    library = torch.library.Library(NAMESPACE, "FRAGMENT")
+    library = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
     for op in ops:
-        library.define(op.name + op.schema, tags=_TAGS)
-        library.impl(op.name, op.reference, "CompositeExplicitAutograd")
+        library.define(op.name + op.schema, tags=_TAGS)  # type: ignore[no-untyped-call]
+        fallback = "CompositeExplicitAutograd"
+        library.impl(op.name, op.reference, fallback)  # type: ignore[no-untyped-call]
         torch.library.register_fake(op.qualified_name, op.fake, lib=library)
         if op.triton is not None:
-            library.impl(op.name, op.triton, "CUDA")
+            library.impl(op.name, op.triton, "CUDA")  # type: ignore[no-untyped-call]
     return library

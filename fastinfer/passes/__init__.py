@@ -31,8 +31,8 @@ FLOAT_PASSES: tuple[Pass, ...] = (
     dead_code,
 )
 
-#: On the lowered graph: int8 stays int8 between int8 neighbours.
-INT8_PASSES: tuple[Pass, ...] = (sink_dequantize, cancel_quantize, dead_code)
+#: On the lowered graph: what stands between two int8 layers becomes int8.
+INT8_PASSES: tuple[Pass, ...] = (cancel_quantize, sink_dequantize, cancel_quantize, dead_code)
 
 
 def run_passes(program: Program, passes: Sequence[Pass]) -> Program:

@@ -1,85 +1,133 @@
-"""sink_dequantize: operations that only move elements run on uint8."""
+"""sink_dequantize: operators that only move elements run on uint8 between int8 layers."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 
 import torch
 from torch import fx
 
 from fastinfer.graph.match import finish
-from fastinfer.graph.transparent import is_transparent
-from fastinfer.passes.cancel_quantize import DEQUANTIZE, QUANTIZE, qparams
+from fastinfer.graph.transparent import TRANSPARENT_OPS
+from fastinfer.passes.cancel_quantize import Map, is_dequantize, is_quantize, map_of
 from fastinfer.program import Program
 
 aten = torch.ops.aten
-#: Answer several tensors, or have no uint8 kernel on CPU (torch 2.14.1).
-_NOT_ON_UINT8 = frozenset(
+
+#: Transparent operators that torch does not run on uint8, or not for every size: max_pool2d of a
+#: channels_last uint8 tensor refuses more than 255 elements a sample (torch 2.14.1).
+_FLOAT_ONLY = frozenset(
     {
-        operator.getitem,
+        aten.max_pool1d.default,
+        aten.max_pool2d.default,
         aten.max_pool2d_with_indices.default,
         aten.adaptive_max_pool2d.default,
-        aten.max_pool1d.default,
     }
 )
-_LISTS = frozenset(
-    {
-        aten.chunk.default,
-        aten.split.Tensor,
-        aten.split_with_sizes.default,
-        aten.unbind.int,
-    }
-)
+UINT8_OPS = TRANSPARENT_OPS - _FLOAT_ONLY
 
 
 def sink_dequantize(program: Program) -> int:
-    """Move dequantize nodes behind what only moves elements; return how many operations moved.
+    """Move dequantize nodes behind the operators that may run on uint8; return how many moved.
 
-    Only where int8 follows: every user in the end quantizes with the same map again.
+    An operator runs on uint8 when all its tensors have one map and its result, maybe through more
+    such operators, is quantized again with that map. Users that want float get a dequantize of
+    the result, which is exact: selecting and dequantizing commute.
     """
-    graph = program.graph_module.graph
-    count = 0
-    for node in list(graph.nodes):
-        if not is_transparent(node) or node.target in _NOT_ON_UINT8:
-            continue
-        sources = node.all_input_nodes
-        maps = {qparams(s) if s.target is DEQUANTIZE else None for s in sources}
-        if len(maps) != 1 or None in maps:
-            continue
-        (wanted,) = maps
-        if not _requantized(node, wanted):
-            continue
-        results = list(node.users) if node.target in _LISTS else [node]
-        for source in sources:
-            node.replace_input_with(source, source.args[0])
-        for result in results:
-            users = list(result.users)
-            with graph.inserting_after(result):
-                after = graph.call_function(DEQUANTIZE, (result, *wanted))
-            for user in users:
-                user.replace_input_with(result, after)
-        for source in sources:
-            if not source.users:
-                graph.erase_node(source)
-        count += 1
-    if count:
-        finish(program.graph_module)
-    return count
+    graph_module = program.graph_module
+    maps = _reachable(graph_module.graph)
+    moved = _wanted(maps)
+    if not moved:
+        return 0
+    graph = graph_module.graph
+    for node in [n for n in graph.nodes if n in moved]:
+        for source in list(_tensor_inputs(node)):
+            if is_dequantize(source):
+                node.replace_input_with(source, source.args[0])
+        # getitem of several results is part of the operator: the results are what users see.
+        if _gives_tensor(node):
+            _dequantize_for_others(graph, node, maps[node], moved)
+    for node in reversed(list(graph.nodes)):
+        if is_dequantize(node) and not node.users:
+            graph.erase_node(node)
+    finish(graph_module)
+    return len(moved)
 
 
-def _requantized(node: fx.Node, wanted: object) -> bool:
-    """Return True when all paths from node lead through moves to a quantize with this map."""
-    if not node.users:
-        return False
-    for user in node.users:
-        if user.target is QUANTIZE:
-            if qparams(user) != wanted:
-                return False
-        elif user.target is operator.getitem and node.target in _LISTS:
-            if not _requantized(user, wanted):
-                return False
-        elif not is_transparent(user) or user.target in _NOT_ON_UINT8:
-            return False
-        elif not _requantized(user, wanted):
-            return False
-    return True
+def _dequantize_for_others(graph: fx.Graph, node: fx.Node, quant: Map, moved: set[fx.Node]) -> None:
+    others = [user for user in node.users if user not in moved]
+    if not others:
+        return
+    with graph.inserting_after(node):
+        value = graph.call_function(torch.ops.fastinfer.dequantize.default, (node, *quant))
+    value.meta = dict(node.meta)
+    for user in others:
+        if is_quantize(user) and map_of(user) == quant:
+            user.replace_all_uses_with(node)
+            graph.erase_node(user)
+        else:
+            user.replace_input_with(node, value)
+
+
+def _tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
+    """Yield the tensors a transparent operator moves; its other arguments are sizes."""
+    first = node.args[0] if node.args else None
+    if isinstance(first, fx.Node):
+        yield first
+    elif isinstance(first, (list, tuple)):
+        yield from (item for item in first if isinstance(item, fx.Node))
+
+
+def _reachable(graph: fx.Graph) -> dict[fx.Node, Map]:
+    """Return the operators that could run on uint8, each with its map."""
+    maps: dict[fx.Node, Map] = {}
+    for node in graph.nodes:
+        if node.op != "call_function" or node.target not in UINT8_OPS:
+            continue
+        sources = list(_tensor_inputs(node))
+        if node.target is operator.getitem and sources and sources[0] not in maps:
+            continue
+        found = {
+            map_of(source) if is_dequantize(source) else maps.get(source) for source in sources
+        }
+        quant = found.pop() if len(found) == 1 else None
+        if quant is not None:
+            maps[node] = quant
+    return maps
+
+
+def _gives_tensor(node: fx.Node) -> bool:
+    """Return False for an operator that answers a list of tensors."""
+    return (
+        not node.users
+        or any(user.target is not operator.getitem for user in node.users)
+        or (isinstance(node.meta.get("val"), torch.Tensor))
+    )
+
+
+def _wanted(maps: dict[fx.Node, Map]) -> set[fx.Node]:
+    """Return the operators of maps from which a quantize with their map is reached."""
+    wanted: set[fx.Node] = set()
+    for node in reversed(list(maps)):
+        for user in node.users:
+            quantized = is_quantize(user) and map_of(user) == maps[node]
+            if quantized or user in wanted:
+                wanted.add(node)
+                break
+    # All results of one split move together: their getitems read the same uint8 list.
+    for node in list(maps):
+        source = next(_tensor_inputs(node), None)
+        if node.target is operator.getitem and source in wanted:
+            wanted.add(node)
+    # cat of a part that stays float cannot move; then nothing before it needs to, either.
+    changed = True
+    while changed:
+        stuck = {
+            node
+            for node in wanted
+            if any(not is_dequantize(s) and s not in wanted for s in _tensor_inputs(node))
+        }
+        changed = bool(stuck)
+        wanted -= stuck
+    return wanted

@@ -243,9 +243,7 @@ def _quantize_cases() -> Iterator[Case]:
                 yield Case(
                     "quantize_dynamic", f"{label}_{per_token}", lambda x=x, t=per_token: (x, t)
                 )
-        yield Case(
-            "int8_lookup", label, lambda q=q, t=label: (q, random_uint8(generator(t), 256))
-        )
+        yield Case("int8_lookup", label, lambda q=q, t=label: (q, random_uint8(generator(t), 256)))
     for c in (1, 3, 4, 17):
         x = _values(f"planes{c}", 2, c, 11, 13)
         yield Case("quantize", f"planes{c}_nhwc", lambda x=x: (x, 0.02, 128, True))
@@ -278,7 +276,8 @@ def _linear_cases() -> Iterator[Case]:
     yield linear_case((0,), 16, 32)
     yield linear_case((300,), 130, 96)
     for per_token in (False, True):
-        for shape, n in (((1, 17), 5), ((9, 64), 40), ((2, 5, 30), 33), ((0, 8), 3), ((70, 96), 90)):
+        sizes = (((1, 17), 5), ((9, 64), 40), ((2, 5, 30), 33), ((0, 8), 3), ((70, 96), 90))
+        for shape, n in sizes:
             label = "x".join(map(str, shape)) + f"_n{n}_{per_token}"
 
             def build(

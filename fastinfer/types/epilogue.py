@@ -36,7 +36,9 @@ class Activation:
 
     def __post_init__(self) -> None:
         if self.name not in ACTIVATIONS:
-            raise ValueError(f"Activation: expected name in {sorted(ACTIVATIONS)}, got {self.name!r}")
+            raise ValueError(
+                f"Activation: expected name in {sorted(ACTIVATIONS)}, got {self.name!r}"
+            )
         wanted = ACTIVATIONS[self.name]
         if len(self.params) != wanted:
             raise ValueError(

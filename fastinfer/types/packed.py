@@ -83,7 +83,7 @@ class PackedHeader:
         return (self.n, self.c_per_group, self.kh, self.kw)
 
     def has(self, flag: int) -> bool:
-        """True when the flag is set."""
+        """Return True when the flag is set."""
         return bool(self.flags & flag)
 
     def to_bytes(self) -> bytes:
