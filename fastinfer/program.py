@@ -21,7 +21,8 @@ class LayerPlan:
 
     `input`, `residual` and `output` are the affine maps of the activations (static int8 only);
     `output` is None when the layer answers in float; `preactivation` is the map before an
-    activation that is a table on int8. `bias_correction` is added to the float bias, length N or empty.
+    activation that is a table on int8. `bias_correction` is added to the float bias, length N
+    or empty.
     """
 
     precision: str
