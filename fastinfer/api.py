@@ -117,7 +117,10 @@ def _convert_graph(
             raise ValueError("calibration: a batch has another structure than example_inputs")
         return flat
 
+    float_counts = dict(report.passes)
+
     def build(program: Program) -> nn.Module:
+        report.passes = dict(float_counts)  # of the last build only, however many are tried
         lowered = Program(lower(program), program.plan, program.report, call)
         run_passes(lowered, INT8_PASSES)
         return ConvertedModule(lowered.graph_module, call, report, model)

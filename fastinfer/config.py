@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 
 from torch import nn
 
@@ -95,13 +96,26 @@ def resolve_config(config: Config | str) -> Config:
 
 
 def named_ignores(config: Config, model: nn.Module) -> Config:
-    """Return the config with module types in `ignore` replaced by the names they have in model."""
+    """Return the config with module types in `ignore` replaced by the names they have in model.
+
+    Raises:
+        ValueError: an entry names nothing in the model.
+    """
+    modules = dict(model.named_modules())
+    # A layer made of a bare parameter is named after it: attn.in_proj of attn.in_proj_weight.
+    stems = {name.rpartition("weight")[0].rstrip("._") for name, _ in model.named_parameters()}
+    known = {*modules, *stems} - {""}
     names: list[str | type[nn.Module]] = []
     for entry in config.ignore:
         if isinstance(entry, str):
-            names.append(entry)
-            continue
-        for name, module in model.named_modules():
-            if isinstance(module, entry):
-                names += [name, f"{name}.*"] if name else ["*"]
+            found = [entry] if not known or any(fnmatch(name, entry) for name in known) else []
+        else:
+            places = [name for name, module in modules.items() if isinstance(module, entry)]
+            found = [p for name in places for p in ((name, f"{name}.*") if name else ("*",))]
+        if not found:
+            raise ValueError(
+                f"Config: ignore: expected a name, pattern or type of a module of the model, got "
+                f"{entry!r}, which is none of them"
+            )
+        names += found
     return replace(config, ignore=tuple(names))

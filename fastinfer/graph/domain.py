@@ -136,8 +136,13 @@ def _relaxed(
 ) -> CallSpec:
     """Return the spec with batch sizes 1 and 0 allowed where graph and model agree on them."""
     leaves, in_spec = pytree.tree_flatten(bound)
-    if not _agree(model, graph_module, spec, bound):
+    answer = _agree(model, graph_module, spec, bound)
+    if answer is None:
         raise CaptureError("the captured graph answers the example differently than the model")
+    spec = replace(
+        spec,
+        contiguous=tuple(isinstance(x, torch.Tensor) and x.is_contiguous() for x in answer),
+    )
     batch = _batch_symbol(spec)
     if not batch:
         return spec
@@ -158,13 +163,13 @@ def _relaxed(
 
     if size == 0:
         return spec
-    if spec.accepts(_shapes(spec, resized(3))) and not _agree(
-        model, graph_module, spec, resized(3)
-    ):
+    three = resized(3)
+    taken = spec.accepts(_shapes(spec, three))
+    if taken and _agree(model, graph_module, spec, three) is None:
         raise CaptureError("the captured graph answers another batch size differently")
     for low in (1, 0):
         try:
-            same = _agree(model, graph_module, spec, resized(low))
+            same = _agree(model, graph_module, spec, resized(low)) is not None
         except CaptureError:
             same = False
         if not same:
@@ -208,8 +213,8 @@ def _shapes(spec: CallSpec, bound: dict[str, Any]) -> list[tuple[int, ...]]:
 
 def _agree(
     model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
-) -> bool:
-    """Return True when graph and model answer alike in structure, shapes, dtypes and values."""
+) -> list[Any] | None:
+    """Return the model's flat answer; None where the graph's differs in form or values."""
     arguments = inspect.BoundArguments(spec.signature, bound)  # type: ignore[arg-type]
     tensors = [x for x in pytree.tree_leaves(bound) if isinstance(x, torch.Tensor)]
     try:
@@ -218,7 +223,7 @@ def _agree(
             got = spec.unflatten(graph_module(*[t.clone() for t in tensors]))
     except Exception as error:  # whatever the model's own code raises
         raise CaptureError(f"the example does not run: {type(error).__name__}: {error}") from error
-    return _same(wanted, got)
+    return pytree.tree_leaves(wanted) if _same(wanted, got) else None
 
 
 def _copied(values: Any) -> Any:

@@ -10,20 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fastinfer.nn.float_fallback import FloatFallback, own_tensors
 from fastinfer.types.call import CallSpec
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
-
-
-class _Shared:
-    """Holds a module without making it a submodule or copying it along."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
-        return self
 
 
 class InferenceModule(nn.Module):
@@ -59,37 +50,49 @@ class InferenceModule(nn.Module):
 class ConvertedModule(InferenceModule):
     """A lowered graph that answers the calls of the model it came from.
 
-    Calls whose shapes the graph does not hold for go to `fallback`, the float model.
+    Calls that the graph does not hold for go to the float model.
     """
 
     def __init__(
-        self, graph_module: fx.GraphModule, call: CallSpec, report: Any, fallback: nn.Module
+        self, graph_module: fx.GraphModule, call: CallSpec, report: Any, model: nn.Module
     ) -> None:
         super().__init__(report)
-        graph_module.eval()
-        self.graph = graph_module
+        own_tensors(graph_module, model)
+        # "graph" would be a name of its own where torch.export makes a GraphModule of this.
+        self.lowered = graph_module.eval()
         self._call = call
-        self._fallback = _Shared(fallback)
-        self._known: dict[tuple[Any, ...], bool] = {}
-        self._single = len(call.inputs) == 1 and len(call.tensor_inputs) == 1
+        self._fallback = FloatFallback(model)
+        self._known: dict[Any, bool] = {}
+        self._takes_one = _takes_one_tensor(call)
         self._one_output = call.out_spec.is_leaf()
-        self.__signature__ = inspect.Signature(list(call.signature.parameters.values()))
+        # A class of its own carries the model's signature, which tools read from `forward`.
+        self.__class__ = _class_with_signature(call.signature)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the model returns."""
-        if self._single and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+    def _answer(self, *args: Any, **kwargs: Any) -> Any:
+        if self._takes_one and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            x = args[0]
+            # A subclass of Tensor has a shape of its own kind while it is traced.
+            if type(x) is Tensor and self._is_known(x):
+                outputs = self.lowered.forward(x)
+                return outputs[0] if self._one_output else self._call.unflatten(outputs)
             flat: tuple[Any, ...] | None = args
         else:
             flat = self._call.flatten(args, kwargs)
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
-        outputs = self.graph(*flat)
+        outputs = self.lowered.forward(*flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
+
+    def _is_known(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        return self._known.get((x.shape, x.dtype, x.device), False)
 
     def _holds(self, flat: tuple[Any, ...]) -> bool:
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return True
-        key = tuple((t.shape, t.dtype, t.device) for t in flat)
+        keys = [(t.shape, t.dtype, t.device) for t in flat]
+        key = keys[0] if len(keys) == 1 else tuple(keys)
         known = self._known.get(key)
         if known is None:
             for tensor, wanted in zip(flat, self._call.tensor_inputs, strict=True):
@@ -107,8 +110,7 @@ class ConvertedModule(InferenceModule):
 
     def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            with torch.no_grad():
-                return self._fallback.module(*args, **kwargs)
+            return self._fallback(*args, **kwargs)
         except Exception as error:
             wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
             got = ", ".join(
@@ -119,6 +121,31 @@ class ConvertedModule(InferenceModule):
                 f"convert: expected inputs {wanted}, got {got}; the float model does not take "
                 f"them either: {error}"
             ) from error
+
+
+def _takes_one_tensor(call: CallSpec) -> bool:
+    """Return True when a call with one positional tensor has the form that was captured."""
+    if len(call.tensor_inputs) != 1:
+        return False
+    try:
+        return call.flatten((torch.empty(0),), {}) is not None
+    except TypeError:
+        return False
+
+
+def _class_with_signature(signature: inspect.Signature) -> type[ConvertedModule]:
+    def forward(self: ConvertedModule, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model returns."""
+        return self._answer(*args, **kwargs)
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = list(signature.parameters.values())
+    named_self = any(p.name == "self" for p in parameters)
+    if not named_self:
+        forward.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[own, *parameters]
+        )
+    return type("ConvertedModule", (ConvertedModule,), {"forward": forward})
 
 
 class ModulePath(InferenceModule):

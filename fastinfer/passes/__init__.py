@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fastinfer.passes.cancel_quantize import cancel_quantize
 from fastinfer.passes.common_subexpressions import common_subexpressions
+from fastinfer.passes.contiguous_outputs import contiguous_outputs
 from fastinfer.passes.dead_code import dead_code
 from fastinfer.passes.fold_batch_norm import fold_batch_norm
 from fastinfer.passes.fold_constants import fold_constants
@@ -32,7 +33,13 @@ FLOAT_PASSES: tuple[Pass, ...] = (
 )
 
 #: On the lowered graph: what stands between two int8 layers becomes int8.
-INT8_PASSES: tuple[Pass, ...] = (cancel_quantize, sink_dequantize, cancel_quantize, dead_code)
+INT8_PASSES: tuple[Pass, ...] = (
+    cancel_quantize,
+    sink_dequantize,
+    cancel_quantize,
+    dead_code,
+    contiguous_outputs,
+)
 
 
 def run_passes(program: Program, passes: Sequence[Pass]) -> Program:

@@ -73,7 +73,8 @@ class CallSpec:
     """Signature, flat inputs, output structure and domain of a captured model.
 
     `guard` gets the shapes of the tensor inputs in order and answers whether the captured graph
-    holds for them; `in_spec` is the structure of the bound arguments by name.
+    holds for them; `in_spec` is the structure of the bound arguments by name; `contiguous` says of
+    each flat output whether it was contiguous on the example.
     """
 
     signature: inspect.Signature
@@ -81,6 +82,7 @@ class CallSpec:
     inputs: tuple[TensorInput | Constant, ...]
     out_spec: pytree.TreeSpec
     guard: Callable[[Sequence[Sequence[int]]], bool] = _always
+    contiguous: tuple[bool, ...] = ()
 
     @property
     def tensor_inputs(self) -> tuple[TensorInput, ...]:
