@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.config import Config, named_ignores, resolve_config
@@ -24,6 +26,7 @@ from fastinfer.report import Report
 from fastinfer.request import check_request
 from fastinfer.runtime import require_kernels
 from fastinfer.tune import choose, choose_modules, guard_accuracy, time_whole
+from fastinfer.types.call import CallSpec
 
 Evaluate = Callable[[nn.Module], float]
 
@@ -76,6 +79,7 @@ def convert(
                 model, request.args, request.kwargs, config, calibration, evaluate, max_drop, report
             )
         except CaptureError as error:
+            _check_runs(model, request.args, request.kwargs)
             report.note(f"module path: {error}")
     else:
         report.note("module path: no example_inputs to capture the model with")
@@ -111,12 +115,7 @@ def _convert_graph(
     inputs = call.flatten(args, kwargs)
     assert inputs is not None
 
-    def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        flat = call.flatten(args, kwargs)
-        if flat is None:
-            raise ValueError("calibration: a batch has another structure than example_inputs")
-        return flat
-
+    flatten = _flatten_batches(call)
     float_counts = dict(report.passes)
 
     def build(program: Program) -> nn.Module:
@@ -142,6 +141,50 @@ def _convert_graph(
     fast = build(program)
     assert isinstance(fast, InferenceModule)
     return fast
+
+
+def _flatten_batches(call: CallSpec) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """Return a function from a batch's arguments to the graph's inputs; it names the batch."""
+    numbers = itertools.count()
+
+    def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        index = next(numbers)
+        try:
+            flat = call.flatten(args, kwargs)
+        except TypeError as error:
+            raise ValueError(f"calibration: batch {index} does not fit forward: {error}") from error
+        if flat is None:
+            raise ValueError(
+                f"calibration: batch {index} has another structure than example_inputs"
+            )
+        for value, wanted in zip(flat, call.tensor_inputs, strict=True):
+            if value.dtype != wanted.dtype or value.device != wanted.device:
+                raise ValueError(
+                    f"calibration: batch {index}: input {wanted.name!r}: expected "
+                    f"{wanted.describe()} on {wanted.device}, got {value.dtype} on {value.device}"
+                )
+        if not call.accepts([tuple(value.shape) for value in flat]):
+            wanted_text = ", ".join(f"{i.name!r} {i.describe()}" for i in call.tensor_inputs)
+            raise ValueError(
+                f"calibration: batch {index}: expected {wanted_text}, got "
+                f"{[list(value.shape) for value in flat]}"
+            )
+        return flat
+
+    return flatten
+
+
+def _check_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise ValueError when the model does not take its own example."""
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as error:  # whatever the model's own code raises
+        raise ValueError(
+            "convert: example_inputs: the model does not run on example_inputs: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_whole(

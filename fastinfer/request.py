@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,8 @@ def check_request(
     _check_options(calibration, evaluate, max_drop, target_ms)
     _check_tensors(model)
     args, kwargs = _example(example_inputs, example_kwargs)
+    if args is not None:
+        _check_fits(model, args, kwargs)
     if args is None and (calibration is not None or evaluate is not None or target_ms is not None):
         raise ValueError(
             "convert: calibration, evaluate and target_ms need example_inputs to capture the model"
@@ -108,6 +111,16 @@ def _check_tensors(model: nn.Module) -> None:
         is_weight = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
         if is_weight and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"convert: parameter {name!r} holds NaN or infinity")
+
+
+def _check_fits(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"convert: example_inputs: the arguments do not fit forward{signature}: {error}"
+        ) from error
 
 
 def _example(
