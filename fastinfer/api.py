@@ -115,7 +115,7 @@ def _convert_graph(
     inputs = call.flatten(args, kwargs)
     assert inputs is not None
 
-    flatten = _flatten_batches(call)
+    flatten = _flatten_batches(call, report)
     float_counts = dict(report.passes)
 
     def build(program: Program) -> nn.Module:
@@ -143,11 +143,16 @@ def _convert_graph(
     return fast
 
 
-def _flatten_batches(call: CallSpec) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """Return a function from a batch's arguments to the graph's inputs; it names the batch."""
+def _flatten_batches(
+    call: CallSpec, report: Report
+) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...] | None]:
+    """Return a function from a batch's arguments to the graph's inputs.
+
+    It names a batch that does not fit, and skips one of sizes that only the float model takes.
+    """
     numbers = itertools.count()
 
-    def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         index = next(numbers)
         try:
             flat = call.flatten(args, kwargs)
@@ -165,10 +170,11 @@ def _flatten_batches(call: CallSpec) -> Callable[[tuple[Any, ...], dict[str, Any
                 )
         if not call.accepts([tuple(value.shape) for value in flat]):
             wanted_text = ", ".join(f"{i.name!r} {i.describe()}" for i in call.tensor_inputs)
-            raise ValueError(
-                f"calibration: batch {index}: expected {wanted_text}, got "
-                f"{[list(value.shape) for value in flat]}"
+            report.note(
+                f"calibration: batch {index} was skipped: the captured graph takes {wanted_text}, "
+                f"got {[list(value.shape) for value in flat]}"
             )
+            return None
         return flat
 
     return flatten

@@ -81,7 +81,8 @@ def test_example(example, error, text):
         ([X, X, torch.full((2, 8), float("inf"))], ValueError, "batch 2 .*infinity"),
         ([object()], TypeError, "got object"),
         ([(X, X, X)], ValueError, "batch 0"),
-        ([torch.randn(2, 5)], ValueError, "batch 0"),
+        ([torch.randn(2, 5)], ValueError, "no batch has sizes"),
+        ([X.double()], ValueError, "batch 0: input 'input': expected float32"),
     ],
 )
 def test_calibration(calibration, error, text):

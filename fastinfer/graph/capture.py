@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,7 +125,8 @@ def _export(
     seconds = SYMBOLIC_SECONDS if freedom == "every size" else float("inf")
     try:
         dynamic = shapes.dynamic_shapes(model, args, kwargs) if freedom != "no size" else None
-        with torch.no_grad(), _Deadline(seconds):
+        with warnings.catch_warnings(), torch.no_grad(), _Deadline(seconds):
+            warnings.simplefilter("ignore")  # of the tracer, to whoever writes models
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # export raises whatever the model's code or its tracer raises
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

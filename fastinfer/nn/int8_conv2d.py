@@ -94,7 +94,10 @@ class Int8Conv2dDynamic(_Int8Conv):
     """x [N, C, H, W] float32 -> float32; each sample of x is quantized by its own range.
 
     activation: what follows and is no clamp (clamps are in the packed weight), or None.
+    keeps_layout: answer contiguous where x is, for code that takes a view of the result.
     """
+
+    keeps_layout = False
 
     def __init__(
         self,
@@ -128,12 +131,17 @@ class Int8Conv2dDynamic(_Int8Conv):
             self.groups,
         )
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return activation(conv2d(x, weight) + bias + residual)."""
-        y = self._convolve(x) if x.dim() != 3 else self._convolve(x.unsqueeze(0)).squeeze(0)
+    def _finish(self, x: Tensor, y: Tensor, residual: Tensor | None) -> Tensor:
+        if self.keeps_layout and x.is_contiguous():
+            y = y.contiguous()
         if residual is not None:
             y = y + residual
         return y if self._activation is None else self._activation(y)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return activation(conv2d(x, weight) + bias + residual)."""
+        y = self._convolve(x) if x.dim() != 3 else self._convolve(x.unsqueeze(0)).squeeze(0)
+        return self._finish(x, y, residual)
 
 
 class Int8Conv1dDynamic(Int8Conv2dDynamic):
@@ -150,6 +158,4 @@ class Int8Conv1dDynamic(Int8Conv2dDynamic):
             y = self._convolve(x.unsqueeze(0).unsqueeze(2)).squeeze(2).squeeze(0)
         else:
             y = self._convolve(x.unsqueeze(2)).squeeze(2)
-        if residual is not None:
-            y = y + residual
-        return y if self._activation is None else self._activation(y)
+        return self._finish(x, y, residual)

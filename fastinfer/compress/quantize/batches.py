@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 #: (args, kwargs) of a call -> values for the graph's placeholders, in order.
-Flatten = Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Any]]
+#: None skips the batch.
+Flatten = Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Any] | None]
 
 
 def flatten_in_order(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
@@ -78,15 +79,21 @@ def read_batches(
     source: Iterable[Any] = (
         [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration
     )
-    index = -1
+    index, used = -1, 0
     for index, batch in enumerate(source):
         args, kwargs = batch_call(batch, n_inputs)
-        values = tuple(flatten(args, kwargs))
+        flat = flatten(args, kwargs)
+        if flat is None:
+            continue
+        values = tuple(flat)
         if len(values) != n_inputs:
             raise ValueError(
                 f"calibration: batch {index}: expected {n_inputs} inputs, got {len(values)}"
             )
         check_finite(values, index)
+        used += 1
         yield values
+    if index >= 0 and not used:
+        raise ValueError("calibration: no batch has sizes that the captured graph takes")
     if index < 0:
         raise ValueError("calibration: expected at least one batch, got an empty iterable")
