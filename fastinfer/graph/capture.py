@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -87,9 +89,18 @@ def _check_capturable(model: nn.Module) -> None:
 def _capture(model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str) -> Program:
     batched, repeated = _with_batch_two(bound) if freedom != "no size" else (bound, False)
     exported = _export(model, signature, batched, freedom)
-    unlifted = exported.module()
     leaves, in_spec = pytree.tree_flatten(bound)
-    graph_module, placeholders = _plain(unlifted, leaves)
+    unlifted = exported.module()
+    try:
+        graph_module, placeholders = _plain(unlifted, leaves)
+    except NotFunctionalError:
+        # torch's own functionalization traces anew: 6x the seconds of replace_in_place.
+        exported = _functionalized(exported)
+        unlifted = exported.module()
+        try:
+            graph_module, placeholders = _plain(unlifted, leaves)
+        except NotFunctionalError as error:
+            raise CaptureError(str(error)) from error
     spec = call_spec(
         signature, in_spec, leaves, placeholders, exported, unlifted, example_was_one=repeated
     )
@@ -125,12 +136,37 @@ def _export(
     seconds = SYMBOLIC_SECONDS if freedom == "every size" else float("inf")
     try:
         dynamic = shapes.dynamic_shapes(model, args, kwargs) if freedom != "no size" else None
-        with warnings.catch_warnings(), torch.no_grad(), _Deadline(seconds):
-            warnings.simplefilter("ignore")  # of the tracer, to whoever writes models
+        with _quiet(), torch.no_grad(), _Deadline(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # export raises whatever the model's code or its tracer raises
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CaptureError(f"torch.export: {type(error).__name__}: {first[:200]}") from error
+        raise CaptureError(f"torch.export: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _functionalized(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Return the program with writes through views replaced, operators otherwise as they are."""
+    try:
+        with _quiet(), torch.no_grad():
+            return exported.run_decompositions({})
+    except Exception as error:  # whatever tracing raises
+        raise CaptureError(f"torch.export: functionalization: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the tracer's warnings: they are for whoever writes the model, and run to pages."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Deadline(TorchFunctionMode):
@@ -195,10 +231,7 @@ def _plain(
         else:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
             copies[node].target = _LAYOUT_FREE.get(node.target, node.target)
-    try:
-        replace_in_place(graph)
-    except NotFunctionalError as error:
-        raise CaptureError(str(error)) from error
+    replace_in_place(graph)
     graph.eliminate_dead_code()
     graph.lint()
     result.recompile()

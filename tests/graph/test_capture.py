@@ -10,6 +10,7 @@ from torch import nn
 
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
+from fastinfer.graph.functional import is_mutating
 from fastinfer.testing.compare import assert_equal, float32_bound
 
 
@@ -114,13 +115,18 @@ class WriteBuffer(nn.Module):
         return x * self.calls
 
 
-def test_writes_seen_elsewhere_are_refused():
+def test_writes_through_views_become_functional():
     x = torch.randn(3, 4, generator=generator())
-    with pytest.raises(CaptureError, match="writes into memory"):
-        capture(WriteThroughView().eval(), (x,))
-    model = WriteBuffer().eval()
+    model = WriteThroughView().eval()
+    program = capture(model, (x,))
+    assert not any(is_mutating(node) for node in program.graph_module.graph.nodes)
+    assert_equal(run(program, x), model(x))
+
+
+def test_writes_into_buffers_are_refused():
+    x = torch.randn(3, 4, generator=generator())
     with pytest.raises(CaptureError):
-        capture(model, (x,))
+        capture(WriteBuffer().eval(), (x,))
 
 
 class InPlaceArgument(nn.Module):

@@ -53,10 +53,17 @@ class _Maps:
 
     def is_quantized_output(self, node: fx.Node) -> bool:
         """Return True when some static layer reads the layer's output as int8."""
-        group = self._groups[node]
-        return bool(group.inputs_of) or any(
-            self.is_quantized_output(reader) for reader in group.residuals_of if reader is not node
-        )
+        seen: set[int] = set()
+        pending = [node]
+        while pending:
+            # A group may read its own tensors as residuals, through a reshape.
+            group = self._groups[pending.pop()]
+            if group.inputs_of:
+                return True
+            if id(group) not in seen:
+                seen.add(id(group))
+                pending += group.residuals_of
+        return False
 
     def of(self, node: fx.Node) -> TensorQuant:
         """Return the map of a tensor."""
