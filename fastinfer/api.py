@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -127,20 +128,34 @@ def _convert_graph(
     calibrator = Calibrator(program, config, example=(args, kwargs), flatten=flatten)
     if config.precision != "fp32":
         calibrator.run(calibration)
-    program = quantize(program, calibrator, config)
-    program = choose(program, calibrator, config, inputs)
-    program = guard_accuracy(
-        program,
-        calibrator,
-        config,
-        evaluate=evaluate,
-        max_drop=max_drop,
-        build=build,
-        original=model,
-    )
-    fast = build(program)
+    with _stage("quantize"):
+        program = quantize(program, calibrator, config)
+    with _stage("choose"):
+        program = choose(program, calibrator, config, inputs)
+    # An error of the user's evaluate is his to see.
+    with _stage("guard") if evaluate is None else nullcontext():
+        program = guard_accuracy(
+            program,
+            calibrator,
+            config,
+            evaluate=evaluate,
+            max_drop=max_drop,
+            build=build,
+            original=model,
+        )
+    with _stage("lower"):
+        fast = build(program)
     assert isinstance(fast, InferenceModule)
     return fast
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """Turn what goes wrong in a stage into a reason for the module path: convert never fails."""
+    try:
+        yield
+    except Exception as error:  # a fault of ours; the report carries it
+        raise CaptureError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
 def _flatten_batches(

@@ -70,6 +70,18 @@ def test_views_of_a_convolution_without_a_graph():
     assert_alike(model(x), fastinfer.convert(model, x, config="int8")(x))
 
 
+def test_a_failing_stage_does_not_fail_the_whole(monkeypatch):
+    def broken(program):
+        raise RuntimeError("out of registers")
+
+    monkeypatch.setattr("fastinfer.api.lower", broken)
+    model, x, _ = make("mlp")
+    fast = fastinfer.convert(model, x, config="int8")
+    report = fastinfer.report(fast)
+    assert report.path == "modules" and any("out of registers" in note for note in report.notes)
+    assert_alike(model(x), fast(x))
+
+
 @pytest.mark.parametrize("name", ["residual", "mlp", "attention"])
 def test_auto_is_not_slower(name):
     model, x, _ = make(name)
