@@ -22,6 +22,22 @@ struct GemmOutput {
   int row_step = 0;
 };
 
+// Results go to `out`, the residual (contiguous like `out`, or absent) comes from `residual`.
+inline GemmOutput bind_output(const Tensor& out, const std::optional<Tensor>& residual,
+                              bool float_output, int64_t ldc) {
+  GemmOutput output;
+  output.ldc = ldc;
+  const void* from = residual ? residual->const_data_ptr() : nullptr;
+  if (float_output) {
+    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
+    output.residual_f32 = static_cast<const float*>(from);
+  } else {
+    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
+    output.residual_u8 = static_cast<const uint8_t*>(from);
+  }
+  return output;
+}
+
 // Rows of a matrix that is in memory: a linear layer's input.
 struct MatrixRows {
   const uint8_t* x;

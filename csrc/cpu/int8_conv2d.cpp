@@ -93,15 +93,7 @@ Tensor int8_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
   if (out.numel() == 0) return out;
   x = as_nhwc(x);
   if (residual) residual = as_nhwc(*residual);
-  GemmOutput output;
-  output.ldc = g.out_channels;
-  if (float_output) {
-    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
-    if (residual) output.residual_f32 = static_cast<const float*>(residual->const_data_ptr());
-  } else {
-    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
-    if (residual) output.residual_u8 = static_cast<const uint8_t*>(residual->const_data_ptr());
-  }
+  const GemmOutput output = bind_output(out, residual, float_output, g.out_channels);
   const WindowRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), g,
                         view.header->c_per_group,
                         static_cast<uint8_t>(view.header->x_zero_point)};

@@ -160,15 +160,7 @@ Tensor int8_depthwise_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> 
   if (out.numel() == 0) return out;
   x = as_nhwc(x);
   if (residual) residual = as_nhwc(*residual);
-  GemmOutput output;
-  output.ldc = channels;
-  if (float_output) {
-    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
-    if (residual) output.residual_f32 = static_cast<const float*>(residual->const_data_ptr());
-  } else {
-    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
-    if (residual) output.residual_u8 = static_cast<const uint8_t*>(residual->const_data_ptr());
-  }
+  const GemmOutput output = bind_output(out, residual, float_output, channels);
   run_depthwise(view, g, static_cast<const uint8_t*>(x.const_data_ptr()),
                 view.header->x_zero_point, output);
   return out;

@@ -30,16 +30,8 @@ Tensor int8_linear_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
   x = as_contiguous(x);
   Tensor out = empty_contiguous(shape, float_output ? ScalarType::Float : ScalarType::Byte);
   const MatrixRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), view.header->k};
-  GemmOutput output;
-  output.ldc = view.header->n;
   if (residual) residual = as_contiguous(*residual);
-  if (float_output) {
-    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
-    if (residual) output.residual_f32 = static_cast<const float*>(residual->const_data_ptr());
-  } else {
-    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
-    if (residual) output.residual_u8 = static_cast<const uint8_t*>(residual->const_data_ptr());
-  }
+  const GemmOutput output = bind_output(out, residual, float_output, view.header->n);
   run_gemm(view, rows, x.numel() / view.header->k, output);
   return out;
 }

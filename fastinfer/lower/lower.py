@@ -29,7 +29,8 @@ def lower(program: Program) -> fx.GraphModule:
         layer = lowered.get_submodule(name)
         if isinstance(layer, Layer):
             module = lower_layer(layer, plan)
-            module.output_quant = plan.output  # what `compare` needs to read a uint8 result
+            if module is not layer:  # a layer that stays float is the program's own
+                module.output_quant = plan.output  # what `compare` needs to read a uint8 result
             lowered.set_submodule(name, module)
     lowered.graph.lint()
     lowered.recompile()

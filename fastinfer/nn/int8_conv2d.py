@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastinfer.nn.packed_module import PackedModule, dequantized
+from fastinfer.nn.packed_module import EffectiveWeight, PackedModule
 from fastinfer.types.folded import FoldedLayer
 
 Pair = Sequence[int]
@@ -90,7 +90,7 @@ class Int8Conv1d(Int8Conv2d):
         return super().forward(x.unsqueeze(2), row).squeeze(2)
 
 
-class Int8Conv2dDynamic(_Int8Conv):
+class Int8Conv2dDynamic(EffectiveWeight, _Int8Conv):
     """x [N, C, H, W] float32 -> float32; each sample of x is quantized by its own range.
 
     activation: what follows and is no clamp (clamps are in the packed weight), or None.
@@ -108,16 +108,6 @@ class Int8Conv2dDynamic(_Int8Conv):
         super().__init__(folded, geometry)
         self._activation = activation
         self._op = torch.ops.fastinfer.int8_conv2d_dynamic.default
-
-    @property
-    def weight(self) -> Tensor:
-        """The effective weight [N, C/groups, kh, kw], float32, made at each access."""
-        return dequantized(self.folded())
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias [N], float32."""
-        return self.folded().float_bias
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self._op(
@@ -150,7 +140,7 @@ class Int8Conv1dDynamic(Int8Conv2dDynamic):
     @property
     def weight(self) -> Tensor:
         """The effective weight [N, C/groups, k], float32, made at each access."""
-        return dequantized(self.folded()).squeeze(2)
+        return EffectiveWeight(self.folded()).squeeze(2)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return activation(conv1d(x, weight) + bias + residual)."""

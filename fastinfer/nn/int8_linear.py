@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastinfer.nn.packed_module import PackedModule, dequantized
+from fastinfer.nn.packed_module import EffectiveWeight, PackedModule
 from fastinfer.types.folded import FoldedLayer
 
 
@@ -24,7 +24,7 @@ class Int8Linear(PackedModule):
         return self._op(x, self.packed, residual, self.out_features, self.float_output)
 
 
-class Int8LinearDynamic(PackedModule):
+class Int8LinearDynamic(EffectiveWeight, PackedModule):
     """x [*, K] float32 -> [*, N] float32; each token of x is quantized by its own range.
 
     activation: what follows and is no clamp (clamps are in the packed weight), or None.
@@ -37,16 +37,6 @@ class Int8LinearDynamic(PackedModule):
         self.in_features = folded.weight.shape[1]
         self._activation = activation
         self._op = torch.ops.fastinfer.int8_linear_dynamic.default
-
-    @property
-    def weight(self) -> Tensor:
-        """The effective weight [N, K], float32, made at each access."""
-        return dequantized(self.folded())
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias [N], float32."""
-        return self.folded().float_bias
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return activation(x @ weight.T + bias + residual)."""

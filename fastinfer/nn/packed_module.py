@@ -168,6 +168,22 @@ def dequantized(folded: FoldedLayer) -> Tensor:
     return folded.weight.float() * folded.multiplier.reshape(shape)
 
 
+class EffectiveWeight:
+    """The float weight and bias a dynamic layer amounts to, for code that reads them."""
+
+    folded: Callable[[], FoldedLayer]
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight times its scale, in the layer's shape, float32, made at each access."""
+        return dequantized(self.folded())
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias [N], float32."""
+        return self.folded().float_bias
+
+
 def repack(model: nn.Module) -> int:
     """Pack every packed submodule of model again, after `set_isa`; return how many there were."""
     count = 0

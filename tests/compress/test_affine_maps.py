@@ -59,16 +59,13 @@ def test_per_channel_maps_cover_their_channels():
     hi = torch.tensor([3.0, 0.2, 2.5], dtype=torch.float64)
     positive = affine_maps.per_channel_positive(hi, math.inf)
     shifted = affine_maps.per_channel_shifted(lo, hi, affine_maps.widths(lo, hi))
-    unshifted = affine_maps.per_channel_unshifted(lo, hi, affine_maps.widths(lo, hi))
-    assert positive.zero_point == 0 and not unshifted.is_per_tensor
+    assert positive.zero_point == 0 and not shifted.is_per_tensor
     for c in range(3):
         step = positive.scale[c]
         assert decoded(positive, 255, c) >= float(hi[c]) - step * 1e-4
-        for quant in (shifted, unshifted):
-            slack = quant.scale[c] * 1.01
-            assert decoded(quant, 0, c) <= float(lo[c]) + slack
-            assert decoded(quant, 255, c) >= float(hi[c]) - slack
-    assert set(unshifted.shift) == {0.0}
+        slack = shifted.scale[c] * 1.01
+        assert decoded(shifted, 0, c) <= float(lo[c]) + slack
+        assert decoded(shifted, 255, c) >= float(hi[c]) - slack
     limited = affine_maps.per_channel_positive(torch.tensor([3.0, 90.0]), 6.0)
     assert limited.scale == pytest.approx((3 / 255, 6 / 255))
 

@@ -81,8 +81,10 @@ def per_tensor(x):
 def per_channel(x, axis, shifted):
     rows = x.movedim(axis, 0).flatten(1)
     lo, hi = rows.amin(1).double(), rows.amax(1).double()
-    make = affine_maps.per_channel_shifted if shifted else affine_maps.per_channel_unshifted
-    return make(lo, hi, affine_maps.widths(lo, hi))
+    if shifted:
+        return affine_maps.per_channel_shifted(lo, hi, affine_maps.widths(lo, hi))
+    scale = torch.maximum(-lo, hi).clamp(min=1e-6) / 127
+    return TensorQuant(tuple(scale.float().tolist()), 128)
 
 
 def build(label, epilogue="identity", *, channels=False, int8_out=True):

@@ -53,10 +53,9 @@ def test_equals_reference(case, isa):
             assert_equal(a, b)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+# int8_unpack has no shape rule: its shapes are in the buffer.
+@pytest.mark.parametrize("case", [c for c in CASES if c.op != "int8_unpack"], ids=str)
 def test_fake_matches(case):
-    if case.op == "int8_unpack":
-        pytest.skip("int8_unpack reads its shapes from the buffer")
     args = case.build()
     value = getattr(torch.ops.fastinfer, case.op)(*args)
     fake = SPECS[case.op].fake(*args)

@@ -83,12 +83,3 @@ def per_channel_shifted(lo: Tensor, hi: Tensor, width: Tensor) -> TensorQuant:
     """Return the map of channels centred on the middle of [lo, hi], width wide, zero point 128."""
     # Codes 0..255 around 128 reach 128 steps down and 127 up.
     return _map(width / 254, 128, (lo + hi) / 2)
-
-
-def per_channel_unshifted(lo: Tensor, hi: Tensor, width: Tensor) -> TensorQuant:
-    """Return the map of signed channels with one zero point and no shift (padding needs it)."""
-    lo, hi = lo.clamp(max=0), hi.clamp(min=0)
-    down, up = float(-lo.min()), float(hi.max())
-    zero_point = min(max(round(255 * down / max(down + up, 1e-30)), 1), 254)
-    needed = torch.maximum(hi / (255 - zero_point), -lo / zero_point)
-    return _map(torch.maximum(needed, width / 255 * 0), zero_point)
