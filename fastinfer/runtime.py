@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +22,38 @@ except ImportError as error:
 else:
     _LOAD_ERROR = None
 
+#: Names the instruction set to start with, instead of the best this CPU has.
+ISA_VARIABLE = "FASTINFER_CPU_ISA"
+
+
+def _isa_error(name: str, supported: Sequence[str]) -> str | None:
+    """Return what is wrong with ISA_VARIABLE=name on a CPU with these sets, or None."""
+    if not name or name in supported:
+        return None
+    return (
+        f"{ISA_VARIABLE}: expected an instruction set of this CPU ({', '.join(supported)}), "
+        f"got {name!r}; set one of these, or unset it for the best"
+    )
+
+
+# The one variable read at import: ops can be called from here on without passing by this module,
+# and weights packed before a change could not run after it. A wrong value is an error at first use,
+# as a missing extension is.
+_ISA_ERROR: str | None = None
+if _C is not None:
+    _wanted = os.environ.get(ISA_VARIABLE, "").strip()
+    _ISA_ERROR = _isa_error(_wanted, _C.supported_isas())
+    if _wanted and _ISA_ERROR is None:
+        _C.set_isa(_wanted)
+
 
 def require_kernels() -> Any:
-    """Return the compiled extension; RuntimeError, saying how to build, when it is not there."""
+    """Return the compiled extension.
+
+    Raises:
+        RuntimeError: it is not there, or of another version; the text says how to build it.
+        ValueError: FASTINFER_CPU_ISA names no instruction set of this CPU.
+    """
     from fastinfer.types.packed import VERSION as PACKED_VERSION
 
     if _C is None:
@@ -32,11 +63,17 @@ def require_kernels() -> Any:
             f"fastinfer._C packs weights of version {getattr(_C, 'PACKED_VERSION', None)}, this "
             f"package wants {PACKED_VERSION}; {BUILD_HINT}"
         )
+    if _ISA_ERROR is not None:
+        raise ValueError(_ISA_ERROR)
     return _C
 
 
 def isa() -> str:
-    """Return the instruction set the CPU kernels use."""
+    """Return the instruction set the CPU kernels use.
+
+    It is the best this CPU has, or the one that the environment variable FASTINFER_CPU_ISA named
+    when fastinfer was imported (scalar, avx2, avx512 or avx512vnni), until `set_isa`.
+    """
     return str(require_kernels().isa())
 
 
@@ -48,6 +85,7 @@ def supported_isas() -> list[str]:
 def set_isa(name: str) -> None:
     """Use another instruction set; packed models need `fastinfer.nn.repack` afterwards.
 
+    To start with another one, so that nothing needs repacking, set FASTINFER_CPU_ISA instead.
     Raises ValueError for a name this CPU does not have.
     """
     require_kernels().set_isa(name)
@@ -79,12 +117,15 @@ def _cpu_name() -> str:
 def info() -> dict[str, Any]:
     """Return version, CPU, instruction sets, threads, CUDA, and who serves each op."""
     built = _C is not None
+    kernels: str | None = _ISA_ERROR
+    if not built:
+        kernels = f"extension missing: {_LOAD_ERROR}; {BUILD_HINT}"
     return {
         "version": VERSION,
         "torch": torch.__version__,
         "cpu": _cpu_name(),
-        "isa": isa() if built else f"extension missing: {_LOAD_ERROR}; {BUILD_HINT}",
-        "supported_isas": supported_isas() if built else [],
+        "isa": kernels or isa(),
+        "supported_isas": list(_C.supported_isas()) if built else [],
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.is_available(),
         "ops": show_ops(),
