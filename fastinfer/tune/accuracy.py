@@ -93,7 +93,7 @@ def guard_accuracy(
         elif baseline is not None:
             assert evaluate is not None and build is not None and max_drop is not None
             drop = baseline - float(evaluate(build(program)))
-            if drop > max_drop:
+            if not drop <= max_drop:  # NaN is no accuracy
                 reason = f"evaluate drops by {drop:.4g} > max_drop {max_drop:.4g} with it in int8"
         if not reason:
             break
