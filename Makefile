@@ -54,10 +54,10 @@ test-models: build $(DEMO_READY) ## Every torchvision model through convert (no 
 test-abi: build ## The op tests of this build under torch 2.13.0, in a second venv
 	sh tests/abi/run.sh $(PYTHON)
 
-bench: build ## Kernels against oneDNN and the machine's peak
+bench: build ## Kernels against oneDNN and the machine's peak; writes bench/results
 	$(RUN) bench/bench_ops.py
 
-bench-models: build ## Whole models against eager
+bench-models: build ## Whole models against torch; writes bench/results
 	$(RUN) bench/bench_models.py
 
 lint: $(READY) ## ruff and mypy

@@ -1,27 +1,34 @@
-"""Whole models, random weights, eager against fastinfer: python bench/bench_models.py --out x.json.
+"""Whole models with random weights, torch against fastinfer: python bench/bench_models.py.
 
-`ratio` is eager's time divided by the row's; `SQNR dB` compares with eager on the same input, which
-says little about accuracy with random weights and much about mistakes.
+Contenders run interleaved. `SQNR dB` compares with eager on the timed input: with random weights it
+finds gross mistakes and says nothing about accuracy, so no layer returns to float for it.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import show, write_json
-from torch import nn
+from harness import results_path, show, write_json
+from torch import Tensor, nn
 
 import fastinfer
-from fastinfer.measure import fixed_threads, model_bytes, sqnr_db, time_interleaved
+from fastinfer.config import PRESETS, resolve_config
+from fastinfer.demo.run import has_bf16
+from fastinfer.measure import Timing, fixed_threads, model_bytes, sqnr_db, time_interleaved
 
-EAGER = "eager"
+EAGER, CHANNELS_LAST, BF16, INDUCTOR, OURS = (
+    "eager", "channels_last", "bf16", "inductor", "fastinfer",
+)  # fmt: skip
+CALIBRATION = 16
 
 
 def _torchvision(name: str) -> nn.Module:
@@ -43,79 +50,165 @@ def _transformer() -> nn.Module:
 
 
 IMAGE, TEXT = (3, 224, 224), (128, 384)
+VISION = (
+    "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "efficientnet_b0", "resnet18",
+    "resnet50",
+)  # fmt: skip
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "mobilenet_v2": (partial(_torchvision, "mobilenet_v2"), IMAGE),
-    "resnet18": (partial(_torchvision, "resnet18"), IMAGE),
-    "resnet50": (partial(_torchvision, "resnet50"), IMAGE),
-    "efficientnet_b0": (partial(_torchvision, "efficientnet_b0"), IMAGE),
+    **{name: (partial(_torchvision, name), IMAGE) for name in VISION},
     "transformer_6x384": (_transformer, TEXT),
     "mlp_1024": (_mlp, (1024,)),
 }
 
 
+def random_model(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a model in eval mode and inputs to calibrate with.
+
+    BatchNorm gets the statistics of these inputs. With those of construction, activations shrink to
+    1e-9 through MobileNetV2, as in no trained network.
+    """
+    build, shape = MODELS[name]
+    torch.manual_seed(0)
+    model, inputs = build().eval(), torch.randn(CALIBRATION, *shape)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the last batch counts, and it is the only one
+    if norms:
+        with torch.no_grad():
+            model(inputs)
+    return model.eval(), inputs
+
+
 def contenders(
-    model: nn.Module, example: torch.Tensor, config: str, inductor: bool
-) -> tuple[dict[str, Callable[[torch.Tensor], torch.Tensor]], float]:
+    model: nn.Module, calibration: Tensor, options: argparse.Namespace
+) -> tuple[dict[str, Callable[[Tensor], Tensor]], float]:
     """Return what is timed, by name, and the seconds that convert took."""
     start = time.perf_counter()
-    fast = fastinfer.convert(model, example, config=config)
+    config = replace(resolve_config(options.config), min_sqnr_db=-math.inf)
+    fast = fastinfer.convert(
+        model, calibration[:1], config=config, calibration=list(calibration.split(4))
+    )
     convert_s = time.perf_counter() - start
-    found: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {EAGER: model}
-    if example.dim() == 4:
-        found["channels_last"] = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    if inductor:
-        found["inductor"] = torch.compile(model, options={"freezing": True})
-    found[f"fastinfer {config}"] = fast
+    found: dict[str, Callable[[Tensor], Tensor]] = {EAGER: model}
+    if calibration.dim() == 4:
+        found[CHANNELS_LAST] = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found[BF16] = copy.deepcopy(model).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    if options.inductor:
+        found[INDUCTOR] = torch.compile(model, options={"freezing": True})
+    found[OURS] = fast
     return found, convert_s
 
 
-def bench_model(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row per contender and batch size."""
-    build, shape = MODELS[name]
-    torch.manual_seed(0)
-    model = build().eval()
-    models, convert_s = contenders(model, torch.randn(1, *shape), options.config, options.inductor)
-    rows = []
+def input_for(name: str, x: Tensor) -> Tensor:
+    """Return x as a contender likes it; converting is not part of its time."""
+    if name in (CHANNELS_LAST, BF16) and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x.to(torch.bfloat16) if name == BF16 else x
+
+
+def measure(
+    models: dict[str, Callable[[Tensor], Tensor]], x: Tensor, seconds: float
+) -> tuple[dict[str, Timing], dict[str, float | None]]:
+    """Return the time and the SQNR (None: equal, or not taken) of every contender on x.
+
+    Where torch has no bf16 kernels it emulates them, tens of times slower than float: then bf16 is
+    timed in one call at batch 1, and left out elsewhere.
+
+    Raises:
+        AssertionError: an answer is not finite where eager's is.
+    """
+    emulated = () if has_bf16() else (BF16,)
+    chosen = {k: m for k, m in models.items() if k not in emulated or x.shape[0] == 1}
+    with torch.inference_mode():
+        runs = {key: partial(model, input_for(key, x)) for key, model in chosen.items()}
+        answers = {key: run() for key, run in runs.items() if key not in emulated}
+        errors: dict[str, float | None] = dict.fromkeys(chosen)
+        for key, answer in answers.items():
+            error = sqnr_db(answers[EAGER], answer.float())
+            if error == -math.inf:
+                raise AssertionError(f"{key}: values that are not finite where eager's are")
+            errors[key] = error if math.isfinite(error) else None  # JSON has no infinity
+        return time_interleaved(runs, min_time_s=seconds, warmup=1, once=emulated), errors
+
+
+def bench_model(
+    name: str, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return rows for the file, one per contender and batch, and for the table, one per batch."""
+    model, calibration = random_model(name)
+    models, convert_s = contenders(model, calibration, options)
+    report = fastinfer.report(models[OURS])
+    rows, lines = [], []
     for batch in options.batch:
-        x = torch.randn(batch, *shape)
-        with torch.inference_mode():
-            answers = {key: run(x) for key, run in models.items()}
-            runs = {key: partial(run, x) for key, run in models.items()}
-            timings = time_interleaved(runs, min_time_s=options.seconds)
+        timings, errors = measure(
+            models, torch.randn(batch, *calibration.shape[1:]), options.seconds
+        )
         for key, timing in timings.items():
             rows.append(
                 {
                     "model": name,
                     "batch": batch,
                     "variant": key,
-                    "median ms": timing.median_ms,
-                    "p20": timing.p20_ms,
-                    "p80": timing.p80_ms,
-                    "runs": timing.runs,
+                    **timing.to_dict(),
                     "ratio": timings[EAGER].median_ms / timing.median_ms,
-                    "SQNR dB": sqnr_db(answers[EAGER], answers[key]),
-                    "MB": model_bytes(models[key]) / 1e6,
-                    "convert s": convert_s if key.startswith("fastinfer") else None,
+                    "sqnr_db": errors[key],
+                    "bytes": model_bytes(models[key]),
                 }
             )
-    return rows
+        ours = timings[OURS]
+        others = {k: t.median_ms for k, t in timings.items() if k != OURS}
+        int8 = len(report.layers) - len(report.fallbacks)
+        lines.append(
+            {
+                "model": name,
+                "batch": batch,
+                **{f"{key} ms": others.get(key) for key in models if key != OURS},
+                "fastinfer ms": ours.median_ms,
+                "p20": ours.p20_ms,
+                "p80": ours.p80_ms,
+                "vs eager": others[EAGER] / ours.median_ms,
+                "vs best": min(others.values()) / ours.median_ms,
+                "SQNR dB": errors[OURS],
+                "int8 layers": f"{int8} of {len(report.layers)}",
+                "MB": model_bytes(models[OURS]) / 1e6,
+                "convert s": convert_s,
+            }
+        )
+    for row in rows:
+        if row["variant"] == OURS:
+            row["convert_s"], row["path"] = convert_s, report.path
+            row["fallbacks"] = {layer.name: layer.reason for layer in report.fallbacks}
+    return rows, lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=tuple(MODELS), action="append", help="default: all")
+    parser.add_argument(
+        "--only", choices=tuple(MODELS), nargs="+", metavar="MODEL", help="default: all"
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="per contender and batch size")
-    parser.add_argument("--config", default="auto")
+    parser.add_argument("--config", choices=PRESETS, default="auto")
     parser.add_argument("--inductor", action="store_true", help="torch.compile too, minutes each")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="default: in bench/results, when all models ran")
     options = parser.parse_args()
+    if options.out is None and options.only is None:
+        options.out = results_path("bench_models")
     rows: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     with fixed_threads(options.threads):
-        for name in options.model or MODELS:
-            rows += (found := bench_model(name, options))
-            show(f"{name}, {options.threads} threads", found)
+        for name in options.only or MODELS:
+            start = time.perf_counter()
+            found, lines = bench_model(name, options)
+            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+            rows, table = rows + found, table + lines
+    keys = list(dict.fromkeys(key for line in table for key in line))
+    title = f"{options.threads} threads, medians, config {options.config!r}"
+    show(title, [{key: line.get(key) for key in keys} for line in table])
+    if not has_bf16():
+        print("bf16: this CPU has no fast bf16, so one call at batch 1 was timed\n")
     write_json(options.out, threads=options.threads, config=options.config, rows=rows)
 
 

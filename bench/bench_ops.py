@@ -1,4 +1,4 @@
-"""Our int8 ops against torch's, shape by shape: python bench/bench_ops.py --out results.json.
+"""Our int8 ops against torch's, shape by shape: python bench/bench_ops.py [--suite gemm].
 
 Ours is checked `==` the reference before it is timed; `onednn off %` is the share of onednn's
 outputs that are more than one step away from it (its AVX2 kernels saturate). `peak %` is the share
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from baselines import Geometry, Quantized, float_conv, float_linear, onednn_conv, onednn_linear
-from harness import measure_peak, read_shapes, show, write_json
+from harness import measure_peak, read_shapes, results_path, show, write_json
 from torch import Tensor
 
 from fastinfer.measure import time_interleaved
@@ -160,8 +160,10 @@ def main() -> None:
     parser.add_argument("--suite", choices=SUITES, action="append", help="default: all")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=0.1, help="per contender and row")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="default: in bench/results, when all suites ran")
     options = parser.parse_args()
+    if options.out is None and options.suite is None:
+        options.out = results_path("bench_ops")
     peaks = measure_peak(options.threads)
     show("measured peak", list(peaks.values()))
     found: dict[str, Any] = {}

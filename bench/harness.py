@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,9 +15,11 @@ from typing import Any
 
 from fastinfer import runtime
 from fastinfer.measure import describe_machine
+from fastinfer.measure.machine import cpu_model
 from fastinfer.report_text import format_table
 
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
 PEAK_FLAGS = ("-std=c++20", "-O2", "-mavx2", "-mfma", "-pthread")
 
 
@@ -58,6 +61,44 @@ def machine_facts() -> dict[str, Any]:
     except RuntimeError as error:
         kernels = f"none: {error}"
     return describe_machine(isa=kernels)
+
+
+#: Vendor, family, first and last model number, name. Virtual machines hide a product's name, but
+#: not these. Source: the CPU tables of Linux (intel-family.h, amd.c).
+MICROARCHITECTURES = (
+    ("AuthenticAMD", 23, 0x00, 0x2F, "zen1"),
+    ("AuthenticAMD", 23, 0x30, 0xFF, "zen2"),
+    ("AuthenticAMD", 25, 0x00, 0x0F, "zen3"),
+    ("AuthenticAMD", 25, 0x10, 0x1F, "zen4"),
+    ("AuthenticAMD", 25, 0x20, 0x5F, "zen3"),
+    ("AuthenticAMD", 25, 0x60, 0xFF, "zen4"),
+    ("AuthenticAMD", 26, 0x00, 0xFF, "zen5"),
+    ("GenuineIntel", 6, 0x3F, 0x3F, "haswell"),
+    ("GenuineIntel", 6, 0x4F, 0x4F, "broadwell"),
+    ("GenuineIntel", 6, 0x55, 0x55, "skylakex"),
+    ("GenuineIntel", 6, 0x6A, 0x6C, "icelakex"),
+    ("GenuineIntel", 6, 0x8F, 0x8F, "sapphirerapids"),
+    ("GenuineIntel", 6, 0xCF, 0xCF, "emeraldrapids"),
+    ("GenuineIntel", 6, 0xAD, 0xAE, "graniterapids"),
+)
+
+
+def microarchitecture() -> str:
+    """Return a word for the kind of processor, made of its name where the table has none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    keys = ("vendor_id", "cpu family", "model")
+    found = [re.search(rf"^{key}\s*: (\S+)$", text, re.MULTILINE) for key in keys]
+    vendor, family, model = (match.group(1) if match else "-1" for match in found)
+    for maker, kind, first, last, name in MICROARCHITECTURES:
+        if (vendor, int(family)) == (maker, kind) and first <= int(model) <= last:
+            return name
+    return re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-")
+
+
+def results_path(benchmark: str) -> Path:
+    """Return where this machine's figures of a benchmark belong, in results/."""
+    return RESULTS / f"{benchmark}_{microarchitecture()}_{runtime.isa()}.json"
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
