@@ -37,8 +37,8 @@ def local_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
 
         def hook(module: nn.Module, args: object, output: object, s=simulated, n=node) -> None:  # type: ignore[no-untyped-def]
             got = s(*args)
-            signal = float(torch.linalg.vector_norm(output))  # type: ignore[arg-type]
-            noise = float(torch.linalg.vector_norm(output - got))
+            signal = float(torch.linalg.vector_norm(output, dtype=torch.float64))  # type: ignore[arg-type]
+            noise = float(torch.linalg.vector_norm(output - got, dtype=torch.float64))
             ratio = signal / noise if noise > 0 else math.inf
             result[str(n.target)] = 20 * math.log10(ratio) if ratio > 0 else -math.inf
 

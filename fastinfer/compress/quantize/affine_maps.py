@@ -11,7 +11,9 @@ from fastinfer.types import Activation, TensorQuant
 
 #: A range below this share of the tensor's widest channel is taken to be this share.
 NARROWEST_SHARE = 1e-3
-SMALLEST_SCALE = 1e-12
+#: Networks with random weights shrink their signal to 1e-15 and below, and int8 follows as float
+#: does. What limits a scale is float32: its inverse, and its product with a weight's scale.
+SMALLEST_SCALE = 1e-30
 
 #: Beyond these inputs an activation is constant or linear to within half a step of a usual range.
 SATURATION: dict[str, tuple[float, float]] = {

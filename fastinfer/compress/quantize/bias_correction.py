@@ -6,6 +6,7 @@ section 4.2, with means measured instead of derived.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,8 +41,9 @@ class _Power:
         self._noise = 0.0
 
     def add(self, wanted: Tensor, got: Tensor) -> None:
-        self._signal += float(torch.linalg.vector_norm(wanted)) ** 2
-        self._noise += float(torch.linalg.vector_norm(wanted - got)) ** 2
+        # Squares of values below 1e-19 are zero in float32.
+        self._signal += float(torch.linalg.vector_norm(wanted, dtype=torch.float64)) ** 2
+        self._noise += float(torch.linalg.vector_norm(wanted - got, dtype=torch.float64)) ** 2
 
     @property
     def db(self) -> float:
@@ -49,7 +51,7 @@ class _Power:
             return float("inf")
         if self._signal == 0.0:
             return -float("inf")
-        return float(10 * torch.log10(torch.tensor(self._signal / self._noise)))
+        return 10 * math.log10(self._signal / self._noise)
 
 
 def _tensors(value: Any) -> list[Tensor]:
