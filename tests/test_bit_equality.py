@@ -161,8 +161,8 @@ every_way = pytest.mark.parametrize(
 )
 
 
-@every_way
 @pytest.mark.parametrize("name", ["mobile", "mixer"])
+@every_way
 def test_static(name, isa, count, every_isa, threads):
     fast, x = converted(name, "int8")
     values = check(fast, x, SPLITS, isa, count, threads)
@@ -172,16 +172,16 @@ def test_static(name, isa, count, every_isa, threads):
     assert all(v.unique().numel() > 10 for v in integers)
 
 
-@every_way
 @pytest.mark.parametrize("name", ["mobile", "mixer"])
+@every_way
 def test_dynamic(name, isa, count, every_isa, threads):
     """Convolutions have a range a sample, linear layers one a row: no sample sees its batch."""
     fast, x = converted(name, "int8-dynamic")
     check(fast, x, SPLITS, isa, count, threads)
 
 
-@every_way
 @pytest.mark.parametrize("config", ["int8", "int8-dynamic"])
+@every_way
 def test_attention(config, isa, count, every_isa, threads):
     """Between the linear layers torch computes in float."""
     fast, x = converted("encoder", config)
