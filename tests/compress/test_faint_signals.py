@@ -1,4 +1,4 @@
-"""Activations far below 1, which deep networks with random weights have, are as accurate in int8."""
+"""Activations far below 1, as random weights make them, are as accurate in int8 as others."""
 
 from __future__ import annotations
 
