@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -56,11 +58,17 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None
     signature = model_signature(model)
     bound = bind(signature, tuple(args), dict(kwargs or {}))
     reasons: list[str] = []
-    for freedom in FREEDOMS:
+    freedoms = list(FREEDOMS)
+    while freedoms:
+        freedom = freedoms.pop(0)
         try:
             program = _capture(model, signature, bound, freedom)
         except CaptureError as error:
             reasons.append(str(error))
+            if isinstance(error.__cause__, GuardOnDataDependentSymNode):
+                # Values decide, not the sizes of inputs; where every size is known, bounds on how
+                # many values there are may settle it. Each try of a detector takes 10 s.
+                del freedoms[:-1]
             continue
         if reasons:
             program.report.note(
@@ -157,12 +165,15 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the tracer's warnings: they are for whoever writes the model, and run to pages."""
+    """Silence the tracer's warnings: they are for whoever writes the model, and run to pages.
+
+    torch 2.14 also prints the graph so far to stderr where values decide: 9000 lines of a detector.
+    """
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

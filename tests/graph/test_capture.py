@@ -301,6 +301,26 @@ def test_fallback_to_the_example_alone(monkeypatch):
     assert run(program, torch.zeros(2, 3, 8, 8)) is None
 
 
+class Chosen(nn.Module):
+    """How many rows there are, and so which way to go, only the values tell."""
+
+    def forward(self, x):
+        chosen = x[torch.where(x[:, 0] > 0)[0]]
+        return x if chosen.numel() == 0 else chosen
+
+
+def test_values_that_decide_are_refused_quietly_and_soon(monkeypatch, capfd):
+    tries = []
+    export = torch.export.export
+    monkeypatch.setattr(
+        torch.export, "export", lambda *a, **k: (tries.append(1), export(*a, **k))[1]
+    )
+    with pytest.raises(CaptureError, match="data-dependent"):
+        capture(Chosen().eval(), (torch.randn(4, 3, generator=generator()),))
+    assert len(tries) == 2
+    assert capfd.readouterr().err == ""
+
+
 class TwoIsSpecial(nn.Module):
     def forward(self, x):
         return x * 2 if x.shape[0] == 2 else x + x
