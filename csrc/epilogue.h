@@ -27,6 +27,19 @@ struct Epilogue {
   float* out_f32;
   int64_t ldc;
   int n_valid;  // channels of this panel that exist
+
+  // Moves to the row `rows` further down.
+  void advance(int rows) {
+    const int64_t step = rows * ldc;
+    if (out_u8 != nullptr) out_u8 += step;
+    if (out_f32 != nullptr) out_f32 += step;
+    if (residual_u8 != nullptr) residual_u8 += step;
+    if (residual_f32 != nullptr) residual_f32 += step;
+    if (row_scale != nullptr) {
+      row_scale += rows * row_step;
+      row_zero_point += rows * row_step;
+    }
+  }
 };
 
 }  // namespace fastinfer

@@ -8,6 +8,14 @@ namespace fastinfer {
 
 enum class PackedOp : int32_t { kLinear = 0, kConv2d = 1, kDepthwiseConv2d = 2 };
 
+// How a GEMM panel's weights lie; see docs/layouts.md.
+enum class GemmForm : int32_t {
+  kRows = 0,    // int8 quads, read beside rows of A
+  kChunks = 1,  // int8 quads, read beside packed chunks of A
+  kPairs = 2,   // int8 quads arranged so that 16-bit sums are exact, with an index
+  kWords = 3,   // int16, read beside rows of A widened to 16 bits
+};
+
 enum PackedFlag : int32_t {
   kFlagFloatOutput = 1,
   kFlagResidual = 2,
@@ -36,7 +44,7 @@ struct PackedHeader {
   int32_t x_zero_point, out_zero_point;
   int32_t qmin, qmax;
   int32_t flags;
-  int32_t reserved;
+  int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
   int32_t reserved_2, reserved_3;
   // Byte offsets from the start of the buffer; 0 where the section is absent.

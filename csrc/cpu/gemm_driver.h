@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "packed_view.h"
 #include "parallel.h"
@@ -38,6 +39,8 @@ inline GemmOutput bind_output(const Tensor& out, const std::optional<Tensor>& re
   return output;
 }
 
+constexpr int64_t kCopySlack = 16;
+
 // Rows of a matrix that is in memory: a linear layer's input.
 struct MatrixRows {
   const uint8_t* x;
@@ -46,8 +49,11 @@ struct MatrixRows {
   bool is_direct() const { return true; }
   const uint8_t* base(int64_t) const { return x; }
   int64_t stride() const { return k; }
-  void copy(int64_t row, int64_t, uint8_t* to) const {
-    std::memcpy(to, x + row * k, static_cast<size_t>(k));
+  // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
+  void copy(int64_t row, int64_t count, int64_t, uint8_t* to, int64_t step) const {
+    for (int64_t r = 0; r < count; r++) {
+      std::memcpy(to + r * step, x + (row + r) * k, static_cast<size_t>(k));
+    }
   }
 };
 
@@ -59,11 +65,14 @@ class GemmDriver {
  public:
   GemmDriver(const PackedView& view, const Rows& rows, int64_t m, const GemmOutput& output)
       : view_(view), h_(*view.header), rows_(rows), output_(output), m_(m) {
-    const KernelTable& table = *view.table;
-    family_ = table.gemm[0].nr == h_.nr ? &table.gemm[0] : &table.gemm[1];
+    form_ = static_cast<GemmForm>(h_.form);
+    family_ = &view.table->family(form_, h_.nr);
     k_groups_ = (h_.k + 3) / 4;
-    row_bytes_ = table.packs_rows ? (h_.k + 63) / 64 * 64 : k_groups_ * 4;
-    is_direct_ = !table.packs_rows && rows.is_direct() && h_.k % 4 == 0;
+    quad_bytes_ = form_ == GemmForm::kWords ? 8 : 4;
+    row_bytes_ =
+        form_ == GemmForm::kChunks ? (h_.k + 63) / 64 * 64 : k_groups_ * quad_bytes_;
+    is_whole_ = rows.is_direct() && h_.k % 4 == 0;
+    is_direct_ = is_whole_ && (form_ == GemmForm::kRows || form_ == GemmForm::kPairs);
     tiles_ = (m + family_->mr_max - 1) / family_->mr_max;
     tile_rows_ = m == 0 ? 0 : m / tiles_;
     long_tiles_ = m - tile_rows_ * tiles_;
@@ -102,59 +111,79 @@ class GemmDriver {
   }
 
   void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1) const {
-    const int64_t tile_bytes = row_bytes_ * family_->mr_max;
-    uint8_t* packed = nullptr;
-    if (!is_direct_) {
-      struct PackedRows;
-      packed = scratch<PackedRows>(tile_bytes * (t1 - t0));
-      for (int64_t t = t0; t < t1; t++) pack_tile(g, t, packed + (t - t0) * tile_bytes);
-    }
+    const uint8_t* packed = is_direct_ ? nullptr : pack_rows(g, t0, t1);
     for (int64_t p = p0; p < p1; p++) run_panel(g, p, t0, t1, packed);
     if (h_.table) look_up(g, p0, p1, tile_row(t0), tile_row(t1));
   }
 
-  void pack_tile(int64_t g, int64_t tile, uint8_t* to) const {
-    const int64_t m0 = tile_row(tile), rows = tile_row(tile + 1) - m0;
-    if (!view_.table->packs_rows) {
-      for (int64_t r = 0; r < rows; r++) rows_.copy(m0 + r, g, to + r * row_bytes_);
-      return;
+  // The rows of tiles [t0, t1) as the kernels read them, `row_bytes_` a row.
+  const uint8_t* pack_rows(int64_t g, int64_t t0, int64_t t1) const {
+    struct PackedRows;
+    const int64_t m0 = tile_row(t0), count = tile_row(t1) - m0;
+    uint8_t* to = scratch<PackedRows>(row_bytes_ * count + kCopySlack);
+    if (form_ == GemmForm::kChunks) {
+      for (int64_t t = t0; t < t1; t++) pack_chunks(g, t, to + (tile_row(t) - m0) * row_bytes_);
+    } else if (form_ == GemmForm::kWords) {
+      widen_rows(g, m0, count, reinterpret_cast<int16_t*>(to));
+    } else {
+      rows_.copy(m0, count, g, to, row_bytes_);
     }
+    return to;
+  }
+
+  void widen_rows(int64_t g, int64_t m0, int64_t count, int16_t* to) const {
+    const int64_t bytes = k_groups_ * 4;
+    if (is_whole_ && rows_.stride() == bytes) {
+      return view_.table->widen(rows_.base(g) + m0 * bytes, to, count * bytes);
+    }
+    struct Narrow;
+    uint8_t* rows = scratch<Narrow>(bytes * count + kCopySlack);
+    rows_.copy(m0, count, g, rows, bytes);
+    view_.table->widen(rows, to, count * bytes);
+  }
+
+  // One tile as [k / 64][rows][64].
+  void pack_chunks(int64_t g, int64_t tile, uint8_t* to) const {
+    const int64_t m0 = tile_row(tile), rows = tile_row(tile + 1) - m0;
     struct OneRow;
-    uint8_t* row = scratch<OneRow>(row_bytes_);
+    uint8_t* row = scratch<OneRow>(row_bytes_ + kCopySlack);
     for (int64_t r = 0; r < rows; r++) {
-      rows_.copy(m0 + r, g, row);
+      rows_.copy(m0 + r, 1, g, row, row_bytes_);
       for (int64_t k = 0; k < row_bytes_; k += 64) {
         std::memcpy(to + k * rows + r * 64, row + k, 64);
       }
     }
   }
 
-  // One panel times tiles [t0, t1). Only addresses change from tile to tile.
+  // One panel times tiles [t0, t1).
   void run_panel(int64_t g, int64_t p, int64_t t0, int64_t t1, const uint8_t* packed) const {
-    GemmTile tile{};
-    tile.row_stride = packed ? row_bytes_ : rows_.stride();
-    const auto* weight = view_.section<int8_t>(h_.weight);
-    if (h_.index) {
+    GemmTiles run{};
+    run.row_stride = packed ? row_bytes_ : rows_.stride();
+    const auto* weight = view_.section<uint8_t>(h_.weight);
+    if (form_ == GemmForm::kPairs) {
       const auto* index = view_.section<int32_t>(h_.index);
       const int32_t* entry = index + p * 3;
-      tile.weight = weight + int64_t{entry[0]} * h_.nr * 4;
-      tile.offsets = index + view_.panels() * 3 + entry[0];
-      tile.pairs = entry[1];
-      tile.singles = entry[2];
+      run.weight = weight + int64_t{entry[0]} * h_.nr * 4;
+      run.offsets = index + view_.panels() * 3 + entry[0];
+      run.pairs = entry[1];
+      run.singles = entry[2];
     } else {
-      tile.weight = weight + p * k_groups_ * h_.nr * 4;
-      tile.singles = static_cast<int>(k_groups_);
+      run.weight = weight + p * k_groups_ * h_.nr * quad_bytes_;
+      run.singles = static_cast<int>(k_groups_);
     }
     const int64_t in_group = (p - g * h_.panels_per_group) * h_.nr;
-    const int64_t column = g * view_.n_per_group() + in_group;
     Epilogue e = view_.epilogue(p * h_.nr);
     e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, view_.n_per_group() - in_group));
     e.ldc = output_.ldc;
     e.row_step = output_.row_step;
-    const int64_t tile_bytes = row_bytes_ * family_->mr_max;
-    for (int64_t t = t0; t < t1; t++) {
-      const int64_t m0 = tile_row(t), rows = tile_row(t + 1) - m0;
-      tile.a = packed ? packed + (t - t0) * tile_bytes : rows_.base(g) + m0 * rows_.stride();
+    const int64_t column = g * view_.n_per_group() + in_group, first = tile_row(t0);
+    // Tiles of two heights at most: see tile_row.
+    const int64_t cut = std::clamp(long_tiles_, t0, t1);
+    for (const auto& [from, to] : {std::pair{t0, cut}, std::pair{cut, t1}}) {
+      if (from == to) continue;
+      const int64_t m0 = tile_row(from), rows = tile_row(from + 1) - m0;
+      run.a = packed ? packed + (m0 - first) * row_bytes_ : rows_.base(g) + m0 * rows_.stride();
+      run.tiles = to - from;
       const int64_t at = m0 * output_.ldc + column;
       if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
       if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
@@ -164,7 +193,7 @@ class GemmDriver {
         e.row_scale = output_.row_scale + m0 * output_.row_step;
         e.row_zero_point = output_.row_zero_point + m0 * output_.row_step;
       }
-      family_->kernel[rows - 1](tile, e);
+      family_->kernel[rows - 1](run, e);
     }
   }
 
@@ -189,8 +218,10 @@ class GemmDriver {
   const Rows& rows_;
   const GemmOutput& output_;
   const GemmFamily* family_;
-  int64_t m_, tiles_, tile_rows_, long_tiles_, k_groups_, row_bytes_;
-  bool is_direct_;
+  GemmForm form_;
+  int64_t m_, tiles_, tile_rows_, long_tiles_, k_groups_, quad_bytes_, row_bytes_;
+  bool is_whole_;   // rows of A lie in memory as whole groups of 4 k's
+  bool is_direct_;  // and the kernels read them there
 };
 
 // output = epilogue(rows [m, k] x weight).

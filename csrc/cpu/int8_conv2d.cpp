@@ -35,13 +35,53 @@ struct WindowRows {
   const uint8_t* base(int64_t group) const { return x + group * channels; }
   int64_t stride() const { return g.channels; }
 
-  void copy(int64_t row, int64_t group, uint8_t* to) const {
-    const int64_t ox = row % g.out_width, oy = row / g.out_width % g.out_height;
-    const int64_t image = row / g.out_width / g.out_height;
+  // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
+  void copy(int64_t row, int64_t count, int64_t group, uint8_t* to, int64_t step) const {
+    int64_t ox = row % g.out_width, oy = row / g.out_width % g.out_height;
+    int64_t image = row / g.out_width / g.out_height;
+    while (count > 0) {
+      const int64_t here = std::min(count, g.out_width - ox);
+      copy_line(image, oy, ox, here, group, to, step);
+      to += here * step;
+      count -= here;
+      ox = 0;
+      if (++oy == g.out_height) {
+        oy = 0;
+        image++;
+      }
+    }
+  }
+
+ private:
+  // With one group and no dilation a kernel row is one run of bytes.
+  bool is_run() const { return channels == g.channels && g.dilation_w == 1; }
+
+  // Pixels [ox, ox + count) of one output row.
+  void copy_line(int64_t image, int64_t oy, int64_t ox, int64_t count, int64_t group, uint8_t* to,
+                 int64_t step) const {
+    const int64_t y0 = oy * g.stride_h - g.pad_h, bytes = g.kw * channels;
+    const bool is_short = is_run() && bytes <= kCopySlack && y0 >= 0 &&
+                          y0 + (g.kh - 1) * g.dilation_h < g.height;
+    const uint8_t* end = x + g.batch * g.height * g.width * g.channels;
+    const int64_t line = g.width * g.channels;
+    for (int64_t i = 0; i < count; i++, ox++, to += step) {
+      const int64_t x0 = ox * g.stride_w - g.pad_w;
+      const uint8_t* from = x + ((image * g.height + y0) * g.width + x0) * g.channels;
+      const uint8_t* last = from + (g.kh - 1) * g.dilation_h * line;
+      // Whole moves: what one writes too much, the next kernel row or window overwrites.
+      if (is_short && x0 >= 0 && x0 + g.kw <= g.width && last + kCopySlack <= end) {
+        for (int64_t k = 0; k < g.kh; k++) {
+          std::memcpy(to + k * bytes, from + k * g.dilation_h * line, kCopySlack);
+        }
+        continue;
+      }
+      copy_window(image, oy, ox, group, to);
+    }
+  }
+
+  void copy_window(int64_t image, int64_t oy, int64_t ox, int64_t group, uint8_t* to) const {
     const int64_t x0 = ox * g.stride_w - g.pad_w, y0 = oy * g.stride_h - g.pad_h;
     const uint8_t* plane = base(group) + image * g.height * g.width * g.channels;
-    // With one group and no dilation a kernel row is one run of bytes.
-    const bool is_run = channels == g.channels && g.dilation_w == 1;
     const int64_t first = x0 < 0 ? std::min(-x0, g.kw) : 0;
     const int64_t last = std::max(first, std::min(g.kw, g.width - x0));
     for (int64_t i = 0; i < g.kh; i++) {
@@ -52,7 +92,7 @@ struct WindowRows {
         continue;
       }
       const uint8_t* line = plane + y * g.width * g.channels;
-      if (is_run) {
+      if (is_run()) {
         if (first > 0) std::memset(row_to, fill, static_cast<size_t>(first * channels));
         if (last > first) {
           copy_bytes(row_to + first * channels, line + (x0 + first) * channels,

@@ -5,30 +5,44 @@
 #include <cstdint>
 
 #include "../epilogue.h"
+#include "../packed.h"
 #include "isa.h"
 
 namespace fastinfer {
 
-// mr rows times one panel of nr channels, over the whole of K.
-struct GemmTile {
-  const uint8_t* a;        // row r starts at a + r * row_stride, or a packed [k/64][mr][64] chunk
-  int64_t row_stride;      // row layout only
-  const int8_t* weight;    // the panel's entries, [entry][nr][4]
-  const int32_t* offsets;  // byte offset of each entry's 4 activations in a row; pair form only
-  int pairs;               // entries taken two at a time (16-bit sums stay in range); pair form
-  int singles;             // entries taken alone; in dot form, the number of 4-wide k groups
+// `tiles` tiles of mr rows each times one panel of nr channels, over the whole of K.
+struct GemmTiles {
+  const uint8_t* a;        // row r starts at a + r * row_stride; kChunks: [k/64][mr][64]
+  int64_t row_stride;      // bytes
+  int64_t tiles;           // a tile starts mr * row_stride bytes after the one before
+  const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
+  const int32_t* offsets;  // byte offset of each entry's 4 activations in a row; kPairs only
+  int pairs;               // entries taken two at a time (16-bit sums stay in range); kPairs only
+  int singles;             // entries taken alone; other forms: the number of 4-wide k groups
 };
 
-using GemmKernel = void (*)(const GemmTile&, const Epilogue&);
+using GemmKernel = void (*)(const GemmTiles&, const Epilogue&);
 
 constexpr int kMaxRows = 16;
 
-// Kernels for one panel width. kernel[mr - 1] computes mr rows.
+// Estimated cycles of one vector of results, by which a weight's form and width are chosen.
+struct GemmCost {
+  float single;   // 4 k's
+  float pair;     // 8 k's in a pair of kPairs
+  float result;   // the epilogue
+  float widen;    // one k of a row, once for all panels
+};
+
+// Kernels for one form and panel width. kernel[mr - 1] computes tiles of mr rows.
 struct GemmFamily {
+  GemmForm form;
   int nr;
   int mr_max;
+  GemmCost cost;
   GemmKernel kernel[kMaxRows];
 };
+
+constexpr int kMaxFamilies = 3;
 
 // A run of neighbouring output pixels of one block of channels.
 struct DepthwiseRun {
@@ -43,12 +57,11 @@ using DepthwiseKernel = void (*)(const DepthwiseRun&, const Epilogue&);
 
 struct KernelTable {
   Isa isa;
-  bool packs_rows;        // GEMM reads [k/64][mr][64] chunks instead of rows
-  bool sums_pairs;        // GEMM multiplies in 16 bits: weights are packed in exact pairs
-  GemmFamily gemm[2];     // wide panels first; the second may be empty (nr = 0)
-  int depthwise_block;    // channels of a depthwise block
-  int depthwise_taps;     // taps interleaved in a group
-  int depthwise_bytes;    // bytes of one packed depthwise weight
+  GemmFamily gemm[kMaxFamilies];  // ends with the first whose nr is 0
+  int lanes;                      // int32 values of a vector
+  int depthwise_block;            // channels of a depthwise block
+  int depthwise_taps;             // taps interleaved in a group
+  int depthwise_bytes;            // bytes of one packed depthwise weight
   DepthwiseKernel depthwise;
 
   void (*quantize)(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point);
@@ -56,6 +69,14 @@ struct KernelTable {
   // Widens [*lo, *hi] to hold x; NaN is skipped.
   void (*min_max)(const float* x, int64_t n, float* lo, float* hi);
   void (*lookup)(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table);
+  void (*widen)(const uint8_t* x, int16_t* out, int64_t n);  // null where no family is kWords
+
+  // The family a weight of this form and panel width was packed for.
+  const GemmFamily& family(GemmForm form, int nr) const {
+    int i = 0;
+    while (i + 1 < kMaxFamilies && (gemm[i].form != form || gemm[i].nr != nr)) i++;
+    return gemm[i];
+  }
 };
 
 extern const KernelTable kScalarTable;

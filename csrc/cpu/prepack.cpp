@@ -58,15 +58,6 @@ void check_accumulator(const int8_t* weight, const int32_t* bias, int64_t n, int
   }
 }
 
-// The panel width that pads least; the wide one unless that costs 8 % more.
-int choose_nr(const KernelTable& table, int64_t n) {
-  const GemmFamily& wide = table.gemm[0];
-  const GemmFamily& narrow = table.gemm[1];
-  if (narrow.nr == 0) return wide.nr;
-  const auto padded = [n](int nr) { return (n + nr - 1) / nr * nr; };
-  return padded(wide.nr) * 100 > padded(narrow.nr) * 108 ? narrow.nr : wide.nr;
-}
-
 // Where channel c of the tensor stands in the padded per-channel vectors.
 using Place = std::vector<int64_t>;
 
@@ -117,26 +108,85 @@ std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, in
   return out;
 }
 
+void set_family(PackedHeader& h, const GemmFamily& family) {
+  h.form = static_cast<int32_t>(family.form);
+  h.nr = family.nr;
+  h.panels_per_group = static_cast<int32_t>((h.n / h.groups + h.nr - 1) / h.nr);
+}
+
+// Panels by which the pairs of a whole weight are estimated: finding them takes time.
+constexpr int kSampledPanels = 4;
+
+// Estimated cycles of one row of A times one group's weights. `h` has the family set.
+float estimate(const GemmFamily& family, int lanes, const int8_t* weight, const PackedHeader& h) {
+  const int k4 = (h.k + 3) / 4;
+  float vector = family.cost.result + static_cast<float>(k4) * family.cost.single;
+  if (family.form == GemmForm::kPairs) {
+    float sum = 0;
+    const int panels = std::min(kSampledPanels, int{h.panels_per_group});
+    for (int p = 0; p < panels; p++) {
+      const PairedPanel paired = pack_pairs(gather_panel(weight, h, 0, p).data(), k4, h.nr);
+      sum += static_cast<float>(paired.pairs) * family.cost.pair +
+             static_cast<float>(paired.singles) * family.cost.single;
+    }
+    vector = family.cost.result + sum / static_cast<float>(panels);
+  }
+  const auto vectors = static_cast<float>(h.panels_per_group * h.nr / lanes);
+  return vectors * vector + static_cast<float>(h.k) * family.cost.widen;
+}
+
+// Sets form, nr and panels_per_group to the family with the least estimate.
+void choose_family(const KernelTable& table, const int8_t* weight, PackedHeader& h) {
+  const GemmFamily* best = &table.gemm[0];
+  float least = 0;
+  for (int i = 0; i < kMaxFamilies && table.gemm[i].nr != 0; i++) {
+    set_family(h, table.gemm[i]);
+    const float cost = estimate(table.gemm[i], table.lanes, weight, h);
+    if (i == 0 || cost < least) {
+      best = &table.gemm[i];
+      least = cost;
+    }
+  }
+  set_family(h, *best);
+}
+
+// [k4][nr][4] int8 -> [k4][2][nr][2] int16.
+std::vector<int16_t> widen_panel(const std::vector<int8_t>& panel, int nr) {
+  std::vector<int16_t> out(panel.size());
+  const size_t quad = static_cast<size_t>(nr) * 4;
+  for (size_t i = 0; i < panel.size(); i++) {
+    const size_t k4 = i / quad, j = i % quad / 4, half = i % 4 / 2;
+    out[k4 * quad + half * quad / 2 + j * 2 + i % 2] = panel[i];
+  }
+  return out;
+}
+
 void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, Buffer& buffer) {
+  choose_family(table, weight, h);
+  const auto form = static_cast<GemmForm>(h.form);
   std::vector<int8_t> data;
+  std::vector<int16_t> words;
   std::vector<int32_t> panels, offsets;
   for (int64_t g = 0; g < h.groups; g++) {
     for (int64_t p = 0; p < h.panels_per_group; p++) {
       const std::vector<int8_t> panel = gather_panel(weight, h, g, p);
-      if (!table.sums_pairs) {
+      if (form == GemmForm::kWords) {
+        const std::vector<int16_t> wide = widen_panel(panel, h.nr);
+        words.insert(words.end(), wide.begin(), wide.end());
+      } else if (form == GemmForm::kPairs) {
+        const PairedPanel paired = pack_pairs(panel.data(), (h.k + 3) / 4, h.nr);
+        panels.insert(panels.end(), {static_cast<int32_t>(offsets.size()), paired.pairs,
+                                     paired.singles});
+        offsets.insert(offsets.end(), paired.offsets.begin(), paired.offsets.end());
+        data.insert(data.end(), paired.weight.begin(), paired.weight.end());
+      } else {
         data.insert(data.end(), panel.begin(), panel.end());
-        continue;
       }
-      const PairedPanel paired = pack_pairs(panel.data(), (h.k + 3) / 4, h.nr);
-      panels.insert(panels.end(), {static_cast<int32_t>(offsets.size()), paired.pairs,
-                                   paired.singles});
-      offsets.insert(offsets.end(), paired.offsets.begin(), paired.offsets.end());
-      data.insert(data.end(), paired.weight.begin(), paired.weight.end());
     }
   }
-  h.weight = buffer.add(data);
-  h.weight_bytes = static_cast<int64_t>(data.size());
-  if (table.sums_pairs) {
+  h.weight = form == GemmForm::kWords ? buffer.add(words) : buffer.add(data);
+  h.weight_bytes = static_cast<int64_t>(data.size() + words.size() * sizeof(int16_t));
+  if (form == GemmForm::kPairs) {
     panels.insert(panels.end(), offsets.begin(), offsets.end());
     h.index = buffer.add(panels);
     h.index_bytes = static_cast<int64_t>(panels.size() * sizeof(int32_t));
@@ -236,9 +286,6 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   h.c_per_group = kind == PackedOp::kLinear ? 1 : static_cast<int32_t>(weight.sizes()[1]);
   h.kh = kind == PackedOp::kLinear ? 1 : static_cast<int32_t>(weight.sizes()[2]);
   h.kw = kind == PackedOp::kLinear ? 1 : static_cast<int32_t>(weight.sizes()[3]);
-  const int64_t per_group = n / h.groups;
-  h.nr = is_depthwise ? table.depthwise_block : choose_nr(table, per_group);
-  h.panels_per_group = static_cast<int32_t>((per_group + h.nr - 1) / h.nr);
   h.x_zero_point = static_cast<int32_t>(x_zero_point);
   h.out_zero_point = static_cast<int32_t>(out_zero_point);
   h.qmin = static_cast<int32_t>(qmin);
@@ -253,17 +300,19 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   check_accumulator(w, b, n, h.k);
 
   Buffer buffer;
-  const Place place = is_depthwise ? depthwise_places(h) : gemm_places(h);
   if (is_depthwise) {
-    if (table.depthwise_bytes == 2) {
-      pack_depthwise<int16_t>(table, w, place, h, buffer);
-    } else {
-      pack_depthwise<int8_t>(table, w, place, h, buffer);
-    }
+    h.nr = table.depthwise_block;
+    h.panels_per_group = static_cast<int32_t>((n + h.nr - 1) / h.nr);
   } else if (kind == PackedOp::kConv2d) {
     pack_gemm(table, window_order(w, h).data(), h, buffer);
   } else {
     pack_gemm(table, w, h, buffer);
+  }
+  const Place place = is_depthwise ? depthwise_places(h) : gemm_places(h);
+  if (is_depthwise && table.depthwise_bytes == 2) {
+    pack_depthwise<int16_t>(table, w, place, h, buffer);
+  } else if (is_depthwise) {
+    pack_depthwise<int8_t>(table, w, place, h, buffer);
   }
   const int64_t padded = int64_t{h.groups} * h.panels_per_group * h.nr;
   h.bias = buffer.add(spread(b, place, padded));

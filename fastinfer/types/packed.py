@@ -19,6 +19,9 @@ OPS = ("linear", "conv2d", "depthwise_conv2d")
 #: Index is the layout id of the header. "canonical" is row-major and belongs to no ISA.
 LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni")
 
+#: How a GEMM panel's weights lie; the index is the form of the header. docs/layouts.md draws them.
+FORMS = ("rows", "chunks", "pairs", "words")
+
 FLAG_FLOAT_OUTPUT = 1
 FLAG_RESIDUAL = 2
 FLAG_TABLE = 4
@@ -48,7 +51,7 @@ class PackedHeader:
     qmin: int
     qmax: int
     flags: int
-    reserved: int
+    form: int
     clamp_min: float
     clamp_max: float
     reserved_2: int
@@ -141,11 +144,15 @@ def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     """Gather panels [entry][nr][4] into [n, k]; entries of one k-group add up."""
     k4 = (h.k + 3) // 4
     panels = h.groups * h.panels_per_group
-    data = _section(packed, h.weight, h.weight_bytes, torch.int8)
-    rows = torch.zeros(panels, k4, h.nr, 4, dtype=torch.int32)
-    if h.index_bytes == 0:
+    if FORMS[h.form] == "words":
+        words = _section(packed, h.weight, h.weight_bytes // 2, torch.int16)
+        rows = words.view(panels, k4, 2, h.nr, 2).transpose(2, 3).reshape(panels, k4, h.nr, 4)
+    elif FORMS[h.form] != "pairs":
+        data = _section(packed, h.weight, h.weight_bytes, torch.int8)
         rows = data.view(panels, k4, h.nr, 4).to(torch.int32)
     else:
+        data = _section(packed, h.weight, h.weight_bytes, torch.int8)
+        rows = torch.zeros(panels, k4, h.nr, 4, dtype=torch.int32)
         index = _section(packed, h.index, h.index_bytes // 4, torch.int32)
         table = index[: panels * 3].view(panels, 3).tolist()
         offsets = index[panels * 3 :]

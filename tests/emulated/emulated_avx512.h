@@ -15,6 +15,10 @@
 
 using __mmask64 = uint64_t;
 
+struct __m256i {
+  uint8_t byte[32];
+};
+
 struct __m512i {
   uint8_t byte[64];
 };
@@ -227,6 +231,22 @@ inline __m128i _mm512_extracti32x4_epi32(const __m512i& v, int part) {
 }
 inline __m128i _mm512_castsi512_si128(const __m512i& v) { return _mm512_extracti32x4_epi32(v, 0); }
 
+inline __m256i _mm256_loadu_si256(const __m256i* p) {
+  __m256i v;
+  std::memcpy(v.byte, p, 32);
+  return v;
+}
+inline void _mm256_storeu_si256(__m256i* p, const __m256i& v) { std::memcpy(p, v.byte, 32); }
+inline __m256i _mm512_extracti64x4_epi64(const __m512i& v, int half) {
+  __m256i out;
+  std::memcpy(out.byte, v.byte + half * 32, 32);
+  return out;
+}
+inline __m256i _mm512_castsi512_si256(const __m512i& v) { return _mm512_extracti64x4_epi64(v, 0); }
+
+inline __m512i _mm512_cvtepu8_epi16(const __m256i& v) {
+  return emulated::each<int16_t>([&](int i) { return v.byte[i]; });
+}
 inline __m512i _mm512_cvtepu8_epi32(__m128i v) {
   uint8_t byte[16];
   std::memcpy(byte, &v, 16);

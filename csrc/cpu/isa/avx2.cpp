@@ -1,31 +1,49 @@
 // The AVX2 table.
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
+#include "../micro/int8_gemm_words.h"
 #include "../micro/quantize_rows.h"
 #include "../micro/vec_avx2.h"
 
 namespace fastinfer {
 
-// 8 rows x 8 channels: narrow panels leave more entries safe to pair than wide ones, and 16
-// registers hold 8 accumulators, two weights, two activations and the ones.
+using Vec = VecAvx2;
+
+// 16 registers. Words, 6 rows x 16 channels: 12 accumulators, two weights, a broadcast and a
+// product; 8 x 8 where 16 channels would pad. Pairs, 8 rows x 8 channels: narrow panels leave more
+// entries safe to pair than wide ones. Costs: bench/gemm_cost.py on Zen 3.
 const KernelTable kAvx2Table = {
     Isa::kAvx2,
-    /*packs_rows=*/false,
-    /*sums_pairs=*/true,
-    {{8,
+    {{GemmForm::kWords,
+      16,
+      6,
+      {/*single=*/1.28f, /*pair=*/0, /*result=*/3.5f, /*widen=*/0.2f},
+      {int8_gemm_words<Vec, 1, 2>, int8_gemm_words<Vec, 2, 2>, int8_gemm_words<Vec, 3, 2>,
+       int8_gemm_words<Vec, 4, 2>, int8_gemm_words<Vec, 5, 2>, int8_gemm_words<Vec, 6, 2>}},
+     {GemmForm::kWords,
       8,
-      {int8_gemm_pairs<VecAvx2, 1>, int8_gemm_pairs<VecAvx2, 2>, int8_gemm_pairs<VecAvx2, 3>,
-       int8_gemm_pairs<VecAvx2, 4>, int8_gemm_pairs<VecAvx2, 5>, int8_gemm_pairs<VecAvx2, 6>,
-       int8_gemm_pairs<VecAvx2, 7>, int8_gemm_pairs<VecAvx2, 8>}},
-     {}},
+      8,
+      {/*single=*/1.35f, /*pair=*/0, /*result=*/4.5f, /*widen=*/0.2f},
+      {int8_gemm_words<Vec, 1, 1>, int8_gemm_words<Vec, 2, 1>, int8_gemm_words<Vec, 3, 1>,
+       int8_gemm_words<Vec, 4, 1>, int8_gemm_words<Vec, 5, 1>, int8_gemm_words<Vec, 6, 1>,
+       int8_gemm_words<Vec, 7, 1>, int8_gemm_words<Vec, 8, 1>}},
+     {GemmForm::kPairs,
+      8,
+      8,
+      {/*single=*/1.25f, /*pair=*/2.0f, /*result=*/4.5f, /*widen=*/0},
+      {int8_gemm_pairs<Vec, 1>, int8_gemm_pairs<Vec, 2>, int8_gemm_pairs<Vec, 3>,
+       int8_gemm_pairs<Vec, 4>, int8_gemm_pairs<Vec, 5>, int8_gemm_pairs<Vec, 6>,
+       int8_gemm_pairs<Vec, 7>, int8_gemm_pairs<Vec, 8>}}},
+    /*lanes=*/Vec::kLanes,
     /*depthwise_block=*/32,
     /*depthwise_taps=*/2,
     /*depthwise_bytes=*/2,
-    int8_depthwise<VecAvx2, PairTaps>,
-    quantize_rows<VecAvx2>,
-    dequantize_rows<VecAvx2>,
-    min_max_rows<VecAvx2>,
+    int8_depthwise<Vec, PairTaps>,
+    quantize_rows<Vec>,
+    dequantize_rows<Vec>,
+    min_max_rows<Vec>,
     lookup_bytes,
+    widen_rows<Vec>,
 };
 
 }  // namespace fastinfer

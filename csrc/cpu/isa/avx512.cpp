@@ -3,29 +3,42 @@
 
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
+#include "../micro/int8_gemm_words.h"
 #include "../micro/quantize_rows.h"
 
 namespace fastinfer {
 
+using Vec = VecAvx512;
+
+// Words, 12 rows x 32 channels: 24 accumulators of 32 registers. Costs: two 512-bit ports, by
+// counting instructions; not measured.
 const KernelTable kAvx512Table = {
     Isa::kAvx512,
-    /*packs_rows=*/false,
-    /*sums_pairs=*/true,
-    {{16,
+    {{GemmForm::kWords,
+      32,
+      12,
+      {/*single=*/2.1f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0.2f},
+      {int8_gemm_words<Vec, 1, 2>, int8_gemm_words<Vec, 2, 2>, int8_gemm_words<Vec, 3, 2>,
+       int8_gemm_words<Vec, 4, 2>, int8_gemm_words<Vec, 5, 2>, int8_gemm_words<Vec, 6, 2>,
+       int8_gemm_words<Vec, 7, 2>, int8_gemm_words<Vec, 8, 2>, int8_gemm_words<Vec, 9, 2>,
+       int8_gemm_words<Vec, 10, 2>, int8_gemm_words<Vec, 11, 2>, int8_gemm_words<Vec, 12, 2>}},
+     {GemmForm::kPairs,
+      16,
       8,
-      {int8_gemm_pairs<VecAvx512, 1>, int8_gemm_pairs<VecAvx512, 2>,
-       int8_gemm_pairs<VecAvx512, 3>, int8_gemm_pairs<VecAvx512, 4>,
-       int8_gemm_pairs<VecAvx512, 5>, int8_gemm_pairs<VecAvx512, 6>,
-       int8_gemm_pairs<VecAvx512, 7>, int8_gemm_pairs<VecAvx512, 8>}},
-     {}},
+      {/*single=*/1.6f, /*pair=*/2.7f, /*result=*/5.0f, /*widen=*/0},
+      {int8_gemm_pairs<Vec, 1>, int8_gemm_pairs<Vec, 2>, int8_gemm_pairs<Vec, 3>,
+       int8_gemm_pairs<Vec, 4>, int8_gemm_pairs<Vec, 5>, int8_gemm_pairs<Vec, 6>,
+       int8_gemm_pairs<Vec, 7>, int8_gemm_pairs<Vec, 8>}}},
+    /*lanes=*/Vec::kLanes,
     /*depthwise_block=*/64,
     /*depthwise_taps=*/2,
     /*depthwise_bytes=*/2,
-    int8_depthwise<VecAvx512, PairTaps>,
-    quantize_rows<VecAvx512>,
-    dequantize_rows<VecAvx512>,
-    min_max_rows<VecAvx512>,
+    int8_depthwise<Vec, PairTaps>,
+    quantize_rows<Vec>,
+    dequantize_rows<Vec>,
+    min_max_rows<Vec>,
     lookup_bytes,
+    widen_rows<Vec>,
 };
 
 }  // namespace fastinfer

@@ -24,22 +24,25 @@ void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table
 // (one) dot products, so the dot product is the bottleneck.
 const KernelTable kAvx512VnniTable = {
     Isa::kAvx512Vnni,
-    /*packs_rows=*/true,
-    /*sums_pairs=*/false,
-    {{32,
+    {{GemmForm::kChunks,
+      32,
       14,
+      {/*single=*/1.0f, /*pair=*/0, /*result=*/0, /*widen=*/0},
       {int8_gemm_dot<Vec, 1, 2>, int8_gemm_dot<Vec, 2, 2>, int8_gemm_dot<Vec, 3, 2>,
        int8_gemm_dot<Vec, 4, 2>, int8_gemm_dot<Vec, 5, 2>, int8_gemm_dot<Vec, 6, 2>,
        int8_gemm_dot<Vec, 7, 2>, int8_gemm_dot<Vec, 8, 2>, int8_gemm_dot<Vec, 9, 2>,
        int8_gemm_dot<Vec, 10, 2>, int8_gemm_dot<Vec, 11, 2>, int8_gemm_dot<Vec, 12, 2>,
        int8_gemm_dot<Vec, 13, 2>, int8_gemm_dot<Vec, 14, 2>}},
-     {16,
+     {GemmForm::kChunks,
+      16,
       14,
+      {/*single=*/1.08f, /*pair=*/0, /*result=*/0, /*widen=*/0},
       {int8_gemm_dot<Vec, 1, 1>, int8_gemm_dot<Vec, 2, 1>, int8_gemm_dot<Vec, 3, 1>,
        int8_gemm_dot<Vec, 4, 1>, int8_gemm_dot<Vec, 5, 1>, int8_gemm_dot<Vec, 6, 1>,
        int8_gemm_dot<Vec, 7, 1>, int8_gemm_dot<Vec, 8, 1>, int8_gemm_dot<Vec, 9, 1>,
        int8_gemm_dot<Vec, 10, 1>, int8_gemm_dot<Vec, 11, 1>, int8_gemm_dot<Vec, 12, 1>,
        int8_gemm_dot<Vec, 13, 1>, int8_gemm_dot<Vec, 14, 1>}}},
+    /*lanes=*/Vec::kLanes,
     /*depthwise_block=*/64,
     /*depthwise_taps=*/4,
     /*depthwise_bytes=*/1,
@@ -48,6 +51,7 @@ const KernelTable kAvx512VnniTable = {
     dequantize_rows<Vec>,
     min_max_rows<Vec>,
     lookup_rows,
+    /*widen=*/nullptr,
 };
 
 }  // namespace fastinfer

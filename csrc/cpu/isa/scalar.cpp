@@ -51,13 +51,13 @@ void store_one(int32_t acc, int64_t r, int j, const Epilogue& e) {
 }
 
 template <int MR>
-void gemm(const GemmTile& t, const Epilogue& e) {
+void gemm_tile(const uint8_t* rows, const GemmTiles& t, const Epilogue& e) {
   int32_t acc[MR][kPanel];
   for (auto& row : acc) std::memcpy(row, e.bias, sizeof(row));
-  const int8_t* w = t.weight;
+  const auto* w = static_cast<const int8_t*>(t.weight);
   for (int k = 0; k < t.singles; k++, w += kPanel * 4) {
     for (int r = 0; r < MR; r++) {
-      const uint8_t* a = t.a + r * t.row_stride + k * 4;
+      const uint8_t* a = rows + r * t.row_stride + k * 4;
       for (int j = 0; j < kPanel; j++) {
         const int8_t* b = w + j * 4;
         acc[r][j] += a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
@@ -66,6 +66,14 @@ void gemm(const GemmTile& t, const Epilogue& e) {
   }
   for (int r = 0; r < MR; r++) {
     for (int j = 0; j < e.n_valid; j++) store_one(acc[r][j], r, j, e);
+  }
+}
+
+template <int MR>
+void gemm(const GemmTiles& t, const Epilogue& epilogue) {
+  Epilogue e = epilogue;
+  for (int64_t i = 0; i < t.tiles; i++, e.advance(MR)) {
+    gemm_tile<MR>(t.a + i * MR * t.row_stride, t, e);
   }
 }
 
@@ -107,9 +115,8 @@ void lookup(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table) {
 
 const KernelTable kScalarTable = {
     Isa::kScalar,
-    /*packs_rows=*/false,
-    /*sums_pairs=*/false,
-    {{kPanel, kRows, {gemm<1>, gemm<2>, gemm<3>, gemm<4>}}, {}},
+    {{GemmForm::kRows, kPanel, kRows, {}, {gemm<1>, gemm<2>, gemm<3>, gemm<4>}}},
+    /*lanes=*/kPanel,
     /*depthwise_block=*/kPanel,
     /*depthwise_taps=*/1,
     /*depthwise_bytes=*/1,
@@ -118,6 +125,7 @@ const KernelTable kScalarTable = {
     dequantize,
     min_max,
     lookup,
+    /*widen=*/nullptr,
 };
 
 }  // namespace fastinfer

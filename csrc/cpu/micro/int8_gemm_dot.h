@@ -1,8 +1,8 @@
 // int8 GEMM tile for vectors with a u8 x s8 dot product (VNNI): one instruction for 64 products.
 #pragma once
 
-#include "../kernel_table.h"
 #include "store_tile.h"
+#include "tiles.h"
 
 namespace fastinfer {
 namespace {
@@ -10,42 +10,44 @@ namespace {
 // a: chunks [ceil(k/64)][MR][64], whole chunks readable. weight: [k group][NV * lanes][4].
 // Full-K accumulators start from the bias, so nothing is stored before the epilogue.
 template <class Vec, int MR, int NV>
-__attribute__((noinline)) void int8_gemm_dot(const GemmTile& t, const Epilogue& e) {
+__attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
   using Int = typename Vec::Int;
-  const uint8_t* a = t.a;
-  const int8_t* w = t.weight;
-  Int acc[MR][NV];
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e)
+                                 __attribute__((always_inline)) {
+    const auto* w = static_cast<const int8_t*>(t.weight);
+    Int acc[MR][NV];
 #pragma GCC unroll 4
-  for (int v = 0; v < NV; v++) {
+    for (int v = 0; v < NV; v++) {
 #pragma GCC unroll 16
-    for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(e.bias + v * Vec::kLanes);
-  }
-  const auto step = [&](const uint8_t* p) __attribute__((always_inline)) {
-    Int b[NV];
+      for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(e.bias + v * Vec::kLanes);
+    }
+    const auto step = [&](const uint8_t* p) __attribute__((always_inline)) {
+      Int b[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) b[v] = Vec::load(w + v * Vec::kBytes);
+      for (int v = 0; v < NV; v++) b[v] = Vec::load(w + v * Vec::kBytes);
 #pragma GCC unroll 16
-    for (int r = 0; r < MR; r++) {
-      const Int x = Vec::broadcast4(p + r * 64);
+      for (int r = 0; r < MR; r++) {
+        const Int x = Vec::broadcast4(p + r * 64);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) acc[r][v] = Vec::dot_u8s8(acc[r][v], x, b[v]);
+        for (int v = 0; v < NV; v++) acc[r][v] = Vec::dot_u8s8(acc[r][v], x, b[v]);
+      }
+      w += NV * Vec::kBytes;
+    };
+    for (int k = t.singles; k > 0; k -= 16) {
+      const int here = k < 16 ? k : 16;
+      const uint8_t* p = a;
+      int i = 0;
+      for (; i + 4 <= here; i += 4, p += 16) {
+        step(p);
+        step(p + 4);
+        step(p + 8);
+        step(p + 12);
+      }
+      for (; i < here; i++, p += 4) step(p);
+      a += MR * 64;
     }
-    w += NV * Vec::kBytes;
-  };
-  for (int k = t.singles; k > 0; k -= 16) {
-    const int here = k < 16 ? k : 16;
-    const uint8_t* p = a;
-    int i = 0;
-    for (; i + 4 <= here; i += 4, p += 16) {
-      step(p);
-      step(p + 4);
-      step(p + 8);
-      step(p + 12);
-    }
-    for (; i < here; i++, p += 4) step(p);
-    a += MR * 64;
-  }
-  store_tile<Vec, MR, NV>(acc, e);
+    store_tile<Vec, MR, NV>(acc, e);
+  });
 }
 
 }  // namespace

@@ -7,72 +7,58 @@
 // multiplies for 64 products a vector instead of 4. csrc/cpu/prepack.cpp holds the other half.
 #pragma once
 
-#include "../kernel_table.h"
 #include "store_tile.h"
+#include "tiles.h"
 
 namespace fastinfer {
 namespace {
 
-// Byte distance of row r: two bases four rows apart and the strides 1, 2, 3 fit x86 addressing, so
-// the loop spends no instruction on row addresses.
-template <int R>
-inline __attribute__((always_inline)) int64_t row_step(int64_t stride, int64_t stride3) {
-  constexpr int kStep = R % 4;
-  return kStep == 0 ? 0 : kStep == 1 ? stride : kStep == 2 ? 2 * stride : stride3;
-}
-
-template <int MR, int R = 0, class Row>
-inline __attribute__((always_inline)) void each_row(const Row& row) {
-  static_assert(MR <= 8, "two bases reach eight rows");
-  row.template operator()<R>();
-  if constexpr (R + 1 < MR) each_row<MR, R + 1>(row);
-}
-
 // a: rows at `row_stride`; every entry's 4 bytes must be readable. weight: [entry][lanes][4].
 template <class Vec, int MR>
-__attribute__((noinline)) void int8_gemm_pairs(const GemmTile& t, const Epilogue& e) {
+__attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogue& epilogue) {
+  static_assert(MR <= 8, "two bases reach eight rows");
   using Int = typename Vec::Int;
-  const uint8_t* a = t.a;
   const int64_t stride = t.row_stride;
   int64_t stride3 = 3 * stride, stride4 = 4 * stride;
   // Opaque to the compiler, which would turn the multiples into a chain of additions.
   asm("" : "+r"(stride3), "+r"(stride4));
-  const int8_t* w = t.weight;
-  const int32_t* offset = t.offsets;
   const Int ones = Vec::set16(1);
-  Int acc[MR][1];
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e)
+                                 __attribute__((always_inline)) {
+    const auto* w = static_cast<const int8_t*>(t.weight);
+    const int32_t* offset = t.offsets;
+    Int acc[MR][1];
 #pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) acc[r][0] = Vec::load(e.bias);
-  for (int i = t.pairs; i > 0; i--) {
-    const uint8_t* p = a + offset[0];
-    const uint8_t* q = a + offset[1];
-    const Int b0 = Vec::load(w), b1 = Vec::load(w + Vec::kBytes);
-    const auto row = [&]<int R>() __attribute__((always_inline)) {
-      const int64_t at = row_step<R>(stride, stride3);
-      const uint8_t* pr = R < 4 ? p : p + stride4;
-      const uint8_t* qr = R < 4 ? q : q + stride4;
-      const Int s0 = Vec::mul_u8s8_add16(Vec::broadcast4(pr + at), b0);
-      const Int s1 = Vec::mul_u8s8_add16(Vec::broadcast4(qr + at), b1);
-      acc[R][0] = Vec::add32(acc[R][0], Vec::mul16_add32(Vec::add16(s0, s1), ones));
-    };
-    each_row<MR>(row);
-    offset += 2;
-    w += 2 * Vec::kBytes;
-  }
-  for (int i = t.singles; i > 0; i--) {
-    const uint8_t* p = a + offset[0];
-    const Int b0 = Vec::load(w);
-    const auto row = [&]<int R>() __attribute__((always_inline)) {
-      const uint8_t* pr = R < 4 ? p : p + stride4;
-      const Int s0 =
-          Vec::mul_u8s8_add16(Vec::broadcast4(pr + row_step<R>(stride, stride3)), b0);
-      acc[R][0] = Vec::add32(acc[R][0], Vec::mul16_add32(s0, ones));
-    };
-    each_row<MR>(row);
-    offset += 1;
-    w += Vec::kBytes;
-  }
-  store_tile<Vec, MR, 1>(acc, e);
+    for (int r = 0; r < MR; r++) acc[r][0] = Vec::load(e.bias);
+    for (int i = t.pairs; i > 0; i--) {
+      const uint8_t* p = a + offset[0];
+      const uint8_t* q = a + offset[1];
+      const Int b0 = Vec::load(w), b1 = Vec::load(w + Vec::kBytes);
+      each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+        const int64_t at = row_step<R>(stride, stride3);
+        const uint8_t* pr = R < 4 ? p : p + stride4;
+        const uint8_t* qr = R < 4 ? q : q + stride4;
+        const Int s0 = Vec::mul_u8s8_add16(Vec::broadcast4(pr + at), b0);
+        const Int s1 = Vec::mul_u8s8_add16(Vec::broadcast4(qr + at), b1);
+        acc[R][0] = Vec::add32(acc[R][0], Vec::mul16_add32(Vec::add16(s0, s1), ones));
+      });
+      offset += 2;
+      w += 2 * Vec::kBytes;
+    }
+    for (int i = t.singles; i > 0; i--) {
+      const uint8_t* p = a + offset[0];
+      const Int b0 = Vec::load(w);
+      each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+        const uint8_t* pr = R < 4 ? p : p + stride4;
+        const Int s0 =
+            Vec::mul_u8s8_add16(Vec::broadcast4(pr + row_step<R>(stride, stride3)), b0);
+        acc[R][0] = Vec::add32(acc[R][0], Vec::mul16_add32(s0, ones));
+      });
+      offset += 1;
+      w += Vec::kBytes;
+    }
+    store_tile<Vec, MR, 1>(acc, e);
+  });
 }
 
 }  // namespace

@@ -70,6 +70,15 @@ void min_max_rows(const float* x, int64_t n, float* lo, float* hi) {
   *hi = h;
 }
 
+// uint8 to int16.
+template <class Vec>
+void widen_rows(const uint8_t* x, int16_t* out, int64_t n) {
+  constexpr int kStep = Vec::kBytes / 2;
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) Vec::store(out + i, Vec::widen_u8_to_16(x + i));
+  for (; i < n; i++) out[i] = x[i];
+}
+
 inline void lookup_bytes(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table) {
   for (int64_t i = 0; i < n; i++) out[i] = table[x[i]];
 }

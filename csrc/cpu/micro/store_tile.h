@@ -108,9 +108,13 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
                                    kResidual ? e.residual_u8 + place : nullptr, high);
       to[j] = e.out_u8 + place;
     }
-    constexpr int kLeft = 4;
-    const int count = kCount - i < kLeft ? kCount - i : kLeft;
-    Vec::store_rows(Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin), to, count);
+    const int count = kCount - i < 4 ? kCount - i : 4;
+    const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin);
+    if constexpr (NV == 2) {
+      Vec::store_halves(bytes, to[0], count > 2 ? to[2] : nullptr);
+    } else {
+      Vec::store_rows(bytes, to, count);
+    }
   }
 }
 

@@ -52,6 +52,11 @@ struct VecAvx2 {
     return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
 
+  // kBytes / 2 bytes to int16.
+  static Int widen_u8_to_16(const uint8_t* p) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+
   // clamp(v + zero_point, qmin, 255) of four vectors. In lane order: each 128-bit part holds four
   // bytes of a, then of b, c, d.
   static Int pack_lanes(Int a, Int b, Int c, Int d, int zero_point, int qmin) {
@@ -75,6 +80,14 @@ struct VecAvx2 {
     if (count > 1) _mm_storeh_pd(reinterpret_cast<double*>(to[1]), _mm_castsi128_pd(low));
     if (count > 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(to[2]), high);
     if (count > 3) _mm_storeh_pd(reinterpret_cast<double*>(to[3]), _mm_castsi128_pd(high));
+  }
+  // Lane order to two rows of 2 * kLanes bytes; the second may be absent.
+  static __attribute__((always_inline)) void store_halves(Int v, uint8_t* to0, uint8_t* to1) {
+    const Int rows = lanes_to_rows(v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to0), _mm256_castsi256_si128(rows));
+    if (to1 != nullptr) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to1), _mm256_extracti128_si256(rows, 1));
+    }
   }
   static void store_part(float* p, Float v, int part) {
     _mm_storeu_ps(p, part ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v));

@@ -56,6 +56,11 @@ struct VecAvx512 {
     return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
   }
 
+  // kBytes / 2 bytes to int16.
+  static Int widen_u8_to_16(const uint8_t* p) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+
   // clamp(v + zero_point, qmin, 255) of four vectors. In lane order: each 128-bit part holds four
   // bytes of a, then of b, c, d.
   static Int pack_lanes(Int a, Int b, Int c, Int d, int zero_point, int qmin) {
@@ -84,6 +89,14 @@ struct VecAvx512 {
     }
     if (count > 3) {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(to[3]), _mm512_extracti32x4_epi32(rows, 3));
+    }
+  }
+  // Lane order to two rows of 2 * kLanes bytes; the second may be absent.
+  static __attribute__((always_inline)) void store_halves(Int v, uint8_t* to0, uint8_t* to1) {
+    const Int rows = lanes_to_rows(v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to0), _mm512_castsi512_si256(rows));
+    if (to1 != nullptr) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to1), _mm512_extracti64x4_epi64(rows, 1));
     }
   }
   static void store_part(float* p, Float v, int part) {

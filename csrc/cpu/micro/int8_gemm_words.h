@@ -1,0 +1,56 @@
+// int8 GEMM tile for vectors without a dot-product instruction, both factors widened to 16 bits.
+//
+// vpmaddwd multiplies int16 pairs and adds them into int32, so it is exact for any weights. It takes
+// 4 instructions for 32 products of a 256-bit vector where a pair of int8_gemm_pairs.h takes 5 for
+// 64, but no weight is split, a broadcast serves NV vectors, and results leave in whole rows: it
+// wins where K is small. docs/layouts.md has the measured costs.
+#pragma once
+
+#include "store_tile.h"
+#include "tiles.h"
+
+namespace fastinfer {
+namespace {
+
+// a: rows of int16. weight: [k / 2][NV * lanes][2] int16; `singles` counts groups of 4 k's.
+template <class Vec, int MR, int NV>
+__attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogue& epilogue) {
+  static_assert(MR <= 12, "three bases reach twelve rows");
+  using Int = typename Vec::Int;
+  const int64_t stride = t.row_stride;
+  int64_t stride3 = 3 * stride;
+  // Opaque to the compiler, which would turn the multiple into a chain of additions.
+  asm("" : "+r"(stride3));
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e)
+                                 __attribute__((always_inline)) {
+    const uint8_t* base[3] = {a, a + 4 * stride, a + 8 * stride};
+    const auto* w = static_cast<const uint8_t*>(t.weight);
+    Int acc[MR][NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+#pragma GCC unroll 16
+      for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(e.bias + v * Vec::kLanes);
+    }
+    // Not unrolled: gcc would move the second step's loads up and spill.
+    for (int k = 2 * t.singles; k > 0; k--) {
+      Int b[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) b[v] = Vec::load(w + v * Vec::kBytes);
+      each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+        const Int x = Vec::broadcast4(base[R / 4] + row_step<R>(stride, stride3));
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) {
+          acc[R][v] = Vec::add32(acc[R][v], Vec::mul16_add32(x, b[v]));
+        }
+      });
+      w += NV * Vec::kBytes;
+      base[0] += 4;
+      base[1] += 4;
+      base[2] += 4;
+    }
+    store_tile<Vec, MR, NV>(acc, e);
+  });
+}
+
+}  // namespace
+}  // namespace fastinfer

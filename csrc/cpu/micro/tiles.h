@@ -1,0 +1,37 @@
+// Walking the tiles of a panel, and the rows of a tile.
+#pragma once
+
+#include "../kernel_table.h"
+
+namespace fastinfer {
+namespace {
+
+// tile(a, e) for every tile, with its first row of A and the epilogue at its first result.
+template <int MR, class Tile>
+inline __attribute__((always_inline)) void each_tile(const GemmTiles& t, const Epilogue& epilogue,
+                                                     const Tile& tile) {
+  Epilogue e = epilogue;
+  const uint8_t* a = t.a;
+  for (int64_t i = t.tiles; i > 0; i--) {
+    tile(a, e);
+    a += MR * t.row_stride;
+    e.advance(MR);
+  }
+}
+
+// Byte distance of row r: bases four rows apart and the strides 1, 2, 3 fit x86 addressing, so a
+// main loop spends no instruction on row addresses.
+template <int R>
+inline __attribute__((always_inline)) int64_t row_step(int64_t stride, int64_t stride3) {
+  constexpr int kStep = R % 4;
+  return kStep == 0 ? 0 : kStep == 1 ? stride : kStep == 2 ? 2 * stride : stride3;
+}
+
+template <int MR, int R = 0, class Row>
+inline __attribute__((always_inline)) void each_row(const Row& row) {
+  row.template operator()<R>();
+  if constexpr (R + 1 < MR) each_row<MR, R + 1>(row);
+}
+
+}  // namespace
+}  // namespace fastinfer
