@@ -13,20 +13,36 @@
 namespace fastinfer {
 namespace {
 
+// Loads bound this kernel, so a vector of weights is loaded once for all pixels, and `keep` holds the
+// compiler from folding one load into several instructions.
 template <class Vec>
 struct PairTaps {  // weight: [tap pair][4 vectors][lanes][2] int16
   static constexpr int kTaps = 2;
-  static inline __attribute__((always_inline)) void accumulate(typename Vec::Int (&acc)[4],
-                                                               const uint8_t* const* taps,
-                                                               int64_t at, const int8_t* w) {
-    const auto a = Vec::load(taps[0] + at), b = Vec::load(taps[1] + at);
-    const auto low = Vec::unpack_low8(a, b), high = Vec::unpack_high8(a, b);
-    const auto zero = Vec::zero();
-    const typename Vec::Int x[4] = {Vec::unpack_low8(low, zero), Vec::unpack_high8(low, zero),
-                                    Vec::unpack_low8(high, zero), Vec::unpack_high8(high, zero)};
+  template <int kPixels>
+  static inline __attribute__((always_inline)) void accumulate(
+      typename Vec::Int (&acc)[kPixels][4], const uint8_t* const* taps, int64_t at, int64_t step,
+      const int8_t* w) {
+    using Int = typename Vec::Int;
+    const Int zero = Vec::zero();
+    Int half[2][kPixels];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPixels; p++) {
+      Int a = Vec::load(taps[0] + at + p * step), b = Vec::load(taps[1] + at + p * step);
+      Vec::keep(a);
+      Vec::keep(b);
+      half[0][p] = Vec::unpack_low8(a, b);
+      half[1][p] = Vec::unpack_high8(a, b);
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-      acc[v] = Vec::add32(acc[v], Vec::mul16_add32(x[v], Vec::load(w + v * Vec::kBytes)));
+      Int weight = Vec::load(w + v * Vec::kBytes);
+      Vec::keep(weight);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPixels; p++) {
+        const Int x = v % 2 == 0 ? Vec::unpack_low8(half[v / 2][p], zero)
+                                 : Vec::unpack_high8(half[v / 2][p], zero);
+        acc[p][v] = Vec::add32(acc[p][v], Vec::mul16_add32(x, weight));
+      }
     }
   }
 };
@@ -34,19 +50,35 @@ struct PairTaps {  // weight: [tap pair][4 vectors][lanes][2] int16
 template <class Vec>
 struct QuadTaps {  // weight: [tap quad][4 vectors][lanes][4] int8
   static constexpr int kTaps = 4;
-  static inline __attribute__((always_inline)) void accumulate(typename Vec::Int (&acc)[4],
-                                                               const uint8_t* const* taps,
-                                                               int64_t at, const int8_t* w) {
-    const auto a = Vec::load(taps[0] + at), b = Vec::load(taps[1] + at);
-    const auto c = Vec::load(taps[2] + at), d = Vec::load(taps[3] + at);
-    const auto ab_low = Vec::unpack_low8(a, b), ab_high = Vec::unpack_high8(a, b);
-    const auto cd_low = Vec::unpack_low8(c, d), cd_high = Vec::unpack_high8(c, d);
-    const typename Vec::Int x[4] = {
-        Vec::unpack_low16(ab_low, cd_low), Vec::unpack_high16(ab_low, cd_low),
-        Vec::unpack_low16(ab_high, cd_high), Vec::unpack_high16(ab_high, cd_high)};
+  template <int kPixels>
+  static inline __attribute__((always_inline)) void accumulate(
+      typename Vec::Int (&acc)[kPixels][4], const uint8_t* const* taps, int64_t at, int64_t step,
+      const int8_t* w) {
+    using Int = typename Vec::Int;
+    Int ab[2][kPixels], cd[2][kPixels];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPixels; p++) {
+      Int x[4];
+#pragma GCC unroll 4
+      for (int t = 0; t < 4; t++) {
+        x[t] = Vec::load(taps[t] + at + p * step);
+        Vec::keep(x[t]);
+      }
+      ab[0][p] = Vec::unpack_low8(x[0], x[1]);
+      ab[1][p] = Vec::unpack_high8(x[0], x[1]);
+      cd[0][p] = Vec::unpack_low8(x[2], x[3]);
+      cd[1][p] = Vec::unpack_high8(x[2], x[3]);
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-      acc[v] = Vec::dot_u8s8(acc[v], x[v], Vec::load(w + v * Vec::kBytes));
+      Int weight = Vec::load(w + v * Vec::kBytes);
+      Vec::keep(weight);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPixels; p++) {
+        const Int x = v % 2 == 0 ? Vec::unpack_low16(ab[v / 2][p], cd[v / 2][p])
+                                 : Vec::unpack_high16(ab[v / 2][p], cd[v / 2][p]);
+        acc[p][v] = Vec::dot_u8s8(acc[p][v], x, weight);
+      }
     }
   }
 };
@@ -132,28 +164,47 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
   }
 }
 
+// `kPixels` neighbouring pixels at once.
+template <class Vec, template <class> class Taps, int kPixels, EpilogueKind kKind>
+inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& run,
+                                                            const Epilogue& e, int64_t pixel) {
+  typename Vec::Int acc[kPixels][4];
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; v++) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPixels; p++) acc[p][v] = Vec::load(e.bias + v * Vec::kLanes);
+  }
+  const uint8_t* const* taps = run.taps;
+  const auto* w = static_cast<const int8_t*>(run.weight);
+  const int64_t at = pixel * run.tap_step;
+  for (int g = run.tap_groups; g > 0; g--) {
+    Taps<Vec>::template accumulate<kPixels>(acc, taps, at, run.tap_step, w);
+    taps += Taps<Vec>::kTaps;
+    w += 4 * Vec::kBytes;
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPixels; p++) {
+    if constexpr (kKind == EpilogueKind::kUint8) {
+      uint8_block<Vec>(acc[p], e, pixel + p);
+    } else {
+      float_block<Vec>(acc[p], e, pixel + p);
+    }
+  }
+}
+
 // Every tap must have kBytes readable bytes at each pixel of the run.
 template <class Vec, template <class> class Taps>
 __attribute__((noinline)) void int8_depthwise(const DepthwiseRun& run, const Epilogue& e) {
-  const int8_t* weight = static_cast<const int8_t*>(run.weight);
-  for (int64_t pixel = 0; pixel < run.pixels; pixel++) {
-    const int64_t at = pixel * run.tap_step;
-    typename Vec::Int acc[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) acc[v] = Vec::load(e.bias + v * Vec::kLanes);
-    const uint8_t* const* taps = run.taps;
-    const int8_t* w = weight;
-    for (int g = run.tap_groups; g > 0; g--) {
-      Taps<Vec>::accumulate(acc, taps, at, w);
-      taps += Taps<Vec>::kTaps;
-      w += 4 * Vec::kBytes;
+  constexpr auto kUint8 = EpilogueKind::kUint8, kFloat = EpilogueKind::kFloat;
+  int64_t pixel = 0;
+  if (e.kind == kUint8) {
+    for (; pixel + 2 <= run.pixels; pixel += 2) {
+      depthwise_pixels<Vec, Taps, 2, kUint8>(run, e, pixel);
     }
-    if (e.kind == EpilogueKind::kUint8) {
-      uint8_block<Vec>(acc, e, pixel);
-    } else {
-      float_block<Vec>(acc, e, pixel);
-    }
+    if (pixel < run.pixels) depthwise_pixels<Vec, Taps, 1, kUint8>(run, e, pixel);
+    return;
   }
+  for (; pixel < run.pixels; pixel++) depthwise_pixels<Vec, Taps, 1, kFloat>(run, e, pixel);
 }
 
 }  // namespace

@@ -18,6 +18,8 @@ struct VecAvx2 {
 
   static Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void store(void* p, Int v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  // Makes v a register in the compiler's eyes.
+  static void keep(Int& v) { asm("" : "+x"(v)); }
   static Int zero() { return _mm256_setzero_si256(); }
   static Int set16(int v) { return _mm256_set1_epi16(static_cast<int16_t>(v)); }
   static Int set32(int v) { return _mm256_set1_epi32(v); }

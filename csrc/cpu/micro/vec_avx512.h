@@ -22,6 +22,12 @@ struct VecAvx512 {
 
   static Int load(const void* p) { return _mm512_loadu_si512(p); }
   static void store(void* p, Int v) { _mm512_storeu_si512(p, v); }
+  // Makes v a register in the compiler's eyes.
+  static void keep([[maybe_unused]] Int& v) {
+#ifndef FASTINFER_EMULATED_AVX512
+    asm("" : "+v"(v));
+#endif
+  }
   static Int zero() { return _mm512_setzero_si512(); }
   static Int set16(int v) { return _mm512_set1_epi16(static_cast<int16_t>(v)); }
   static Int set32(int v) { return _mm512_set1_epi32(v); }
