@@ -20,6 +20,7 @@ struct Epilogue {
   const int32_t* row_zero_point;
   int row_step;  // 0: all rows share the first entry
   int32_t out_zero_point, qmin, qmax;
+  bool unbounded;  // uint8 results must be clamped as floats: see kFlagUnbounded
   float clamp_min, clamp_max;
   const uint8_t* residual_u8;
   const float* residual_f32;

@@ -41,6 +41,14 @@ inline GemmOutput bind_output(const Tensor& out, const std::optional<Tensor>& re
 
 constexpr int64_t kCopySlack = 16;
 
+// How much more a thread may get by rows before a split by panels, which packs rows twice, is better.
+constexpr double kPackingRows = 1.04;
+
+// The largest of `threads` shares of `count` equal parts, of 1.
+inline double largest_share(int64_t count, int threads) {
+  return static_cast<double>((count + threads - 1) / threads) / static_cast<double>(count);
+}
+
 // Rows of a matrix that is in memory: a linear layer's input.
 struct MatrixRows {
   const uint8_t* x;
@@ -83,7 +91,8 @@ class GemmDriver {
     const int64_t panels = view_.panels();
     const int64_t work = m_ * int64_t{h_.n} * h_.k;
     const int threads = threads_for(work, std::max(tiles_, panels));
-    if (tiles_ >= int64_t{4} * threads || tiles_ >= panels) {
+    // Over tiles every thread packs its own rows, over panels all of them: only for an evener share.
+    if (largest_share(tiles_, threads) <= largest_share(panels, threads) * kPackingRows) {
       split_range(tiles_, threads, [&](int64_t t0, int64_t t1) { part(t0, t1, 0, panels); });
     } else {
       split_range(panels, threads, [&](int64_t p0, int64_t p1) { part(0, tiles_, p0, p1); });

@@ -64,18 +64,39 @@ struct WindowRows {
                           y0 + (g.kh - 1) * g.dilation_h < g.height;
     const uint8_t* end = x + g.batch * g.height * g.width * g.channels;
     const int64_t line = g.width * g.channels;
-    for (int64_t i = 0; i < count; i++, ox++, to += step) {
+    for (const int64_t last = ox + count; ox < last; ox++, to += step) {
       const int64_t x0 = ox * g.stride_w - g.pad_w;
-      const uint8_t* from = x + ((image * g.height + y0) * g.width + x0) * g.channels;
-      const uint8_t* last = from + (g.kh - 1) * g.dilation_h * line;
-      // Whole moves: what one writes too much, the next kernel row or window overwrites.
-      if (is_short && x0 >= 0 && x0 + g.kw <= g.width && last + kCopySlack <= end) {
-        for (int64_t k = 0; k < g.kh; k++) {
-          std::memcpy(to + k * bytes, from + k * g.dilation_h * line, kCopySlack);
-        }
+      if (!is_short || x0 < 0 || x0 + g.kw > g.width) {
+        copy_window(image, oy, ox, group, to);
         continue;
       }
-      copy_window(image, oy, ox, group, to);
+      // Windows from here on that lie inside the image, and whose whole moves lie inside the tensor.
+      const uint8_t* from = x + ((image * g.height + y0) * g.width + x0) * g.channels;
+      const int64_t row = g.dilation_h * line, next = g.stride_w * g.channels;
+      const int64_t room = end - (from + (g.kh - 1) * row + kCopySlack);
+      if (room < 0) {
+        copy_window(image, oy, ox, group, to);
+        continue;
+      }
+      const int64_t inside =
+          std::min({last - ox, (g.width - g.kw - x0) / g.stride_w + 1, room / next + 1});
+      copy_short(from, inside, next, row, bytes, to, step);
+      ox += inside - 1;
+      to += (inside - 1) * step;
+    }
+  }
+
+  // `count` windows of g.kh kernel rows of `bytes` <= kCopySlack bytes. Whole moves: what one writes
+  // too much, the next one overwrites.
+  void copy_short(const uint8_t* from, int64_t count, int64_t next, int64_t row, int64_t bytes,
+                  uint8_t* to, int64_t step) const {
+    const int64_t rows = g.kh;
+    for (int64_t i = 0; i < count; i++, from += next, to += step) {
+      const uint8_t* line = from;
+      uint8_t* at = to;
+      for (int64_t k = 0; k < rows; k++, line += row, at += bytes) {
+        std::memcpy(at, line, kCopySlack);
+      }
     }
   }
 

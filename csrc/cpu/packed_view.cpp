@@ -19,6 +19,7 @@ Epilogue PackedView::epilogue(int64_t at) const {
   e.out_zero_point = h.out_zero_point;
   e.qmin = h.qmin;
   e.qmax = h.qmax;
+  e.unbounded = h.has(kFlagUnbounded);
   e.clamp_min = h.clamp_min;
   e.clamp_max = h.clamp_max;
   return e;

@@ -58,6 +58,15 @@ void check_accumulator(const int8_t* weight, const int32_t* bias, int64_t n, int
   }
 }
 
+// |accumulator| < 2^31 times a multiplier of at most 0.99, and 255 times this, stay within int32.
+constexpr float kBoundedMultiplier = 0.99f, kBoundedResidual = 65536.0f;
+
+// NaN is not bounded.
+bool is_bounded(const float* values, int64_t n, float bound) {
+  return values == nullptr ||
+         std::all_of(values, values + n, [bound](float v) { return std::abs(v) <= bound; });
+}
+
 // Where channel c of the tensor stands in the padded per-channel vectors.
 using Place = std::vector<int64_t>;
 
@@ -294,6 +303,11 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   h.clamp_max = static_cast<float>(clamp_max);
   h.flags = (float_output ? kFlagFloatOutput : 0) | (residual_multiplier ? kFlagResidual : 0) |
             (table_in ? kFlagTable : 0) | (float_bias ? kFlagDynamic : 0);
+
+  if (!is_bounded(static_cast<const float*>(multiplier.const_data_ptr()), n, kBoundedMultiplier) ||
+      !is_bounded(data_of<float>(residual_multiplier), n, kBoundedResidual)) {
+    h.flags |= kFlagUnbounded;
+  }
 
   const auto* w = static_cast<const int8_t*>(weight.const_data_ptr());
   const auto* b = static_cast<const int32_t*>(bias.const_data_ptr());

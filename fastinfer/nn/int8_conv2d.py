@@ -24,6 +24,11 @@ class ConvGeometry:
     dilation: tuple[int, int] = (1, 1)
 
 
+def _short(pair: Pair) -> int | list[int]:
+    """Return a pair as the op takes it: one int where both are equal, which parses faster."""
+    return pair[0] if pair[0] == pair[1] else list(pair)
+
+
 class _Int8Conv(PackedModule):
     def __init__(self, folded: FoldedLayer, geometry: ConvGeometry) -> None:
         super().__init__(folded)
@@ -35,6 +40,8 @@ class _Int8Conv(PackedModule):
         self.out_channels = self.out_features
         self.in_channels = folded.weight.shape[1] * folded.groups
         self._is_depthwise = folded.op == "depthwise_conv2d"
+        pairs = (self.kernel_size, self.stride, self.padding, self.dilation)
+        self._geometry = tuple(_short(pair) for pair in pairs)
 
     def extra_repr(self) -> str:
         """Describe geometry and weight."""
@@ -50,35 +57,16 @@ class Int8Conv2d(_Int8Conv):
     def __init__(self, folded: FoldedLayer, geometry: ConvGeometry) -> None:
         super().__init__(folded, geometry)
         ops = torch.ops.fastinfer
-        self._op = (
-            ops.int8_depthwise_conv2d.default if self._is_depthwise else ops.int8_conv2d.default
-        )
+        if self._is_depthwise:
+            self._op = ops.int8_depthwise_conv2d.default
+            self._rest = (*self._geometry, self.float_output)
+        else:
+            self._op = ops.int8_conv2d.default
+            self._rest = (self.out_features, *self._geometry, self.groups, self.float_output)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return epilogue(conv2d(x, weight))."""
-        if self._is_depthwise:
-            return self._op(
-                x,
-                self.packed,
-                residual,
-                self.kernel_size,
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.float_output,
-            )
-        return self._op(
-            x,
-            self.packed,
-            residual,
-            self.out_features,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.float_output,
-        )
+        return self._op(x, self._buffers["packed"], residual, *self._rest)
 
 
 class Int8Conv1d(Int8Conv2d):
@@ -111,14 +99,7 @@ class Int8Conv2dDynamic(EffectiveWeight, _Int8Conv):
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self._op(
-            x,
-            self.packed,
-            self.out_features,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
+            x, self._buffers["packed"], self.out_features, *self._geometry, self.groups
         )
 
     def _finish(self, x: Tensor, y: Tensor, residual: Tensor | None) -> Tensor:

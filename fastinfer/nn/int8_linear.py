@@ -21,7 +21,7 @@ class Int8Linear(PackedModule):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return epilogue(x @ weight.T)."""
-        return self._op(x, self.packed, residual, self.out_features, self.float_output)
+        return self._op(x, self._buffers["packed"], residual, self.out_features, self.float_output)
 
 
 class Int8LinearDynamic(EffectiveWeight, PackedModule):
@@ -40,7 +40,7 @@ class Int8LinearDynamic(EffectiveWeight, PackedModule):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return activation(x @ weight.T + bias + residual)."""
-        y: Tensor = self._op(x, self.packed, self.out_features, True)
+        y: Tensor = self._op(x, self._buffers["packed"], self.out_features, True)
         if residual is not None:
             y = y + residual
         return y if self._activation is None else self._activation(y)

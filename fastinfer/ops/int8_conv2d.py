@@ -232,7 +232,7 @@ def int8_conv2d_dynamic_ref(
     return out.copy_(dynamic_epilogue(acc, parts, scale, zero_point).permute(0, 3, 1, 2))
 
 
-_GEOMETRY = "int[] kernel_size, int[] stride, int[] padding, int[] dilation"
+_GEOMETRY = "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation"
 INT8_CONV2D = OpSpec(
     "int8_conv2d",
     f"(Tensor x, Tensor packed, Tensor? residual, int out_channels, {_GEOMETRY}, int groups, "

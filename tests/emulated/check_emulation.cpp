@@ -137,6 +137,8 @@ int main() {
        [](I a, I b) { return _mm256_mullo_epi32(a, b); });
   ints("max_epu8", [](Int a, Int b) { return emu::_mm512_max_epu8(a, b); },
        [](I a, I b) { return _mm256_max_epu8(a, b); });
+  ints("min_epu8", [](Int a, Int b) { return emu::_mm512_min_epu8(a, b); },
+       [](I a, I b) { return _mm256_min_epu8(a, b); });
   ints("maddubs_epi16", [](Int a, Int b) { return emu::_mm512_maddubs_epi16(a, b); },
        [](I a, I b) { return _mm256_maddubs_epi16(a, b); });
   ints("madd_epi16", [](Int a, Int b) { return emu::_mm512_madd_epi16(a, b); },

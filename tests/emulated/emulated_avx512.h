@@ -159,6 +159,11 @@ inline __m512i _mm512_max_epu8(const __m512i& a, const __m512i& b) {
       [&](int i) { return a.byte[i] > b.byte[i] ? a.byte[i] : b.byte[i]; });
 }
 
+inline __m512i _mm512_min_epu8(const __m512i& a, const __m512i& b) {
+  return emulated::each<uint8_t>(
+      [&](int i) { return a.byte[i] < b.byte[i] ? a.byte[i] : b.byte[i]; });
+}
+
 // Unsigned bytes of a times signed bytes of b; the sum of two neighbours saturates to int16.
 inline __m512i _mm512_maddubs_epi16(const __m512i& a, const __m512i& vb) {
   const emulated::Lanes<int8_t> b = vb;

@@ -122,19 +122,20 @@ inline void float_block(typename Vec::Int (&acc)[4], const Epilogue& e, int64_t 
   store_block_float<Vec>(f, e, pixel);
 }
 
-template <class Vec>
+// kClamp: as in store_tile.h.
+template <class Vec, bool kClamp>
 inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[4],
                                                        const Epilogue& e, int64_t pixel) {
   using Int = typename Vec::Int;
   using Float = typename Vec::Float;
   const Float high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
+  const auto round = [&](Float f) { return Vec::round(kClamp ? Vec::minf(f, high) : f); };
   const bool whole = e.n_valid == Vec::kBytes;
   Int q[4];
   if (e.residual_u8 == nullptr) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-      const Float multiplier = Vec::loadf(e.multiplier + v * Vec::kLanes);
-      q[v] = Vec::round(Vec::minf(Vec::mulf(Vec::to_float(acc[v]), multiplier), high));
+      q[v] = round(Vec::mulf(Vec::to_float(acc[v]), Vec::loadf(e.multiplier + v * Vec::kLanes)));
     }
   } else {
     uint8_t part[Vec::kBytes] = {};
@@ -148,12 +149,11 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
       const int at = v * Vec::kLanes;
       const Float residual =
           Vec::mulf(Vec::to_float(wide[v]), Vec::loadf(e.residual_multiplier + at));
-      const Float f =
-          Vec::addf(Vec::mulf(Vec::to_float(acc[v]), Vec::loadf(e.multiplier + at)), residual);
-      q[v] = Vec::round(Vec::minf(f, high));
+      q[v] = round(
+          Vec::addf(Vec::mulf(Vec::to_float(acc[v]), Vec::loadf(e.multiplier + at)), residual));
     }
   }
-  const Int bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin);
+  const Int bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin, e.qmax);
   uint8_t* to = e.out_u8 + pixel * e.ldc;
   if (whole) {
     Vec::store(to, bytes);
@@ -165,7 +165,7 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
 }
 
 // `kPixels` neighbouring pixels at once.
-template <class Vec, template <class> class Taps, int kPixels, EpilogueKind kKind>
+template <class Vec, template <class> class Taps, int kPixels, EpilogueKind kKind, bool kClamp>
 inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& run,
                                                             const Epilogue& e, int64_t pixel) {
   typename Vec::Int acc[kPixels][4];
@@ -185,7 +185,7 @@ inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& 
 #pragma GCC unroll 4
   for (int p = 0; p < kPixels; p++) {
     if constexpr (kKind == EpilogueKind::kUint8) {
-      uint8_block<Vec>(acc[p], e, pixel + p);
+      uint8_block<Vec, kClamp>(acc[p], e, pixel + p);
     } else {
       float_block<Vec>(acc[p], e, pixel + p);
     }
@@ -197,14 +197,18 @@ template <class Vec, template <class> class Taps>
 __attribute__((noinline)) void int8_depthwise(const DepthwiseRun& run, const Epilogue& e) {
   constexpr auto kUint8 = EpilogueKind::kUint8, kFloat = EpilogueKind::kFloat;
   int64_t pixel = 0;
-  if (e.kind == kUint8) {
-    for (; pixel + 2 <= run.pixels; pixel += 2) {
-      depthwise_pixels<Vec, Taps, 2, kUint8>(run, e, pixel);
+  if (e.kind != kUint8) {
+    for (; pixel < run.pixels; pixel++) {
+      depthwise_pixels<Vec, Taps, 1, kFloat, false>(run, e, pixel);
     }
-    if (pixel < run.pixels) depthwise_pixels<Vec, Taps, 1, kUint8>(run, e, pixel);
-    return;
+  } else if (e.unbounded) {
+    for (; pixel < run.pixels; pixel++) depthwise_pixels<Vec, Taps, 1, kUint8, true>(run, e, pixel);
+  } else {
+    for (; pixel + 2 <= run.pixels; pixel += 2) {
+      depthwise_pixels<Vec, Taps, 2, kUint8, false>(run, e, pixel);
+    }
+    if (pixel < run.pixels) depthwise_pixels<Vec, Taps, 1, kUint8, false>(run, e, pixel);
   }
-  for (; pixel < run.pixels; pixel++) depthwise_pixels<Vec, Taps, 1, kFloat>(run, e, pixel);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ void quantize_rows(const float* x, uint8_t* q, int64_t n, float inverse_scale,
     const auto b = quantize_lanes<Vec>(from + Vec::kLanes, inverse, high);
     const auto c = quantize_lanes<Vec>(from + 2 * Vec::kLanes, inverse, high);
     const auto d = quantize_lanes<Vec>(from + 3 * Vec::kLanes, inverse, high);
-    Vec::store(to, Vec::lanes_to_rows(Vec::pack_lanes(a, b, c, d, zero_point, 0)));
+    Vec::store(to, Vec::lanes_to_rows(Vec::pack_lanes(a, b, c, d, zero_point, 0, 255)));
   };
   int64_t i = 0;
   for (; i + kStep <= n; i += kStep) step(x + i, q + i);

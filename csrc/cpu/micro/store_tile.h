@@ -12,20 +12,20 @@
 namespace fastinfer {
 namespace {
 
-// One float32 multiply, then the residual, then the upper clamp, which keeps rounding within
-// int32; the saturating packs do the lower one.
+// One float32 multiply, then the residual.
 template <class Vec>
-inline __attribute__((always_inline)) typename Vec::Int requantize_lanes(
-    typename Vec::Int acc, const Epilogue& e, int at, const uint8_t* residual,
-    typename Vec::Float high) {
+inline __attribute__((always_inline)) typename Vec::Float scale_lanes(typename Vec::Int acc,
+                                                                      const Epilogue& e, int at,
+                                                                      const uint8_t* residual) {
   auto f = Vec::mulf(Vec::to_float(acc), Vec::loadf(e.multiplier + at));
   if (residual != nullptr) {
     f = Vec::addf(f, Vec::mulf(Vec::widen_u8(residual), Vec::loadf(e.residual_multiplier + at)));
   }
-  return Vec::round(Vec::minf(f, high));
+  return f;
 }
 
-// acc: mr rows of `width` int32 in memory.
+// acc: mr rows of `width` int32 in memory. The upper clamp comes before rounding: it keeps an
+// unbounded result within int32.
 template <class Vec>
 inline void store_rows_uint8(const int32_t* acc, int mr, int width,
                                                 const Epilogue& e) {
@@ -37,11 +37,12 @@ inline void store_rows_uint8(const int32_t* acc, int mr, int width,
       uint8_t residual[Vec::kLanes] = {};
       const bool has_residual = e.residual_u8 != nullptr;
       if (has_residual) std::memcpy(residual, e.residual_u8 + r * e.ldc + at, count);
-      const auto q = requantize_lanes<Vec>(Vec::load(acc + r * width + at), e, at,
-                                           has_residual ? residual : nullptr, high);
+      const auto f = scale_lanes<Vec>(Vec::load(acc + r * width + at), e, at,
+                                      has_residual ? residual : nullptr);
+      const auto q = Vec::round(Vec::minf(f, high));
       uint8_t bytes[Vec::kBytes];
       Vec::store(bytes,
-                 Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, e.out_zero_point, e.qmin)));
+                 Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, e.out_zero_point, e.qmin, e.qmax)));
       std::memcpy(e.out_u8 + r * e.ldc + at, bytes, count);
     }
   }
@@ -93,7 +94,6 @@ template <class Vec, int MR, int NV, bool kResidual>
 inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (&acc)[MR][NV],
                                                              const Epilogue& e) {
   constexpr int kCount = MR * NV;
-  const auto high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
 #pragma GCC unroll 16
   for (int i = 0; i < kCount; i += 4) {
     typename Vec::Int q[4];
@@ -104,12 +104,12 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
       const int at = i + j < kCount ? i + j : kCount - 1;
       const int r = at / NV, v = at % NV;
       const int64_t place = r * e.ldc + v * Vec::kLanes;
-      q[j] = requantize_lanes<Vec>(acc[r][v], e, v * Vec::kLanes,
-                                   kResidual ? e.residual_u8 + place : nullptr, high);
+      q[j] = Vec::round(scale_lanes<Vec>(acc[r][v], e, v * Vec::kLanes,
+                                         kResidual ? e.residual_u8 + place : nullptr));
       to[j] = e.out_u8 + place;
     }
     const int count = kCount - i < 4 ? kCount - i : 4;
-    const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin);
+    const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin, e.qmax);
     if constexpr (NV == 2) {
       Vec::store_halves(bytes, to[0], count > 2 ? to[2] : nullptr);
     } else {
@@ -122,7 +122,7 @@ template <class Vec, int MR, int NV>
 inline __attribute__((always_inline)) void store_tile(typename Vec::Int (&acc)[MR][NV],
                                                       const Epilogue& e) {
   constexpr int kWidth = NV * Vec::kLanes;
-  if (e.kind == EpilogueKind::kUint8 && e.n_valid == kWidth) {
+  if (e.kind == EpilogueKind::kUint8 && e.n_valid == kWidth && !e.unbounded) {
     if (e.residual_u8 == nullptr) return store_panel_uint8<Vec, MR, NV, false>(acc, e);
     return store_panel_uint8<Vec, MR, NV, true>(acc, e);
   }
