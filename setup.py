@@ -33,7 +33,7 @@ SOURCES = [
 # otherwise spills the accumulators (24.0 -> 19.5 ms on ResNet-50). -ffp-contract=off: a fused
 # multiply-add would round differently from the reference. -Wno-*uninitialized: gcc 12's own
 # AVX-512 header warns.
-MICROKERNEL_FLAGS = ["-fno-tree-pre", "-fno-gcse", "-fno-tree-reassoc", "-ffp-contract=off"]
+MICROKERNEL_FLAGS = ["-fno-tree-pre", "-fno-gcse", "-ffp-contract=off"]
 QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", *QUIET]
 ISA_FLAGS = {

@@ -34,7 +34,8 @@ class RowRunner {
       for (int64_t j = 0; j < g_.kw; j++) taps_[t++] = line + j * g_.dilation_w * g_.channels;
     }
     const int64_t pixel = (image * g_.out_height + oy) * g_.out_width;
-    for (int64_t block = 0; block < h_.panels_per_group; block++) run_block(block, pixel);
+    // Backwards: see may_pass.
+    for (int64_t block = h_.panels_per_group; block-- > 0;) run_block(block, pixel);
     if (h_.table) {
       uint8_t* out = output_.out_u8 + pixel * output_.ldc;
       view_.table->lookup(out, out, g_.out_width * output_.ldc, view_.lookup_table());
@@ -68,6 +69,7 @@ class RowRunner {
     run.weight = view_.section<uint8_t>(h_.weight) +
                  block * groups_ * view_.table->depthwise_taps * h_.nr *
                      view_.table->depthwise_bytes;
+    run.may_pass = c0 + h_.nr <= 2 * h_.n;
     Epilogue e = view_.epilogue(c0);
     e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, h_.n - c0));
     e.ldc = output_.ldc;

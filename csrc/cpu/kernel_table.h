@@ -51,6 +51,9 @@ struct DepthwiseRun {
   int pixels;
   int tap_groups;
   const void* weight;
+  // A block with missing channels may write uint8 results over the next pixel's first channels, in
+  // all pixels but the last.
+  bool may_pass;
 };
 
 using DepthwiseKernel = void (*)(const DepthwiseRun&, const Epilogue&);

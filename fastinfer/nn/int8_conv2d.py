@@ -98,9 +98,7 @@ class Int8Conv2dDynamic(EffectiveWeight, _Int8Conv):
         self._op = torch.ops.fastinfer.int8_conv2d_dynamic.default
 
     def _convolve(self, x: Tensor) -> Tensor:
-        return self._op(
-            x, self._buffers["packed"], self.out_features, *self._geometry, self.groups
-        )
+        return self._op(x, self._buffers["packed"], self.out_features, *self._geometry, self.groups)
 
     def _finish(self, x: Tensor, y: Tensor, residual: Tensor | None) -> Tensor:
         if self.keeps_layout and x.is_contiguous():

@@ -76,8 +76,8 @@ class PackedModule(nn.Module):
     table, float_bias; `integers` [4] int64 (x_zero_point, out_zero_point, qmin, qmax) and
     `bounds` [2] float64 (clamp_min, clamp_max).
 
-    A forward takes the buffer from `_buffers`: nn.Module's attribute lookup costs 1 us, a tenth of a
-    small layer.
+    A forward takes the buffer from `_buffers`: nn.Module's attribute lookup costs 1 us, a tenth of
+    a small layer.
     """
 
     packed: Tensor

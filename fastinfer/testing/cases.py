@@ -62,6 +62,7 @@ class Output:
     qmax: int = 255
     clamp: tuple[float, float] = (-_INF, _INF)
     out_zero_point: int = 117
+    gain: float = 1.0
 
 
 OUTPUTS = (
@@ -72,6 +73,11 @@ OUTPUTS = (
     Output("u8_residual_table", table=True, residual=True),
     Output("f32", float_output=True),
     Output("f32_residual_relu", float_output=True, residual=True, clamp=(0.0, _INF)),
+)
+#: Multipliers so large that results leave int32 unless they are clamped before rounding.
+UNBOUNDED = (
+    Output("u8_unbounded", gain=1e7, qmin=3, qmax=199),
+    Output("u8_unbounded_residual", gain=1e9, residual=True, qmax=254),
 )
 
 
@@ -84,8 +90,8 @@ def pack(
     noise = torch.randint(-5000, 5000, (n,), generator=g)
     bias = (noise - x_zero_point * rows.sum(1)).to(torch.int32)
     spread = 64.0 / (74.0 * 37.0 * max(k, 1) ** 0.5)
-    multiplier = (0.5 + torch.rand(n, generator=g)) * spread
-    residual = torch.rand(n, generator=g) * 0.7 if output.residual else None
+    multiplier = (0.5 + torch.rand(n, generator=g)) * spread * output.gain
+    residual = torch.rand(n, generator=g) * 0.7 * output.gain if output.residual else None
     table = random_uint8(g, 256) if output.table else None
     return torch.ops.fastinfer.int8_prepack(
         op, weight, bias, multiplier, residual, table, None, groups, x_zero_point,
@@ -265,8 +271,12 @@ def _linear_cases() -> Iterator[Case]:
     for output in OUTPUTS:
         yield linear_case((9,), 40, 64, output)
         yield linear_case((2, 3), 33, 30, output)
+    for output in UNBOUNDED:
+        for n, k in ((16, 20), (40, 64), (24, 1000)):
+            yield linear_case((9,), n, k, output)
     for m in (1, 2, 7, 8, 9, 13, 14, 15, 28, 29):
         yield linear_case((m,), 24, 68)
+        yield linear_case((m,), 32, 20)
     for n in (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 100):
         yield linear_case((5,), n, 52)
     for k in (1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 1000):
@@ -307,6 +317,8 @@ _CONVS = (
     Conv(0, 8, (4, 4), 16),
     Conv(1, 5, (1, 40), 7, kernel=(1, 9), padding=(0, 4)),
     Conv(1, 66, (5, 3), 5, kernel=(1, 1), padding=(1, 2)),
+    Conv(2, 2, (9, 40), 12, kernel=(2, 3), padding=(0, 0), stride=(1, 3)),
+    Conv(3, 1, (12, 20), 8, kernel=(5, 16), padding=(1, 0), dilation=(2, 1)),
 )
 
 _DEPTHWISE = (
@@ -320,6 +332,9 @@ _DEPTHWISE = (
     _dw(16, (10, 10), dilation=(3, 2), padding=(3, 2)),
     _dw(65, (6, 5), kernel=(2, 2), padding=(0, 0), stride=(2, 1)),
     _dw(1, (5, 5)),
+    _dw(48, (3, 1)),
+    _dw(48, (2, 2), n=2),
+    _dw(100, (3, 3), padding=(0, 0)),
     _dw(24, (2, 2), padding=(4, 4)),
     _dw(8, (3, 3), n=0),
 )
@@ -337,6 +352,9 @@ def _conv_cases() -> Iterator[Case]:
         yield conv_case(_CONVS[1], output)
         yield conv_case(_CONVS[7], output)
         yield depthwise_case(_DEPTHWISE[0], output)
+        yield depthwise_case(_DEPTHWISE[3], output)
+    for output in UNBOUNDED:
+        yield conv_case(_CONVS[7], output)
         yield depthwise_case(_DEPTHWISE[3], output)
     for weights in ("uniform", "extreme", "zero"):
         yield conv_case(_CONVS[3], weights=weights)

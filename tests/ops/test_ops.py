@@ -9,6 +9,7 @@ from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.cases import cases
 from fastinfer.testing.compare import assert_equal
+from fastinfer.types.packed import FORMS, read_header
 
 CASES = cases()
 SPECS = {op.name: op for op in OPS}
@@ -22,6 +23,24 @@ def isa(request):
     runtime.set_isa(request.param)
     yield request.param
     runtime.set_isa(before)
+
+
+#: (form, panel width) of every family of csrc/cpu/isa; docs/layouts.md.
+FAMILIES = {
+    "scalar": {("rows", 8)},
+    "avx2": {("words", 16), ("words", 8), ("pairs", 8)},
+    "avx512": {("words", 32), ("pairs", 16)},
+    "avx512vnni": {("chunks", 32), ("chunks", 16)},
+}
+
+
+def test_cases_reach_every_family(isa):
+    found = set()
+    for case in CASES:
+        if case.op in ("int8_linear", "int8_conv2d"):
+            header = read_header(case.build()[1])
+            found.add((FORMS[header.form], header.nr))
+    assert found == FAMILIES[isa]
 
 
 def results(value):

@@ -122,15 +122,15 @@ inline void float_block(typename Vec::Int (&acc)[4], const Epilogue& e, int64_t 
   store_block_float<Vec>(f, e, pixel);
 }
 
-// kClamp: as in store_tile.h.
-template <class Vec, bool kClamp>
+// kClamp: clamp as a float first, as store_tile.h does for unbounded results. kMayPass: bytes past
+// n_valid may be written.
+template <class Vec, bool kClamp, bool kMayPass>
 inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[4],
                                                        const Epilogue& e, int64_t pixel) {
   using Int = typename Vec::Int;
   using Float = typename Vec::Float;
   const Float high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
   const auto round = [&](Float f) { return Vec::round(kClamp ? Vec::minf(f, high) : f); };
-  const bool whole = e.n_valid == Vec::kBytes;
   Int q[4];
   if (e.residual_u8 == nullptr) {
 #pragma GCC unroll 4
@@ -155,7 +155,7 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
   }
   const Int bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin, e.qmax);
   uint8_t* to = e.out_u8 + pixel * e.ldc;
-  if (whole) {
+  if (kMayPass || e.n_valid == Vec::kBytes) {
     Vec::store(to, bytes);
   } else {
     uint8_t part[Vec::kBytes];
@@ -165,7 +165,7 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
 }
 
 // `kPixels` neighbouring pixels at once.
-template <class Vec, template <class> class Taps, int kPixels, EpilogueKind kKind, bool kClamp>
+template <class Vec, template <class> class Taps, int kPixels, EpilogueKind kKind, bool kClamp, bool kMayPass>
 inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& run,
                                                             const Epilogue& e, int64_t pixel) {
   typename Vec::Int acc[kPixels][4];
@@ -185,7 +185,7 @@ inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& 
 #pragma GCC unroll 4
   for (int p = 0; p < kPixels; p++) {
     if constexpr (kKind == EpilogueKind::kUint8) {
-      uint8_block<Vec, kClamp>(acc[p], e, pixel + p);
+      uint8_block<Vec, kClamp, kMayPass>(acc[p], e, pixel + p);
     } else {
       float_block<Vec>(acc[p], e, pixel + p);
     }
@@ -199,15 +199,23 @@ __attribute__((noinline)) void int8_depthwise(const DepthwiseRun& run, const Epi
   int64_t pixel = 0;
   if (e.kind != kUint8) {
     for (; pixel < run.pixels; pixel++) {
-      depthwise_pixels<Vec, Taps, 1, kFloat, false>(run, e, pixel);
+      depthwise_pixels<Vec, Taps, 1, kFloat, false, false>(run, e, pixel);
     }
   } else if (e.unbounded) {
-    for (; pixel < run.pixels; pixel++) depthwise_pixels<Vec, Taps, 1, kUint8, true>(run, e, pixel);
-  } else {
-    for (; pixel + 2 <= run.pixels; pixel += 2) {
-      depthwise_pixels<Vec, Taps, 2, kUint8, false>(run, e, pixel);
+    for (; pixel < run.pixels; pixel++) {
+      depthwise_pixels<Vec, Taps, 1, kUint8, true, false>(run, e, pixel);
     }
-    if (pixel < run.pixels) depthwise_pixels<Vec, Taps, 1, kUint8, false>(run, e, pixel);
+  } else {
+    const int64_t free = run.may_pass ? run.pixels - 1 : 0;
+    for (; pixel + 2 <= free; pixel += 2) {
+      depthwise_pixels<Vec, Taps, 2, kUint8, false, true>(run, e, pixel);
+    }
+    for (; pixel + 2 <= run.pixels; pixel += 2) {
+      depthwise_pixels<Vec, Taps, 2, kUint8, false, false>(run, e, pixel);
+    }
+    for (; pixel < run.pixels; pixel++) {
+      depthwise_pixels<Vec, Taps, 1, kUint8, false, false>(run, e, pixel);
+    }
   }
 }
 
