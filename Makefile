@@ -48,7 +48,7 @@ test: build $(DEMO_READY) ## The test suite
 test-slow: build $(DEMO_READY) ## The tests that take minutes
 	$(RUN) -m pytest -m "slow"
 
-test-models: build $(DEMO_READY) ## Every torchvision model through convert (no tests yet)
+test-models: build $(DEMO_READY) ## Every torchvision model through convert: minutes each for the largest
 	$(RUN) -m pytest -m models -s
 
 test-abi: build ## The op tests of this build under torch 2.13.0, in a second venv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import re
@@ -12,7 +13,7 @@ from typing import Any
 from fastinfer.measure import describe_machine
 from fastinfer.report_text import format_table
 
-RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
 @dataclass
@@ -94,6 +95,10 @@ class Results:
 
 
 def default_path() -> Path:
-    """Return bench/results/models_<machine>.json."""
-    cpu = re.sub(r"\W+", "_", str(describe_machine()["cpu"])).strip("_").lower()
-    return RESULTS / f"models_{cpu}.json"
+    """Return bench/results/models_<cpu>_<isa>.json, named as the benchmarks name theirs."""
+    spec = importlib.util.spec_from_file_location("bench_harness", BENCH / "harness.py")
+    assert spec is not None and spec.loader is not None
+    harness = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harness)
+    path: Path = harness.results_path("models")
+    return path
