@@ -145,6 +145,17 @@ class GemmDriver {
     if (is_whole_ && rows_.stride() == bytes) {
       return view_.table->widen(rows_.base(g) + m0 * bytes, to, count * bytes);
     }
+    if (rows_.is_direct()) {
+      // Whole vectors: what one row reads and writes too much belongs to the next ones.
+      const int64_t whole = (h_.k + kCopySlack - 1) / kCopySlack * kCopySlack;
+      const int64_t stride = rows_.stride(), step = std::min(stride, bytes);
+      const uint8_t* from = rows_.base(g) + m0 * stride;
+      for (int64_t r = 0; r < count; r++, from += stride, to += bytes) {
+        const int64_t left = (count - 1 - r) * step + h_.k;
+        view_.table->widen(from, to, left >= whole ? whole : h_.k);
+      }
+      return;
+    }
     struct Narrow;
     uint8_t* rows = scratch<Narrow>(bytes * count + kCopySlack);
     rows_.copy(m0, count, g, rows, bytes);

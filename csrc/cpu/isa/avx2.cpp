@@ -30,7 +30,7 @@ const KernelTable kAvx2Table = {
      {GemmForm::kPairs,
       8,
       8,
-      {/*single=*/1.25f, /*pair=*/2.0f, /*result=*/6.0f, /*widen=*/0},
+      {/*single=*/1.15f, /*pair=*/1.88f, /*result=*/5.5f, /*widen=*/0},
       {int8_gemm_pairs<Vec, 1>, int8_gemm_pairs<Vec, 2>, int8_gemm_pairs<Vec, 3>,
        int8_gemm_pairs<Vec, 4>, int8_gemm_pairs<Vec, 5>, int8_gemm_pairs<Vec, 6>,
        int8_gemm_pairs<Vec, 7>, int8_gemm_pairs<Vec, 8>}}},
