@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
+from fastinfer.nn.graph_code import GraphCode
 from fastinfer.types.call import CallSpec
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
@@ -60,6 +61,7 @@ class ConvertedModule(InferenceModule):
         own_tensors(graph_module, model)
         # "graph" would be a name of its own where torch.export makes a GraphModule of this.
         self.lowered = graph_module.eval()
+        self._code = GraphCode()
         self._call = call
         self._fallback = FloatFallback(model)
         self._known: dict[Any, bool] = {}
@@ -73,23 +75,26 @@ class ConvertedModule(InferenceModule):
             x = args[0]
             # A subclass of Tensor has a shape of its own kind while it is traced.
             if type(x) is Tensor and self._is_known(x):
-                outputs = self.lowered.forward(x)
+                outputs = self._code(self.lowered, x)
                 return outputs[0] if self._one_output else self._call.unflatten(outputs)
             flat: tuple[Any, ...] | None = args
         else:
             flat = self._call.flatten(args, kwargs)
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
-        outputs = self.lowered.forward(*flat)
+        if _is_traced():
+            outputs = self.lowered.forward(*flat)
+        else:
+            outputs = self._code(self.lowered, *flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
 
     def _is_known(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if _is_traced():
             return False
         return self._known.get((x.shape, x.dtype, x.device), False)
 
     def _holds(self, flat: tuple[Any, ...]) -> bool:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if _is_traced():
             return True
         keys = [(t.shape, t.dtype, t.device) for t in flat]
         key = keys[0] if len(keys) == 1 else tuple(keys)
@@ -121,6 +126,10 @@ class ConvertedModule(InferenceModule):
                 f"convert: expected inputs {wanted}, got {got}; the float model does not take "
                 f"them either: {error}"
             ) from error
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _takes_one_tensor(call: CallSpec) -> bool:
