@@ -82,10 +82,7 @@ class ConvertedModule(InferenceModule):
             flat = self._call.flatten(args, kwargs)
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
-        if _is_traced():
-            outputs = self.lowered.forward(*flat)
-        else:
-            outputs = self._code(self.lowered, *flat)
+        outputs = self.lowered.forward(*flat) if _is_traced() else self._code(self.lowered, *flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
 
     def _is_known(self, x: Tensor) -> bool:
