@@ -32,9 +32,12 @@ struct Epilogue {
   // Moves to the row `rows` further down.
   void advance(int rows) {
     const int64_t step = rows * ldc;
-    if (out_u8 != nullptr) out_u8 += step;
-    if (out_f32 != nullptr) out_f32 += step;
-    if (residual_u8 != nullptr) residual_u8 += step;
+    if (kind == EpilogueKind::kUint8) {
+      out_u8 += step;
+      if (residual_u8 != nullptr) residual_u8 += step;
+      return;
+    }
+    out_f32 += step;
     if (residual_f32 != nullptr) residual_f32 += step;
     if (row_scale != nullptr) {
       row_scale += rows * row_step;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "../kernel_table.h"
+#include "byte_clamp.h"
 
 namespace fastinfer {
 namespace {
@@ -126,7 +127,8 @@ inline void float_block(typename Vec::Int (&acc)[4], const Epilogue& e, int64_t 
 // n_valid may be written.
 template <class Vec, bool kClamp, bool kMayPass>
 inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[4],
-                                                       const Epilogue& e, int64_t pixel) {
+                                                       const Epilogue& e,
+                                                       const ByteClamp& clamp, int64_t pixel) {
   using Int = typename Vec::Int;
   using Float = typename Vec::Float;
   const Float high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
@@ -153,7 +155,7 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
           Vec::addf(Vec::mulf(Vec::to_float(acc[v]), Vec::loadf(e.multiplier + at)), residual));
     }
   }
-  const Int bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin, e.qmax);
+  const Int bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
   uint8_t* to = e.out_u8 + pixel * e.ldc;
   if (kMayPass || e.n_valid == Vec::kBytes) {
     Vec::store(to, bytes);
@@ -167,7 +169,9 @@ inline __attribute__((always_inline)) void uint8_block(typename Vec::Int (&acc)[
 // `kPixels` neighbouring pixels at once.
 template <class Vec, template <class> class Taps, int kPixels, EpilogueKind kKind, bool kClamp, bool kMayPass>
 inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& run,
-                                                            const Epilogue& e, int64_t pixel) {
+                                                            const Epilogue& e,
+                                                            const ByteClamp& clamp,
+                                                            int64_t pixel) {
   typename Vec::Int acc[kPixels][4];
 #pragma GCC unroll 4
   for (int v = 0; v < 4; v++) {
@@ -185,7 +189,7 @@ inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& 
 #pragma GCC unroll 4
   for (int p = 0; p < kPixels; p++) {
     if constexpr (kKind == EpilogueKind::kUint8) {
-      uint8_block<Vec, kClamp, kMayPass>(acc[p], e, pixel + p);
+      uint8_block<Vec, kClamp, kMayPass>(acc[p], e, clamp, pixel + p);
     } else {
       float_block<Vec>(acc[p], e, pixel + p);
     }
@@ -196,25 +200,26 @@ inline __attribute__((always_inline)) void depthwise_pixels(const DepthwiseRun& 
 template <class Vec, template <class> class Taps>
 __attribute__((noinline)) void int8_depthwise(const DepthwiseRun& run, const Epilogue& e) {
   constexpr auto kUint8 = EpilogueKind::kUint8, kFloat = EpilogueKind::kFloat;
+  const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
   int64_t pixel = 0;
   if (e.kind != kUint8) {
     for (; pixel < run.pixels; pixel++) {
-      depthwise_pixels<Vec, Taps, 1, kFloat, false, false>(run, e, pixel);
+      depthwise_pixels<Vec, Taps, 1, kFloat, false, false>(run, e, clamp, pixel);
     }
   } else if (e.unbounded) {
     for (; pixel < run.pixels; pixel++) {
-      depthwise_pixels<Vec, Taps, 1, kUint8, true, false>(run, e, pixel);
+      depthwise_pixels<Vec, Taps, 1, kUint8, true, false>(run, e, clamp, pixel);
     }
   } else {
     const int64_t free = run.may_pass ? run.pixels - 1 : 0;
     for (; pixel + 2 <= free; pixel += 2) {
-      depthwise_pixels<Vec, Taps, 2, kUint8, false, true>(run, e, pixel);
+      depthwise_pixels<Vec, Taps, 2, kUint8, false, true>(run, e, clamp, pixel);
     }
     for (; pixel + 2 <= run.pixels; pixel += 2) {
-      depthwise_pixels<Vec, Taps, 2, kUint8, false, false>(run, e, pixel);
+      depthwise_pixels<Vec, Taps, 2, kUint8, false, false>(run, e, clamp, pixel);
     }
     for (; pixel < run.pixels; pixel++) {
-      depthwise_pixels<Vec, Taps, 1, kUint8, false, false>(run, e, pixel);
+      depthwise_pixels<Vec, Taps, 1, kUint8, false, false>(run, e, clamp, pixel);
     }
   }
 }

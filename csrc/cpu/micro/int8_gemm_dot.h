@@ -12,7 +12,7 @@ namespace {
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
   using Int = typename Vec::Int;
-  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e)
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
     const auto* w = static_cast<const int8_t*>(t.weight);
     Int acc[MR][NV];
@@ -46,7 +46,7 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
       for (; i < here; i++, p += 4) step(p);
       a += MR * 64;
     }
-    store_tile<Vec, MR, NV>(acc, e);
+    store_tile<Vec, MR, NV>(acc, e, clamp);
   });
 }
 

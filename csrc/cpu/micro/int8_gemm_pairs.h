@@ -23,7 +23,7 @@ __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogu
   // Opaque to the compiler, which would turn the multiples into a chain of additions.
   asm("" : "+r"(stride3), "+r"(stride4));
   const Int ones = Vec::set16(1);
-  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e)
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
     const auto* w = static_cast<const int8_t*>(t.weight);
     const int32_t* offset = t.offsets;
@@ -57,7 +57,7 @@ __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogu
       offset += 1;
       w += Vec::kBytes;
     }
-    store_tile<Vec, MR, 1>(acc, e);
+    store_tile<Vec, MR, 1>(acc, e, clamp);
   });
 }
 

@@ -21,7 +21,7 @@ __attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogu
   int64_t stride3 = 3 * stride;
   // Opaque to the compiler, which would turn the multiple into a chain of additions.
   asm("" : "+r"(stride3));
-  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e)
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
     const uint8_t* base[3] = {a, a + 4 * stride, a + 8 * stride};
     const auto* w = static_cast<const uint8_t*>(t.weight);
@@ -48,7 +48,7 @@ __attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogu
       base[1] += 4;
       base[2] += 4;
     }
-    store_tile<Vec, MR, NV>(acc, e);
+    store_tile<Vec, MR, NV>(acc, e, clamp);
   });
 }
 

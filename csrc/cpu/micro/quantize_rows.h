@@ -19,6 +19,7 @@ template <class Vec>
 void quantize_rows(const float* x, uint8_t* q, int64_t n, float inverse_scale,
                    int32_t zero_point) {
   constexpr int kStep = 4 * Vec::kLanes;
+  const ByteClamp clamp(zero_point, 0, 255);
   const auto inverse = Vec::setf(inverse_scale);
   const auto high = Vec::setf(static_cast<float>(255 - zero_point));
   const auto step = [&](const float* from, uint8_t* to) {
@@ -26,7 +27,7 @@ void quantize_rows(const float* x, uint8_t* q, int64_t n, float inverse_scale,
     const auto b = quantize_lanes<Vec>(from + Vec::kLanes, inverse, high);
     const auto c = quantize_lanes<Vec>(from + 2 * Vec::kLanes, inverse, high);
     const auto d = quantize_lanes<Vec>(from + 3 * Vec::kLanes, inverse, high);
-    Vec::store(to, Vec::lanes_to_rows(Vec::pack_lanes(a, b, c, d, zero_point, 0, 255)));
+    Vec::store(to, Vec::lanes_to_rows(Vec::pack_lanes(a, b, c, d, clamp)));
   };
   int64_t i = 0;
   for (; i + kStep <= n; i += kStep) step(x + i, q + i);

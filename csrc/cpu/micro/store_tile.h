@@ -8,18 +8,19 @@
 #include <cstring>
 
 #include "../../epilogue.h"
+#include "byte_clamp.h"
 
 namespace fastinfer {
 namespace {
 
-// One float32 multiply, then the residual.
+// One float32 multiply, then the residual. The multipliers point at the vector's first channel.
 template <class Vec>
-inline __attribute__((always_inline)) typename Vec::Float scale_lanes(typename Vec::Int acc,
-                                                                      const Epilogue& e, int at,
-                                                                      const uint8_t* residual) {
-  auto f = Vec::mulf(Vec::to_float(acc), Vec::loadf(e.multiplier + at));
+inline __attribute__((always_inline)) typename Vec::Float scale_lanes(
+    typename Vec::Int acc, const float* multiplier, const uint8_t* residual,
+    const float* residual_multiplier) {
+  auto f = Vec::mulf(Vec::to_float(acc), Vec::loadf(multiplier));
   if (residual != nullptr) {
-    f = Vec::addf(f, Vec::mulf(Vec::widen_u8(residual), Vec::loadf(e.residual_multiplier + at)));
+    f = Vec::addf(f, Vec::mulf(Vec::widen_u8(residual), Vec::loadf(residual_multiplier)));
   }
   return f;
 }
@@ -29,6 +30,7 @@ inline __attribute__((always_inline)) typename Vec::Float scale_lanes(typename V
 template <class Vec>
 inline void store_rows_uint8(const int32_t* acc, int mr, int width,
                                                 const Epilogue& e) {
+  const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
   const auto high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
   for (int r = 0; r < mr; r++) {
     for (int at = 0; at < e.n_valid; at += Vec::kLanes) {
@@ -37,12 +39,13 @@ inline void store_rows_uint8(const int32_t* acc, int mr, int width,
       uint8_t residual[Vec::kLanes] = {};
       const bool has_residual = e.residual_u8 != nullptr;
       if (has_residual) std::memcpy(residual, e.residual_u8 + r * e.ldc + at, count);
-      const auto f = scale_lanes<Vec>(Vec::load(acc + r * width + at), e, at,
-                                      has_residual ? residual : nullptr);
+      const auto f =
+          scale_lanes<Vec>(Vec::load(acc + r * width + at), e.multiplier + at,
+                           has_residual ? residual : nullptr, e.residual_multiplier + at);
       const auto q = Vec::round(Vec::minf(f, high));
       uint8_t bytes[Vec::kBytes];
       Vec::store(bytes,
-                 Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, e.out_zero_point, e.qmin, e.qmax)));
+                 Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, clamp)));
       std::memcpy(e.out_u8 + r * e.ldc + at, bytes, count);
     }
   }
@@ -92,8 +95,15 @@ __attribute__((noinline)) void store_rows(const int32_t* acc, int mr, int width,
 
 template <class Vec, int MR, int NV, bool kResidual>
 inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (&acc)[MR][NV],
-                                                             const Epilogue& e) {
+                                                             const Epilogue& e,
+                                                             const ByteClamp& clamp) {
   constexpr int kCount = MR * NV;
+  // Copies: a store of bytes may change anything in memory, in the compiler's eyes.
+  uint8_t* const out = e.out_u8;
+  const uint8_t* const residual = e.residual_u8;
+  const float* const multiplier = e.multiplier;
+  const float* const residual_multiplier = e.residual_multiplier;
+  const int64_t ldc = e.ldc;
 #pragma GCC unroll 16
   for (int i = 0; i < kCount; i += 4) {
     typename Vec::Int q[4];
@@ -103,13 +113,14 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
       // Rows past the tile repeat its last vector; they are not stored.
       const int at = i + j < kCount ? i + j : kCount - 1;
       const int r = at / NV, v = at % NV;
-      const int64_t place = r * e.ldc + v * Vec::kLanes;
-      q[j] = Vec::round(scale_lanes<Vec>(acc[r][v], e, v * Vec::kLanes,
-                                         kResidual ? e.residual_u8 + place : nullptr));
-      to[j] = e.out_u8 + place;
+      const int64_t place = r * ldc + v * Vec::kLanes;
+      q[j] = Vec::round(scale_lanes<Vec>(acc[r][v], multiplier + v * Vec::kLanes,
+                                         kResidual ? residual + place : nullptr,
+                                         residual_multiplier + v * Vec::kLanes));
+      to[j] = out + place;
     }
     const int count = kCount - i < 4 ? kCount - i : 4;
-    const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], e.out_zero_point, e.qmin, e.qmax);
+    const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
     if constexpr (NV == 2) {
       Vec::store_halves(bytes, to[0], count > 2 ? to[2] : nullptr);
     } else {
@@ -120,11 +131,12 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
 
 template <class Vec, int MR, int NV>
 inline __attribute__((always_inline)) void store_tile(typename Vec::Int (&acc)[MR][NV],
-                                                      const Epilogue& e) {
+                                                      const Epilogue& e,
+                                                      const ByteClamp& clamp) {
   constexpr int kWidth = NV * Vec::kLanes;
   if (e.kind == EpilogueKind::kUint8 && e.n_valid == kWidth && !e.unbounded) {
-    if (e.residual_u8 == nullptr) return store_panel_uint8<Vec, MR, NV, false>(acc, e);
-    return store_panel_uint8<Vec, MR, NV, true>(acc, e);
+    if (e.residual_u8 == nullptr) return store_panel_uint8<Vec, MR, NV, false>(acc, e, clamp);
+    return store_panel_uint8<Vec, MR, NV, true>(acc, e, clamp);
   }
   alignas(64) int32_t rows[MR * kWidth];
 #pragma GCC unroll 16

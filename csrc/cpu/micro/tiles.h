@@ -2,18 +2,20 @@
 #pragma once
 
 #include "../kernel_table.h"
+#include "byte_clamp.h"
 
 namespace fastinfer {
 namespace {
 
-// tile(a, e) for every tile, with its first row of A and the epilogue at its first result.
+// tile(a, e, clamp) for every tile, with its first row of A and the epilogue at its first result.
 template <int MR, class Tile>
 inline __attribute__((always_inline)) void each_tile(const GemmTiles& t, const Epilogue& epilogue,
                                                      const Tile& tile) {
   Epilogue e = epilogue;
+  const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
   const uint8_t* a = t.a;
   for (int64_t i = t.tiles; i > 0; i--) {
-    tile(a, e);
+    tile(a, e, clamp);
     a += MR * t.row_stride;
     e.advance(MR);
   }

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "byte_clamp.h"
+
 namespace fastinfer {
 namespace {
 
@@ -59,16 +61,14 @@ struct VecAvx2 {
     return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 
-  // clamp(v + zero_point, qmin, qmax) of four vectors. In lane order: each 128-bit part holds four
-  // bytes of a, then of b, c, d.
-  static Int pack_lanes(Int a, Int b, Int c, Int d, int zero_point, int qmin,
-                        int qmax) {
-    const Int zp = set16(zero_point);
-    const Int low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), zp);
-    const Int high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), zp);
-    const Int bytes = _mm256_packus_epi16(low, high);
-    return _mm256_min_epu8(_mm256_max_epu8(bytes, _mm256_set1_epi8(static_cast<char>(qmin))),
-                           _mm256_set1_epi8(static_cast<char>(qmax)));
+  // Four vectors to bytes, clamped. In lane order: each 128-bit part holds four bytes of a, then of
+  // b, c, d.
+  static Int pack_lanes(Int a, Int b, Int c, Int d, const ByteClamp& clamp) {
+    const Int zp = load(clamp.zero_point);
+    const Int first = _mm256_adds_epi16(_mm256_packs_epi32(a, b), zp);
+    const Int second = _mm256_adds_epi16(_mm256_packs_epi32(c, d), zp);
+    const Int bytes = _mm256_packus_epi16(first, second);
+    return _mm256_min_epu8(_mm256_max_epu8(bytes, load(clamp.low)), load(clamp.high));
   }
   // Lane order to a, b, c, d one after the other.
   static Int lanes_to_rows(Int v) {

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "byte_clamp.h"
+
 namespace fastinfer {
 namespace {
 
@@ -67,16 +69,14 @@ struct VecAvx512 {
     return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
 
-  // clamp(v + zero_point, qmin, qmax) of four vectors. In lane order: each 128-bit part holds four
-  // bytes of a, then of b, c, d.
-  static Int pack_lanes(Int a, Int b, Int c, Int d, int zero_point, int qmin,
-                        int qmax) {
-    const Int zp = set16(zero_point);
-    const Int low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zp);
-    const Int high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zp);
-    const Int bytes = _mm512_packus_epi16(low, high);
-    return _mm512_min_epu8(_mm512_max_epu8(bytes, _mm512_set1_epi8(static_cast<char>(qmin))),
-                           _mm512_set1_epi8(static_cast<char>(qmax)));
+  // Four vectors to bytes, clamped. In lane order: each 128-bit part holds four bytes of a, then of
+  // b, c, d.
+  static Int pack_lanes(Int a, Int b, Int c, Int d, const ByteClamp& clamp) {
+    const Int zp = load(clamp.zero_point);
+    const Int first = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zp);
+    const Int second = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zp);
+    const Int bytes = _mm512_packus_epi16(first, second);
+    return _mm512_min_epu8(_mm512_max_epu8(bytes, load(clamp.low)), load(clamp.high));
   }
   // Lane order to a, b, c, d one after the other.
   static Int lanes_to_rows(Int v) {
