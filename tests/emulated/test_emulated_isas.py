@@ -1,4 +1,4 @@
-"""The AVX-512 kernels equal the reference on any CPU: built on plain C++, by ops and whole models."""
+"""The AVX-512 kernels equal the reference on any CPU: plain C++ builds, in ops and whole models."""
 
 from __future__ import annotations
 
