@@ -68,8 +68,7 @@ class Case:
         more = {"weights_backbone": None} if self.family in ("detection", "segmentation") else {}
         model = builder(weights=None, **more, **self.options).eval()
         _fill_zeros(model)
-        if self.family == "classification":
-            _drop_last_bias(model)
+        _drop_last_bias(model, self.family)
         return model
 
     @property
@@ -109,14 +108,19 @@ def _fill_zeros(model: nn.Module) -> None:
                 parameter.normal_(0, 0.02)
 
 
-def _drop_last_bias(model: nn.Module) -> None:
-    """Zero the classifier's bias.
+def _drop_last_bias(model: nn.Module, family: str) -> None:
+    """Zero the biases that the answer ends with.
 
     Random weights without the statistics of training shrink the signal from layer to layer
-    (ShuffleNet's to 1e-10); a bias at the end would be the whole answer, whatever the input, and
+    (EfficientNet's to 1e-15); a bias at the end would be the whole answer, whatever the input, and
     any error before it would measure as none. Without it the error is relative to the signal.
     """
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
+    if family == "classification":
+        last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    elif family == "segmentation":  # lraspp adds the answers of two
+        last = [m for m in model.classifier.modules() if isinstance(m, nn.Conv2d)]
+    else:
+        return
     for module in last:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
