@@ -7,7 +7,6 @@ finds gross mistakes and says nothing about accuracy, so no layer returns to flo
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -22,12 +21,11 @@ from torch import Tensor, nn
 
 import fastinfer
 from fastinfer.config import PRESETS, resolve_config
-from fastinfer.demo.run import has_bf16
+from fastinfer.demo.results import BF16, CHANNELS_LAST, EAGER
+from fastinfer.demo.variants import has_bf16, input_for, torch_variants
 from fastinfer.measure import Timing, fixed_threads, model_bytes, sqnr_db, time_interleaved
 
-EAGER, CHANNELS_LAST, BF16, INDUCTOR, OURS = (
-    "eager", "channels_last", "bf16", "inductor", "fastinfer",
-)  # fmt: skip
+INDUCTOR, OURS = "inductor", "fastinfer"
 CALIBRATION = 16
 
 
@@ -90,21 +88,13 @@ def contenders(
         model, calibration[:1], config=config, calibration=list(calibration.split(4))
     )
     convert_s = time.perf_counter() - start
-    found: dict[str, Callable[[Tensor], Tensor]] = {EAGER: model}
-    if calibration.dim() == 4:
-        found[CHANNELS_LAST] = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    found[BF16] = copy.deepcopy(model).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    found: dict[str, Callable[[Tensor], Tensor]] = {**torch_variants(model)}
+    if calibration.dim() != 4:
+        del found[CHANNELS_LAST]
     if options.inductor:
         found[INDUCTOR] = torch.compile(model, options={"freezing": True})
     found[OURS] = fast
     return found, convert_s
-
-
-def input_for(name: str, x: Tensor) -> Tensor:
-    """Return x as a contender likes it; converting is not part of its time."""
-    if name in (CHANNELS_LAST, BF16) and x.dim() == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
-    return x.to(torch.bfloat16) if name == BF16 else x
 
 
 def measure(

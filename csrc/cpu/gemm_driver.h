@@ -81,7 +81,7 @@ class GemmDriver {
         form_ == GemmForm::kChunks ? (h_.k + 63) / 64 * 64 : k_groups_ * quad_bytes_;
     is_whole_ = rows.is_direct() && h_.k % 4 == 0;
     is_direct_ = is_whole_ && (form_ == GemmForm::kRows || form_ == GemmForm::kPairs);
-    tiles_ = (m + family_->mr_max - 1) / family_->mr_max;
+    tiles_ = (m + family_->kernels.mr_max - 1) / family_->kernels.mr_max;
     tile_rows_ = m == 0 ? 0 : m / tiles_;
     long_tiles_ = m - tile_rows_ * tiles_;
   }
@@ -108,7 +108,7 @@ class GemmDriver {
   // Tiles [t0, t1) times panels [p0, p1).
   void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
     const int64_t per_group = h_.panels_per_group;
-    const int64_t tile_bytes = row_bytes_ * family_->mr_max;
+    const int64_t tile_bytes = row_bytes_ * family_->kernels.mr_max;
     const int64_t block = std::clamp<int64_t>(kRowBlockBytes / tile_bytes, 1, t1 - t0);
     for (int64_t g = p0 / per_group; g * per_group < p1; g++) {
       const int64_t first = std::max(p0, g * per_group);
@@ -213,7 +213,7 @@ class GemmDriver {
         e.row_scale = output_.row_scale + m0 * output_.row_step;
         e.row_zero_point = output_.row_zero_point + m0 * output_.row_step;
       }
-      family_->kernel[rows - 1](run, e);
+      family_->kernels.kernel[rows - 1](run, e);
     }
   }
 

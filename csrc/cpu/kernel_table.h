@@ -33,13 +33,18 @@ struct GemmCost {
   float widen;    // one k of a row, once for all panels
 };
 
-// Kernels for one form and panel width. kernel[mr - 1] computes tiles of mr rows.
+// Kernels for tiles of 1 to mr_max rows; kernel[mr - 1] computes tiles of mr rows.
+struct GemmKernels {
+  int mr_max;
+  GemmKernel kernel[kMaxRows];
+};
+
+// Kernels for one form and panel width.
 struct GemmFamily {
   GemmForm form;
   int nr;
-  int mr_max;
   GemmCost cost;
-  GemmKernel kernel[kMaxRows];
+  GemmKernels kernels;
 };
 
 constexpr int kMaxFamilies = 3;

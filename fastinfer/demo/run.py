@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable
@@ -27,13 +26,12 @@ from fastinfer.demo.photos import (
 from fastinfer.demo.pictures import plot_demo
 from fastinfer.demo.results import (
     BF16,
-    CHANNELS_LAST,
-    EAGER,
     FAST,
     DemoResult,
     Variant,
     render_table,
 )
+from fastinfer.demo.variants import has_bf16, input_for, torch_variants
 from fastinfer.measure import (
     Timing,
     compare,
@@ -99,7 +97,7 @@ def run_demo(options: DemoOptions, progress: Progress | None = None) -> DemoResu
         with torch.inference_mode(False):
             fast = _convert(model, images, options.config)
         convert_s = time.perf_counter() - start
-        variants = _models(model, fast)
+        variants = {**torch_variants(model), FAST: fast}
         slow = () if has_bf16() else (BF16,)
         timings = _latencies(variants, images.evaluation, options, slow, tell)
         tell("layers", 0, 1)
@@ -167,25 +165,6 @@ def _convert(model: nn.Module, images: _Images, config: str) -> nn.Module:
     return fastinfer.convert(model, images.calibration[:1], config=config, calibration=batches)
 
 
-def _models(model: nn.Module, fast: nn.Module) -> dict[str, nn.Module]:
-    def copied(dtype: torch.dtype) -> nn.Module:
-        return copy.deepcopy(model).to(dtype).to(memory_format=torch.channels_last)
-
-    return {
-        EAGER: model,
-        CHANNELS_LAST: copied(torch.float32),
-        BF16: copied(torch.bfloat16),
-        FAST: fast,
-    }
-
-
-def _input_for(name: str, images: torch.Tensor) -> torch.Tensor:
-    """Return the images as a variant likes them; converting is not part of its time."""
-    if name in (CHANNELS_LAST, BF16):
-        images = images.contiguous(memory_format=torch.channels_last)
-    return images.to(torch.bfloat16) if name == BF16 else images
-
-
 def _latencies(
     models: dict[str, nn.Module],
     images: torch.Tensor,
@@ -197,17 +176,12 @@ def _latencies(
     for done, batch in enumerate(options.batches):
         tell(f"latency at batch {batch}", done, len(options.batches))
         runs = {
-            name: partial(model, _input_for(name, images[:batch])) for name, model in models.items()
+            name: partial(model, input_for(name, images[:batch])) for name, model in models.items()
         }
         timings = time_interleaved(runs, min_time_s=options.min_time_s, once=once)
         for name, timing in timings.items():
             found[name][batch] = timing
     return found
-
-
-def has_bf16() -> bool:
-    """Return whether torch has bf16 kernels here; elsewhere it emulates them, 20 x slower."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _with_errors(found: Report, model: nn.Module, fast: nn.Module, crops: torch.Tensor) -> Report:
@@ -251,7 +225,7 @@ def _accuracies(
 
 
 def _on_its_input(name: str, model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda images: model(_input_for(name, images))
+    return lambda images: model(input_for(name, images))
 
 
 def write_results(result: DemoResult, folder: Path) -> list[Path]:

@@ -39,7 +39,6 @@ class _Int8Conv(PackedModule):
         self.groups = folded.groups
         self.out_channels = self.out_features
         self.in_channels = folded.weight.shape[1] * folded.groups
-        self._is_depthwise = folded.op == "depthwise_conv2d"
         pairs = (self.kernel_size, self.stride, self.padding, self.dilation)
         self._geometry = tuple(_short(pair) for pair in pairs)
 
@@ -57,7 +56,7 @@ class Int8Conv2d(_Int8Conv):
     def __init__(self, folded: FoldedLayer, geometry: ConvGeometry) -> None:
         super().__init__(folded, geometry)
         ops = torch.ops.fastinfer
-        if self._is_depthwise:
+        if folded.op == "depthwise_conv2d":
             self._op = ops.int8_depthwise_conv2d.default
             self._rest = (*self._geometry, self.float_output)
         else:
@@ -119,7 +118,7 @@ class Int8Conv1dDynamic(Int8Conv2dDynamic):
     @property
     def weight(self) -> Tensor:
         """The effective weight [N, C/groups, k], float32, made at each access."""
-        return EffectiveWeight(self.folded()).squeeze(2)
+        return super().weight.squeeze(2)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return activation(conv1d(x, weight) + bias + residual)."""

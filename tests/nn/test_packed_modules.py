@@ -31,6 +31,8 @@ from fastinfer.types.epilogue import RELU, RELU6
 
 #: Kernel and simulation differ by float32 rounding only; in uint8 a tie may fall the other way.
 FLOAT_DB, CODES_DB = 80.0, 45.0
+#: Half a step is 1 / 254 of a channel's largest weight, which is at most 4 times its rms here.
+WEIGHT_DB = 36.0
 
 #: label -> (module, input shape).
 LAYERS = {
@@ -272,3 +274,16 @@ def test_classes_and_description():
     module = lower_layer(make_layer(nn.Linear(5, 3)), LayerPlan("int8-dynamic"))
     assert isinstance(module, Int8LinearDynamic) and module.weight.shape == (3, 5)
     assert module.in_features == 5 and module.out_features == 3 and module.bias.shape == (3,)
+
+
+@pytest.mark.parametrize("label", LAYERS)
+def test_weight_of_a_dynamic_layer(label):
+    """Code around a layer may read its weight: it is the float one, rounded."""
+    torch.manual_seed(0)
+    layer = LAYERS[label][0]()
+    module = lower_layer(make_layer(layer), LayerPlan("int8-dynamic"))
+    weight = layer.weight.detach()
+    assert module.weight.shape == weight.shape and module.weight.dtype == torch.float32
+    assert sqnr_db(weight, module.weight) > WEIGHT_DB
+    bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    assert_equal(module.bias, bias)

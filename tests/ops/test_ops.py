@@ -9,7 +9,7 @@ from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.cases import cases
 from fastinfer.testing.compare import assert_equal
-from fastinfer.types.packed import FORMS, read_header
+from fastinfer.types.packed import FLAG_UNBOUNDED, FORMS, read_header
 
 CASES = cases()
 SPECS = {op.name: op for op in OPS}
@@ -41,6 +41,13 @@ def test_cases_reach_every_family(isa):
             header = read_header(case.build()[1])
             found.add((FORMS[header.form], header.nr))
     assert found == FAMILIES[isa]
+
+
+def test_unbounded_is_where_multipliers_are_large(isa):
+    for case in CASES:
+        if case.op in ("int8_linear", "int8_conv2d", "int8_depthwise_conv2d"):
+            header = read_header(case.build()[1])
+            assert header.has(FLAG_UNBOUNDED) == ("unbounded" in case.label), case
 
 
 def results(value):

@@ -115,7 +115,7 @@ void lookup(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table) {
 
 const KernelTable kScalarTable = {
     Isa::kScalar,
-    {{GemmForm::kRows, kPanel, kRows, {}, {gemm<1>, gemm<2>, gemm<3>, gemm<4>}}},
+    {{GemmForm::kRows, kPanel, {}, {kRows, {gemm<1>, gemm<2>, gemm<3>, gemm<4>}}}},
     /*lanes=*/kPanel,
     /*depthwise_block=*/kPanel,
     /*depthwise_taps=*/1,

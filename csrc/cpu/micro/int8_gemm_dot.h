@@ -8,7 +8,6 @@ namespace fastinfer {
 namespace {
 
 // a: chunks [ceil(k/64)][MR][64], whole chunks readable. weight: [k group][NV * lanes][4].
-// Full-K accumulators start from the bias, so nothing is stored before the epilogue.
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
   using Int = typename Vec::Int;
@@ -16,11 +15,7 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
                                  __attribute__((always_inline)) {
     const auto* w = static_cast<const int8_t*>(t.weight);
     Int acc[MR][NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) {
-#pragma GCC unroll 16
-      for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(e.bias + v * Vec::kLanes);
-    }
+    start_tile<Vec>(acc, e.bias);
     const auto step = [&](const uint8_t* p) __attribute__((always_inline)) {
       Int b[NV];
 #pragma GCC unroll 4
@@ -48,6 +43,12 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
     }
     store_tile<Vec, MR, NV>(acc, e, clamp);
   });
+}
+
+// Every height up to the number of R.
+template <class Vec, int NV, int... R>
+constexpr GemmKernels dot_kernels(std::integer_sequence<int, R...>) {
+  return {sizeof...(R), {int8_gemm_dot<Vec, R + 1, NV>...}};
 }
 
 }  // namespace

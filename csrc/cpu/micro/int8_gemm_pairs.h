@@ -28,8 +28,7 @@ __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogu
     const auto* w = static_cast<const int8_t*>(t.weight);
     const int32_t* offset = t.offsets;
     Int acc[MR][1];
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; r++) acc[r][0] = Vec::load(e.bias);
+    start_tile<Vec>(acc, e.bias);
     for (int i = t.pairs; i > 0; i--) {
       const uint8_t* p = a + offset[0];
       const uint8_t* q = a + offset[1];
@@ -59,6 +58,12 @@ __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogu
     }
     store_tile<Vec, MR, 1>(acc, e, clamp);
   });
+}
+
+// Every height up to the number of R.
+template <class Vec, int... R>
+constexpr GemmKernels pairs_kernels(std::integer_sequence<int, R...>) {
+  return {sizeof...(R), {int8_gemm_pairs<Vec, R + 1>...}};
 }
 
 }  // namespace

@@ -26,11 +26,7 @@ __attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogu
     const uint8_t* base[3] = {a, a + 4 * stride, a + 8 * stride};
     const auto* w = static_cast<const uint8_t*>(t.weight);
     Int acc[MR][NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) {
-#pragma GCC unroll 16
-      for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(e.bias + v * Vec::kLanes);
-    }
+    start_tile<Vec>(acc, e.bias);
     // Not unrolled: gcc would move the second step's loads up and spill.
     for (int k = 2 * t.singles; k > 0; k--) {
       Int b[NV];
@@ -50,6 +46,12 @@ __attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogu
     }
     store_tile<Vec, MR, NV>(acc, e, clamp);
   });
+}
+
+// Every height up to the number of R.
+template <class Vec, int NV, int... R>
+constexpr GemmKernels words_kernels(std::integer_sequence<int, R...>) {
+  return {sizeof...(R), {int8_gemm_words<Vec, R + 1, NV>...}};
 }
 
 }  // namespace

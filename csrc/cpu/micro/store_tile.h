@@ -28,8 +28,7 @@ inline __attribute__((always_inline)) typename Vec::Float scale_lanes(
 // acc: mr rows of `width` int32 in memory. The upper clamp comes before rounding: it keeps an
 // unbounded result within int32.
 template <class Vec>
-inline void store_rows_uint8(const int32_t* acc, int mr, int width,
-                                                const Epilogue& e) {
+inline void store_rows_uint8(const int32_t* acc, int mr, int width, const Epilogue& e) {
   const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
   const auto high = Vec::setf(static_cast<float>(e.qmax - e.out_zero_point));
   for (int r = 0; r < mr; r++) {
@@ -44,16 +43,14 @@ inline void store_rows_uint8(const int32_t* acc, int mr, int width,
                            has_residual ? residual : nullptr, e.residual_multiplier + at);
       const auto q = Vec::round(Vec::minf(f, high));
       uint8_t bytes[Vec::kBytes];
-      Vec::store(bytes,
-                 Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, clamp)));
+      Vec::store(bytes, Vec::lanes_to_rows(Vec::pack_lanes(q, q, q, q, clamp)));
       std::memcpy(e.out_u8 + r * e.ldc + at, bytes, count);
     }
   }
 }
 
 template <class Vec>
-inline void store_rows_float(const int32_t* acc, int mr, int width,
-                                                const Epilogue& e) {
+inline void store_rows_float(const int32_t* acc, int mr, int width, const Epilogue& e) {
   const bool dynamic = e.kind == EpilogueKind::kDynamic;
   const auto low = Vec::setf(e.clamp_min), high = Vec::setf(e.clamp_max);
   for (int r = 0; r < mr; r++) {

@@ -1,11 +1,17 @@
 // Walking the tiles of a panel, and the rows of a tile.
 #pragma once
 
+#include <utility>
+
 #include "../kernel_table.h"
 #include "byte_clamp.h"
 
 namespace fastinfer {
 namespace {
+
+// The heights 1 to kMax of tiles, less one each.
+template <int kMax>
+using Heights = std::make_integer_sequence<int, kMax>;
 
 // tile(a, e, clamp) for every tile, with its first row of A and the epilogue at its first result.
 template <int MR, class Tile>
@@ -18,6 +24,17 @@ inline __attribute__((always_inline)) void each_tile(const GemmTiles& t, const E
     tile(a, e, clamp);
     a += MR * t.row_stride;
     e.advance(MR);
+  }
+}
+
+// Accumulators start from the bias, so nothing is stored before the epilogue.
+template <class Vec, int MR, int NV>
+inline __attribute__((always_inline)) void start_tile(typename Vec::Int (&acc)[MR][NV],
+                                                      const int32_t* bias) {
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) {
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(bias + v * Vec::kLanes);
   }
 }
 
