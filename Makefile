@@ -15,7 +15,7 @@ endif
 RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo demo-short test test-slow test-models test-abi build bench bench-models lint format clean
+.PHONY: help demo demo-short test test-models test-abi build bench bench-models lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +43,7 @@ demo-short: build $(DEMO_READY) ## The demo in under a minute, with fewer rounds
 	$(RUN) -m fastinfer.cli demo --short
 
 test: build $(DEMO_READY) ## The test suite
-	$(RUN) -m pytest -m "not slow and not models"
-
-test-slow: build $(DEMO_READY) ## The tests that take minutes
-	$(RUN) -m pytest -m "slow"
+	$(RUN) -m pytest -m "not models"
 
 test-models: build $(DEMO_READY) ## Every torchvision model through convert: minutes each for the largest
 	$(RUN) -m pytest -m models -s
