@@ -10,10 +10,9 @@ enum class PackedOp : int32_t { kLinear = 0, kConv2d = 1, kDepthwiseConv2d = 2 }
 
 // How a GEMM panel's weights lie; see docs/layouts.md.
 enum class GemmForm : int32_t {
-  kRows = 0,    // int8 quads, read beside rows of A
-  kChunks = 1,  // int8 quads, read beside packed chunks of A
-  kPairs = 2,   // int8 quads arranged so that 16-bit sums are exact, with an index
-  kWords = 3,   // int16, read beside rows of A widened to 16 bits
+  kRows = 0,   // int8 quads, read beside rows of A
+  kPairs = 1,  // int8 quads arranged so that 16-bit sums are exact, with an index
+  kWords = 2,  // int16, read beside rows of A widened to 16 bits
 };
 
 enum PackedFlag : int32_t {
@@ -47,7 +46,8 @@ struct PackedHeader {
   int32_t flags;
   int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
-  int32_t reserved_2, reserved_3;
+  int32_t pixels;  // whose channels stand side by side in the blocks; depthwise, else 0
+  int32_t reserved;
   // Byte offsets from the start of the buffer; 0 where the section is absent.
   int64_t weight, weight_bytes;
   int64_t index, index_bytes;

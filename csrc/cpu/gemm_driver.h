@@ -49,6 +49,9 @@ inline double largest_share(int64_t count, int threads) {
   return static_cast<double>((count + threads - 1) / threads) / static_cast<double>(count);
 }
 
+// A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
+inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
+
 // Rows of a matrix that is in memory: a linear layer's input.
 struct MatrixRows {
   const uint8_t* x;
@@ -77,10 +80,13 @@ class GemmDriver {
     family_ = &view.table->family(form_, h_.nr);
     k_groups_ = (h_.k + 3) / 4;
     quad_bytes_ = form_ == GemmForm::kWords ? 8 : 4;
-    row_bytes_ =
-        form_ == GemmForm::kChunks ? (h_.k + 63) / 64 * 64 : k_groups_ * quad_bytes_;
+    row_bytes_ = k_groups_ * quad_bytes_;
     is_whole_ = rows.is_direct() && h_.k % 4 == 0;
-    is_direct_ = is_whole_ && (form_ == GemmForm::kRows || form_ == GemmForm::kPairs);
+    is_direct_ = is_whole_ && form_ != GemmForm::kWords;
+    if (form_ == GemmForm::kRows) {
+      row_bytes_ = apart(row_bytes_);
+      is_direct_ = is_direct_ && rows.stride() == apart(rows.stride());
+    }
     tiles_ = (m + family_->kernels.mr_max - 1) / family_->kernels.mr_max;
     tile_rows_ = m == 0 ? 0 : m / tiles_;
     long_tiles_ = m - tile_rows_ * tiles_;
@@ -130,9 +136,7 @@ class GemmDriver {
     struct PackedRows;
     const int64_t m0 = tile_row(t0), count = tile_row(t1) - m0;
     uint8_t* to = scratch<PackedRows>(row_bytes_ * count + kCopySlack);
-    if (form_ == GemmForm::kChunks) {
-      for (int64_t t = t0; t < t1; t++) pack_chunks(g, t, to + (tile_row(t) - m0) * row_bytes_);
-    } else if (form_ == GemmForm::kWords) {
+    if (form_ == GemmForm::kWords) {
       widen_rows(g, m0, count, reinterpret_cast<int16_t*>(to));
     } else {
       rows_.copy(m0, count, g, to, row_bytes_);
@@ -160,19 +164,6 @@ class GemmDriver {
     uint8_t* rows = scratch<Narrow>(bytes * count + kCopySlack);
     rows_.copy(m0, count, g, rows, bytes);
     view_.table->widen(rows, to, count * bytes);
-  }
-
-  // One tile as [k / 64][rows][64].
-  void pack_chunks(int64_t g, int64_t tile, uint8_t* to) const {
-    const int64_t m0 = tile_row(tile), rows = tile_row(tile + 1) - m0;
-    struct OneRow;
-    uint8_t* row = scratch<OneRow>(row_bytes_ + kCopySlack);
-    for (int64_t r = 0; r < rows; r++) {
-      rows_.copy(m0 + r, 1, g, row, row_bytes_);
-      for (int64_t k = 0; k < row_bytes_; k += 64) {
-        std::memcpy(to + k * rows + r * 64, row + k, 64);
-      }
-    }
   }
 
   // One panel times tiles [t0, t1).

@@ -16,6 +16,7 @@ class RowRunner {
       : view_(view), h_(*view.header), g_(g), x_(x), fill_(fill), output_(output) {
     const KernelTable& table = *view.table;
     groups_ = (h_.k + table.depthwise_taps - 1) / table.depthwise_taps;
+    pixels_ = g.stride_w == 1 ? h_.pixels : 1;
     slots_ = (g.kh - 1) * g.dilation_h + 1;
     row_bytes_ = (g.width + 2 * g.pad_w) * g.channels;
     struct Ring;
@@ -34,8 +35,10 @@ class RowRunner {
       for (int64_t j = 0; j < g_.kw; j++) taps_[t++] = line + j * g_.dilation_w * g_.channels;
     }
     const int64_t pixel = (image * g_.out_height + oy) * g_.out_width;
-    // Backwards: see may_pass.
-    for (int64_t block = h_.panels_per_group; block-- > 0;) run_block(block, pixel);
+    run_pixels(pixel, 0, pixels_, g_.out_width / pixels_);
+    if (const int64_t rest = g_.out_width % pixels_) {
+      run_pixels(pixel, g_.out_width - rest, rest, 1);
+    }
     if (h_.table) {
       uint8_t* out = output_.out_u8 + pixel * output_.ldc;
       view_.table->lookup(out, out, g_.out_width * output_.ldc, view_.lookup_table());
@@ -58,21 +61,33 @@ class RowRunner {
     return to;
   }
 
-  void run_block(int64_t block, int64_t pixel) {
+  // `count` times `pixels` pixels of the row that starts at output pixel `row`, from its pixel `ox`
+  // on.
+  void run_pixels(int64_t row, int64_t ox, int64_t pixels, int64_t count) {
+    const int64_t lanes = pixels * g_.channels;
+    // Backwards: see may_pass.
+    for (int64_t block = (lanes + h_.nr - 1) / h_.nr; block-- > 0;) {
+      run_block(block, row + ox, ox * g_.stride_w * g_.channels, lanes, count);
+    }
+  }
+
+  // One block of `lanes` channels of neighbouring pixels, `count` times, from output pixel `pixel`
+  // on, `from` bytes into the padded input rows.
+  void run_block(int64_t block, int64_t pixel, int64_t from, int64_t lanes, int64_t count) {
     const int64_t c0 = block * h_.nr;
-    for (size_t t = 0; t < taps_.size(); t++) block_taps_[t] = taps_[t] + c0;
+    for (size_t t = 0; t < taps_.size(); t++) block_taps_[t] = taps_[t] + from + c0;
     DepthwiseRun run{};
     run.taps = block_taps_.data();
-    run.tap_step = g_.stride_w * g_.channels;
-    run.pixels = static_cast<int>(g_.out_width);
+    run.tap_step = g_.stride_w * lanes;
+    run.pixels = static_cast<int>(count);
     run.tap_groups = static_cast<int>(groups_);
     run.weight = view_.section<uint8_t>(h_.weight) +
                  block * groups_ * view_.table->depthwise_taps * h_.nr *
                      view_.table->depthwise_bytes;
-    run.may_pass = c0 + h_.nr <= 2 * h_.n;
+    run.may_pass = c0 + h_.nr <= 2 * lanes;
     Epilogue e = view_.epilogue(c0);
-    e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, h_.n - c0));
-    e.ldc = output_.ldc;
+    e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, lanes - c0));
+    e.ldc = lanes;
     const int64_t at = pixel * output_.ldc + c0;
     if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
     if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
@@ -90,6 +105,7 @@ class RowRunner {
   int32_t fill_;
   const GemmOutput& output_;
   int64_t groups_, slots_, row_bytes_;
+  int64_t pixels_;  // that share blocks
   uint8_t* ring_;
   std::vector<int64_t> held_;  // the input row in each slot, counted over all images; -1: none
   std::vector<const uint8_t*> taps_, block_taps_;

@@ -12,7 +12,7 @@ namespace fastinfer {
 
 // `tiles` tiles of mr rows each times one panel of nr channels, over the whole of K.
 struct GemmTiles {
-  const uint8_t* a;        // row r starts at a + r * row_stride; kChunks: [k/64][mr][64]
+  const uint8_t* a;        // row r starts at a + r * row_stride
   int64_t row_stride;      // bytes
   int64_t tiles;           // a tile starts mr * row_stride bytes after the one before
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
@@ -49,7 +49,8 @@ struct GemmFamily {
 
 constexpr int kMaxFamilies = 3;
 
-// A run of neighbouring output pixels of one block of channels.
+// A run of neighbouring output pixels (or of groups of them: see PackedHeader::pixels) of one block of
+// channels.
 struct DepthwiseRun {
   const uint8_t* const* taps;  // `tap_groups * taps_per_group` pointers to the first pixel's inputs
   int64_t tap_step;            // bytes from one pixel's input to the next one's

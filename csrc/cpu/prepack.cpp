@@ -79,25 +79,42 @@ Place gemm_places(const PackedHeader& h) {
   return place;
 }
 
-// Lane order of byte interleaving: see micro/int8_depthwise.h.
+// Pixels to a run of blocks: the least that fills them within 5 % of the best.
+int32_t depthwise_pixels(int64_t channels, int64_t block) {
+  const auto filled = [&](int64_t pixels) {
+    const int64_t lanes = pixels * channels;
+    return static_cast<double>(lanes) / static_cast<double>((lanes + block - 1) / block * block);
+  };
+  double best = 0;
+  for (int32_t p = 1; p <= 8; p *= 2) best = std::max(best, filled(p));
+  int32_t pixels = 1;
+  while (filled(pixels) < 0.95 * best) pixels *= 2;
+  return pixels;
+}
+
+// Lane order of byte interleaving: see micro/int8_depthwise.h. One place for each channel of each of
+// h.pixels pixels.
 Place depthwise_places(const PackedHeader& h) {
-  Place place(static_cast<size_t>(h.n));
-  for (int64_t c = 0; c < h.n; c++) {
-    const int64_t in = c % h.nr;
+  Place place(static_cast<size_t>(h.pixels * h.n));
+  for (size_t c = 0; c < place.size(); c++) {
+    const int64_t at = static_cast<int64_t>(c), in = at % h.nr;
     int64_t lane = in;
     if (h.nr >= 16) {
       const int64_t v = in % 16 / 4, j = in / 16 * 4 + in % 4;
       lane = v * (h.nr / 4) + j;
     }
-    place[static_cast<size_t>(c)] = c / h.nr * h.nr + lane;
+    place[c] = at / h.nr * h.nr + lane;
   }
   return place;
 }
 
+// `n` values, as often as there are places for.
 template <class T>
-std::vector<T> spread(const T* values, const Place& place, int64_t padded) {
+std::vector<T> spread(const T* values, int64_t n, const Place& place, int64_t padded) {
   std::vector<T> out(static_cast<size_t>(padded), T{});
-  for (size_t c = 0; c < place.size(); c++) out[static_cast<size_t>(place[c])] = values[c];
+  for (size_t c = 0; c < place.size(); c++) {
+    out[static_cast<size_t>(place[c])] = values[c % static_cast<size_t>(n)];
+  }
   return out;
 }
 
@@ -208,11 +225,11 @@ void pack_depthwise(const KernelTable& table, const int8_t* weight, const Place&
                     PackedHeader& h, Buffer& buffer) {
   const int64_t taps = table.depthwise_taps, groups = (h.k + taps - 1) / taps;
   std::vector<T> data(static_cast<size_t>(h.panels_per_group * groups * h.nr * taps), 0);
-  for (int64_t c = 0; c < h.n; c++) {
+  for (int64_t c = 0; c < h.pixels * h.n; c++) {
     const int64_t lane = place[static_cast<size_t>(c)] % h.nr, block = c / h.nr;
     for (int64_t t = 0; t < h.k; t++) {
       const int64_t at = ((block * groups + t / taps) * h.nr + lane) * taps + t % taps;
-      data[static_cast<size_t>(at)] = weight[c * h.k + t];
+      data[static_cast<size_t>(at)] = weight[c % h.n * h.k + t];
     }
   }
   h.weight = buffer.add(data);
@@ -316,7 +333,8 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   Buffer buffer;
   if (is_depthwise) {
     h.nr = table.depthwise_block;
-    h.panels_per_group = static_cast<int32_t>((n + h.nr - 1) / h.nr);
+    h.pixels = depthwise_pixels(n, h.nr);
+    h.panels_per_group = static_cast<int32_t>((h.pixels * n + h.nr - 1) / h.nr);
   } else if (kind == PackedOp::kConv2d) {
     pack_gemm(table, window_order(w, h).data(), h, buffer);
   } else {
@@ -329,18 +347,18 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
     pack_depthwise<int8_t>(table, w, place, h, buffer);
   }
   const int64_t padded = int64_t{h.groups} * h.panels_per_group * h.nr;
-  h.bias = buffer.add(spread(b, place, padded));
+  h.bias = buffer.add(spread(b, n, place, padded));
   h.multiplier = buffer.add(
-      spread(static_cast<const float*>(multiplier.const_data_ptr()), place, padded));
+      spread(static_cast<const float*>(multiplier.const_data_ptr()), n, place, padded));
   if (const auto* p = data_of<float>(residual_multiplier)) {
-    h.residual_multiplier = buffer.add(spread(p, place, padded));
+    h.residual_multiplier = buffer.add(spread(p, n, place, padded));
   }
   if (const auto* p = data_of<uint8_t>(table_in)) h.table = buffer.add(p, 256);
   if (const auto* p = data_of<float>(float_bias)) {
-    h.float_bias = buffer.add(spread(p, place, padded));
+    h.float_bias = buffer.add(spread(p, n, place, padded));
     std::vector<int32_t> sums(static_cast<size_t>(n), 0);
     for (int64_t i = 0; i < n * h.k; i++) sums[static_cast<size_t>(i / h.k)] += w[i];
-    h.weight_sum = buffer.add(spread(sums.data(), place, padded));
+    h.weight_sum = buffer.add(spread(sums.data(), n, place, padded));
   }
   std::vector<uint8_t>& bytes = buffer.bytes();
   h.total_bytes = static_cast<int64_t>(bytes.size());

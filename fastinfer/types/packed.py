@@ -20,7 +20,7 @@ OPS = ("linear", "conv2d", "depthwise_conv2d")
 LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni")
 
 #: How a GEMM panel's weights lie; the index is the form of the header. docs/layouts.md draws them.
-FORMS = ("rows", "chunks", "pairs", "words")
+FORMS = ("rows", "pairs", "words")
 
 FLAG_FLOAT_OUTPUT = 1
 FLAG_RESIDUAL = 2
@@ -55,8 +55,8 @@ class PackedHeader:
     form: int
     clamp_min: float
     clamp_max: float
-    reserved_2: int
-    reserved_3: int
+    pixels: int
+    reserved: int
     weight: int
     weight_bytes: int
     index: int

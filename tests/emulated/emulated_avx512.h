@@ -13,6 +13,8 @@
 #include <cstring>
 #include <limits>
 
+using __mmask16 = uint16_t;
+using __mmask32 = uint32_t;
 using __mmask64 = uint64_t;
 
 struct __m256i {
@@ -248,6 +250,32 @@ inline __m256i _mm512_extracti64x4_epi64(const __m512i& v, int half) {
   return out;
 }
 inline __m256i _mm512_castsi512_si256(const __m512i& v) { return _mm512_extracti64x4_epi64(v, 0); }
+
+namespace emulated {
+
+// Bytes whose bit is clear are not touched, in memory either.
+template <int kCount>
+inline void copy_some(void* to, const void* from, uint64_t mask) {
+  for (int i = 0; i < kCount; i++) {
+    if ((mask >> i & 1) != 0) {
+      static_cast<uint8_t*>(to)[i] = static_cast<const uint8_t*>(from)[i];
+    }
+  }
+}
+
+}  // namespace emulated
+
+inline __m128i _mm_maskz_loadu_epi8(__mmask16 mask, const void* p) {
+  __m128i v = _mm_setzero_si128();
+  emulated::copy_some<16>(&v, p, mask);
+  return v;
+}
+inline void _mm_mask_storeu_epi8(void* p, __mmask16 mask, const __m128i& v) {
+  emulated::copy_some<16>(p, &v, mask);
+}
+inline void _mm256_mask_storeu_epi8(void* p, __mmask32 mask, const __m256i& v) {
+  emulated::copy_some<32>(p, v.byte, mask);
+}
 
 inline __m512i _mm512_cvtepu8_epi16(const __m256i& v) {
   return emulated::each<int16_t>([&](int i) { return v.byte[i]; });

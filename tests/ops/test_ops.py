@@ -30,7 +30,7 @@ FAMILIES = {
     "scalar": {("rows", 8)},
     "avx2": {("words", 16), ("words", 8), ("pairs", 8)},
     "avx512": {("words", 32), ("pairs", 16)},
-    "avx512vnni": {("chunks", 32), ("chunks", 16)},
+    "avx512vnni": {("rows", 32), ("rows", 16)},
 }
 
 

@@ -24,13 +24,13 @@ void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table
 // (one) dot products, so the dot product is the bottleneck.
 const KernelTable kAvx512VnniTable = {
     Isa::kAvx512Vnni,
-    {{GemmForm::kChunks,
+    {{GemmForm::kRows,
       32,
-      {/*single=*/1.0f, /*pair=*/0, /*result=*/0, /*widen=*/0},
+      {/*single=*/1.0f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
       dot_kernels<Vec, 2>(Heights<14>())},
-     {GemmForm::kChunks,
+     {GemmForm::kRows,
       16,
-      {/*single=*/1.08f, /*pair=*/0, /*result=*/0, /*widen=*/0},
+      {/*single=*/1.08f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
       dot_kernels<Vec, 1>(Heights<14>())}},
     /*lanes=*/Vec::kLanes,
     /*depthwise_block=*/64,

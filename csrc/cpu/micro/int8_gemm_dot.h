@@ -7,39 +7,48 @@
 namespace fastinfer {
 namespace {
 
-// a: chunks [ceil(k/64)][MR][64], whole chunks readable. weight: [k group][NV * lanes][4].
+// a: rows of bytes, whole groups of 4 k's readable. weight: [k / 4][NV * lanes][4].
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
+  static_assert(MR <= 16, "four bases reach sixteen rows");
   using Int = typename Vec::Int;
+  const int64_t stride = t.row_stride;
+  int64_t stride3 = 3 * stride;
+  // Opaque to the compiler, which would turn the multiple into a chain of additions.
+  asm("" : "+r"(stride3));
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
+    const uint8_t* base[4] = {a, a + 4 * stride, a + 8 * stride, a + 12 * stride};
     const auto* w = static_cast<const int8_t*>(t.weight);
     Int acc[MR][NV];
     start_tile<Vec>(acc, e.bias);
-    const auto step = [&](const uint8_t* p) __attribute__((always_inline)) {
+    // Group i of the ones the bases point at.
+    const auto step = [&](int i) __attribute__((always_inline)) {
       Int b[NV];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) b[v] = Vec::load(w + v * Vec::kBytes);
-#pragma GCC unroll 16
-      for (int r = 0; r < MR; r++) {
-        const Int x = Vec::broadcast4(p + r * 64);
+      for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (i * NV + v) * Vec::kBytes);
+      each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+        const Int x = Vec::broadcast4(base[R / 4] + row_step<R>(stride, stride3) + i * 4);
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) acc[r][v] = Vec::dot_u8s8(acc[r][v], x, b[v]);
-      }
-      w += NV * Vec::kBytes;
+        for (int v = 0; v < NV; v++) acc[R][v] = Vec::dot_u8s8(acc[R][v], x, b[v]);
+      });
     };
-    for (int k = t.singles; k > 0; k -= 16) {
-      const int here = k < 16 ? k : 16;
-      const uint8_t* p = a;
-      int i = 0;
-      for (; i + 4 <= here; i += 4, p += 16) {
-        step(p);
-        step(p + 4);
-        step(p + 8);
-        step(p + 12);
-      }
-      for (; i < here; i++, p += 4) step(p);
-      a += MR * 64;
+    const auto next = [&](int groups) __attribute__((always_inline)) {
+      w += groups * NV * Vec::kBytes;
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) base[i] += groups * 4;
+    };
+    int k = t.singles;
+    for (; k >= 4; k -= 4) {
+      step(0);
+      step(1);
+      step(2);
+      step(3);
+      next(4);
+    }
+    for (; k > 0; k--) {
+      step(0);
+      next(1);
     }
     store_tile<Vec, MR, NV>(acc, e, clamp);
   });

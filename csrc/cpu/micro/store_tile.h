@@ -1,8 +1,8 @@
 // The epilogue of a GEMM tile: acc[mr][nv] vectors of int32 -> rows of uint8 or float32.
 //
-// Whole uint8 panels leave straight from registers. Everything else (float results, dynamic
-// scales, a panel with missing channels) goes through memory and one shared function, which keeps
-// the register pressure of those paths away from the main loop.
+// Whole uint8 panels, and with masks those with missing channels, leave straight from registers.
+// Everything else (float results, dynamic scales) goes through memory and one shared function, which
+// keeps the register pressure of those paths away from the main loop.
 #pragma once
 
 #include <cstring>
@@ -90,7 +90,8 @@ __attribute__((noinline)) void store_rows(const int32_t* acc, int mr, int width,
   store_rows_float<Vec>(acc, mr, width, e);
 }
 
-template <class Vec, int MR, int NV, bool kResidual>
+// kPartial: only the first e.n_valid channels exist; for vectors with masks.
+template <class Vec, int MR, int NV, bool kResidual, bool kPartial>
 inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (&acc)[MR][NV],
                                                              const Epilogue& e,
                                                              const ByteClamp& clamp) {
@@ -101,6 +102,7 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
   const float* const multiplier = e.multiplier;
   const float* const residual_multiplier = e.residual_multiplier;
   const int64_t ldc = e.ldc;
+  const int n_valid = kPartial ? e.n_valid : NV * Vec::kLanes;
 #pragma GCC unroll 16
   for (int i = 0; i < kCount; i += 4) {
     typename Vec::Int q[4];
@@ -111,14 +113,26 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
       const int at = i + j < kCount ? i + j : kCount - 1;
       const int r = at / NV, v = at % NV;
       const int64_t place = r * ldc + v * Vec::kLanes;
-      q[j] = Vec::round(scale_lanes<Vec>(acc[r][v], multiplier + v * Vec::kLanes,
-                                         kResidual ? residual + place : nullptr,
-                                         residual_multiplier + v * Vec::kLanes));
+      auto f = Vec::mulf(Vec::to_float(acc[r][v]), Vec::loadf(multiplier + v * Vec::kLanes));
+      if constexpr (kResidual) {
+        typename Vec::Float x;
+        if constexpr (kPartial) {
+          x = Vec::widen_some_u8(residual + place, n_valid - v * Vec::kLanes);
+        } else {
+          x = Vec::widen_u8(residual + place);
+        }
+        f = Vec::addf(f, Vec::mulf(x, Vec::loadf(residual_multiplier + v * Vec::kLanes)));
+      }
+      q[j] = Vec::round(f);
       to[j] = out + place;
     }
     const int count = kCount - i < 4 ? kCount - i : 4;
     const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
-    if constexpr (NV == 2) {
+    if constexpr (kPartial && NV == 2) {
+      Vec::store_some_halves(bytes, to[0], count > 2 ? to[2] : nullptr, n_valid);
+    } else if constexpr (kPartial) {
+      Vec::store_some_rows(bytes, to, count, n_valid);
+    } else if constexpr (NV == 2) {
       Vec::store_halves(bytes, to[0], count > 2 ? to[2] : nullptr);
     } else {
       Vec::store_rows(bytes, to, count);
@@ -131,9 +145,16 @@ inline __attribute__((always_inline)) void store_tile(typename Vec::Int (&acc)[M
                                                       const Epilogue& e,
                                                       const ByteClamp& clamp) {
   constexpr int kWidth = NV * Vec::kLanes;
-  if (e.kind == EpilogueKind::kUint8 && e.n_valid == kWidth && !e.unbounded) {
-    if (e.residual_u8 == nullptr) return store_panel_uint8<Vec, MR, NV, false>(acc, e, clamp);
-    return store_panel_uint8<Vec, MR, NV, true>(acc, e, clamp);
+  if (e.kind == EpilogueKind::kUint8 && !e.unbounded) {
+    const bool residual = e.residual_u8 != nullptr;
+    if (e.n_valid == kWidth) {
+      if (!residual) return store_panel_uint8<Vec, MR, NV, false, false>(acc, e, clamp);
+      return store_panel_uint8<Vec, MR, NV, true, false>(acc, e, clamp);
+    }
+    if constexpr (Vec::kHasMasks) {
+      if (!residual) return store_panel_uint8<Vec, MR, NV, false, true>(acc, e, clamp);
+      return store_panel_uint8<Vec, MR, NV, true, true>(acc, e, clamp);
+    }
   }
   alignas(64) int32_t rows[MR * kWidth];
 #pragma GCC unroll 16

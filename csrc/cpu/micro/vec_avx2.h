@@ -17,6 +17,7 @@ struct VecAvx2 {
   static constexpr int kLanes = 8;     // int32 lanes
   static constexpr int kBytes = 32;
   static constexpr int kQuarters = 2;  // 128-bit parts
+  static constexpr bool kHasMasks = false;
 
   static Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void store(void* p, Int v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }

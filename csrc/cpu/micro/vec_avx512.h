@@ -21,6 +21,7 @@ struct VecAvx512 {
   static constexpr int kLanes = 16;
   static constexpr int kBytes = 64;
   static constexpr int kQuarters = 4;
+  static constexpr bool kHasMasks = true;
 
   static Int load(const void* p) { return _mm512_loadu_si512(p); }
   static void store(void* p, Int v) { _mm512_storeu_si512(p, v); }
@@ -62,6 +63,14 @@ struct VecAvx512 {
   static Float maxf(Float a, Float b) { return _mm512_max_ps(a, b); }
   static Float widen_u8(const uint8_t* p) {
     return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  // The same of the first `count` bytes; others are not read. A count out of 0..16 means the nearest.
+  static Float widen_some_u8(const uint8_t* p, int count) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>(first(count, 16)), p);
+    return to_float(_mm512_cvtepu8_epi32(bytes));
+  }
+  static uint32_t first(int count, int all) {
+    return count >= all ? (1u << (all - 1)) * 2 - 1 : count <= 0 ? 0 : (1u << count) - 1;
   }
 
   // kBytes / 2 bytes to int16.
@@ -106,6 +115,23 @@ struct VecAvx512 {
     if (to1 != nullptr) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to1), _mm512_extracti64x4_epi64(rows, 1));
     }
+  }
+  // The same, the first `n` bytes of each row: n <= kLanes, or 2 * kLanes.
+  static __attribute__((always_inline)) void store_some_rows(Int v, uint8_t* const (&to)[4],
+                                                             int count, int n) {
+    const Int rows = lanes_to_rows(v);
+    const auto mask = static_cast<__mmask16>(first(n, 16));
+    _mm_mask_storeu_epi8(to[0], mask, _mm512_castsi512_si128(rows));
+    if (count > 1) _mm_mask_storeu_epi8(to[1], mask, _mm512_extracti32x4_epi32(rows, 1));
+    if (count > 2) _mm_mask_storeu_epi8(to[2], mask, _mm512_extracti32x4_epi32(rows, 2));
+    if (count > 3) _mm_mask_storeu_epi8(to[3], mask, _mm512_extracti32x4_epi32(rows, 3));
+  }
+  static __attribute__((always_inline)) void store_some_halves(Int v, uint8_t* to0, uint8_t* to1,
+                                                               int n) {
+    const Int rows = lanes_to_rows(v);
+    const auto mask = static_cast<__mmask32>(first(n, 32));
+    _mm256_mask_storeu_epi8(to0, mask, _mm512_castsi512_si256(rows));
+    if (to1 != nullptr) _mm256_mask_storeu_epi8(to1, mask, _mm512_extracti64x4_epi64(rows, 1));
   }
   static void store_part(float* p, Float v, int part) {
     float whole[16];
