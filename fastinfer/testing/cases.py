@@ -285,6 +285,7 @@ def _linear_cases() -> Iterator[Case]:
         yield linear_case((15,), 37, 260, weights=weights)
     for m, k in ((1, 3), (3, 1), (20, 1), (30, 7), (13, 17), (40, 33)):
         yield linear_case((m,), 32, k)
+    yield linear_case((16,), 40, 1024)  # rows a multiple of 1 KiB apart are copied
     yield linear_case((0,), 16, 32)
     yield linear_case((300,), 130, 96)
     for per_token in (False, True):
