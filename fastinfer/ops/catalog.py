@@ -5,6 +5,12 @@ from __future__ import annotations
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_CONV2D_DYNAMIC, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR, INT8_LINEAR_DYNAMIC
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
+from fastinfer.ops.int8_pointwise import INT8_ADD, INT8_CAT, INT8_MUL
+from fastinfer.ops.int8_pool import (
+    INT8_ADAPTIVE_AVG_POOL2D,
+    INT8_AVG_POOL2D,
+    INT8_MAX_POOL2D,
+)
 from fastinfer.ops.int8_prepack import INT8_PREPACK, INT8_UNPACK
 from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE, QUANTIZE_DYNAMIC
 from fastinfer.ops.spec import OpSpec
@@ -21,4 +27,10 @@ OPS: tuple[OpSpec, ...] = (
     INT8_DEPTHWISE_CONV2D,
     INT8_CONV2D_DYNAMIC,
     INT8_LOOKUP,
+    INT8_ADD,
+    INT8_MUL,
+    INT8_CAT,
+    INT8_MAX_POOL2D,
+    INT8_AVG_POOL2D,
+    INT8_ADAPTIVE_AVG_POOL2D,
 )

@@ -29,7 +29,8 @@ def _inverse(scale: float) -> Tensor:
     return torch.tensor(1.0, dtype=torch.float32) / torch.tensor(scale, dtype=torch.float32)
 
 
-def _memory_format(x: Tensor, channels_last: bool) -> torch.memory_format:
+def memory_format_of(x: Tensor, channels_last: bool = False) -> torch.memory_format:
+    """Return NHWC when it is asked for or x has it, else the contiguous format."""
     is_nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     if channels_last or (is_nhwc and not x.is_contiguous()):
         return torch.channels_last
@@ -38,7 +39,7 @@ def _memory_format(x: Tensor, channels_last: bool) -> torch.memory_format:
 
 def quantize_fake(x: Tensor, scale: float, zero_point: int, channels_last: bool = False) -> Tensor:
     """Shape rule of quantize."""
-    memory_format = _memory_format(x, channels_last)
+    memory_format = memory_format_of(x, channels_last)
     return torch.empty(x.shape, dtype=torch.uint8, device=x.device, memory_format=memory_format)
 
 
@@ -59,7 +60,7 @@ def quantize_ref(x: Tensor, scale: float, zero_point: int, channels_last: bool =
 def dequantize_fake(x: Tensor, scale: float, zero_point: int) -> Tensor:
     """Shape rule of dequantize."""
     return torch.empty(
-        x.shape, dtype=torch.float32, device=x.device, memory_format=_memory_format(x, False)
+        x.shape, dtype=torch.float32, device=x.device, memory_format=memory_format_of(x)
     )
 
 
