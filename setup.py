@@ -20,6 +20,7 @@ SOURCES = [
     "csrc/bindings.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/packed_view.cpp",
+    "csrc/cpu/packed_check.cpp",
     "csrc/cpu/pack_pairs.cpp",
     "csrc/cpu/prepack.cpp",
     "csrc/cpu/conv_geometry.cpp",
@@ -27,6 +28,7 @@ SOURCES = [
     "csrc/cpu/int8_linear.cpp",
     "csrc/cpu/int8_conv2d.cpp",
     "csrc/cpu/int8_depthwise.cpp",
+    "csrc/cpu/depthwise_driver.cpp",
 ]
 
 # Every unit of csrc/cpu/isa and the flags it alone is built with. -fno-tree-pre -fno-gcse: gcc 12

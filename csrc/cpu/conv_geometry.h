@@ -1,18 +1,14 @@
 // Sizes of a 2-D convolution over NHWC memory, checked once.
 #pragma once
 
-#include "packed_view.h"
+#include "conv_shape.h"
+#include "packed_check.h"
 
 namespace fastinfer {
 
-struct ConvGeometry {
-  int64_t batch, channels, height, width;
-  int64_t out_channels, out_height, out_width;
-  int64_t kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-
-  std::vector<int64_t> out_shape() const { return {batch, out_channels, out_height, out_width}; }
-  int64_t out_pixels() const { return batch * out_height * out_width; }
-};
+inline std::vector<int64_t> out_shape(const ConvGeometry& g) {
+  return {g.batch, g.out_channels, g.out_height, g.out_width};
+}
 
 // Checks x [N, C, H, W] and the convolution's parameters against the packed weight.
 ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,

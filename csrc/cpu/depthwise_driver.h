@@ -1,14 +1,28 @@
-// Splits a depthwise convolution into rows and runs of pixels.
+// Splits a depthwise convolution into rows and runs of pixels. Torch-free.
 #pragma once
 
-#include "conv_geometry.h"
+#include "conv_shape.h"
 #include "gemm_driver.h"
 
 namespace fastinfer {
 
-// x: NHWC. Padding holds `fill`. output as for a GEMM with one row a pixel; a dynamic weight takes
-// the one scale and zero point of `output`.
-void run_depthwise(const PackedView& view, const ConvGeometry& g, const uint8_t* x, int32_t fill,
-                   const GemmOutput& output);
+class DepthwiseDriver {
+ public:
+  // x: NHWC. Padding holds `fill`. output as for a GEMM with one row a pixel; a dynamic weight takes
+  // the one scale and zero point of `output`.
+  DepthwiseDriver(const PackedView& view, const ConvGeometry& g, const uint8_t* x, int32_t fill,
+                  const GemmOutput& output)
+      : view_(view), g_(g), x_(x), fill_(fill), output_(output) {}
+
+  int threads(int available) const;
+  void run_part(int thread, int threads) const;
+
+ private:
+  const PackedView& view_;
+  const ConvGeometry& g_;
+  const uint8_t* x_;
+  int32_t fill_;
+  const GemmOutput& output_;
+};
 
 }  // namespace fastinfer

@@ -1,4 +1,5 @@
 // Splits an int8 GEMM into tiles and threads and feeds the microkernels of the ISA in force.
+// Torch-free.
 #pragma once
 
 #include <algorithm>
@@ -6,8 +7,8 @@
 #include <utility>
 
 #include "packed_view.h"
-#include "parallel.h"
 #include "scratch.h"
+#include "work.h"
 
 namespace fastinfer {
 
@@ -22,22 +23,6 @@ struct GemmOutput {
   const int32_t* row_zero_point = nullptr;
   int row_step = 0;
 };
-
-// Results go to `out`, the residual (contiguous like `out`, or absent) comes from `residual`.
-inline GemmOutput bind_output(const Tensor& out, const std::optional<Tensor>& residual,
-                              bool float_output, int64_t ldc) {
-  GemmOutput output;
-  output.ldc = ldc;
-  const void* from = residual ? residual->const_data_ptr() : nullptr;
-  if (float_output) {
-    output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
-    output.residual_f32 = static_cast<const float*>(from);
-  } else {
-    output.out_u8 = static_cast<uint8_t*>(out.mutable_data_ptr());
-    output.residual_u8 = static_cast<const uint8_t*>(from);
-  }
-  return output;
-}
 
 constexpr int64_t kCopySlack = 16;
 
@@ -92,16 +77,22 @@ class GemmDriver {
     long_tiles_ = m - tile_rows_ * tiles_;
   }
 
-  void run() const {
+  // The threads worth waking, of those available.
+  int threads(int available) const {
+    const int64_t work = m_ * int64_t{h_.n} * h_.k;
+    return useful_threads(work, std::max(tiles_, view_.panels()), available);
+  }
+
+  void run_part(int thread, int threads) const {
     if (m_ == 0) return;
     const int64_t panels = view_.panels();
-    const int64_t work = m_ * int64_t{h_.n} * h_.k;
-    const int threads = threads_for(work, std::max(tiles_, panels));
     // Over tiles every thread packs its own rows, over panels all of them: only for an evener share.
     if (largest_share(tiles_, threads) <= largest_share(panels, threads) * kPackingRows) {
-      split_range(tiles_, threads, [&](int64_t t0, int64_t t1) { part(t0, t1, 0, panels); });
+      const auto [t0, t1] = share_of(tiles_, thread, threads);
+      if (t0 < t1) part(t0, t1, 0, panels);
     } else {
-      split_range(panels, threads, [&](int64_t p0, int64_t p1) { part(0, tiles_, p0, p1); });
+      const auto [p0, p1] = share_of(panels, thread, threads);
+      if (p0 < p1) part(0, tiles_, p0, p1);
     }
   }
 
@@ -227,18 +218,12 @@ class GemmDriver {
   const PackedView& view_;
   const PackedHeader& h_;
   const Rows& rows_;
-  const GemmOutput& output_;
+  const GemmOutput output_;
   const GemmFamily* family_;
   GemmForm form_;
   int64_t m_, tiles_, tile_rows_, long_tiles_, k_groups_, quad_bytes_, row_bytes_;
   bool is_whole_;   // rows of A lie in memory as whole groups of 4 k's
   bool is_direct_;  // and the kernels read them there
 };
-
-// output = epilogue(rows [m, k] x weight).
-template <class Rows>
-void run_gemm(const PackedView& view, const Rows& rows, int64_t m, const GemmOutput& output) {
-  GemmDriver<Rows>(view, rows, m, output).run();
-}
 
 }  // namespace fastinfer

@@ -1,6 +1,7 @@
 // int8_linear and int8_linear_dynamic.
-#include "gemm_driver.h"
 #include "ops.h"
+#include "packed_check.h"
+#include "parallel.h"
 #include "range.h"
 
 namespace fastinfer {
@@ -32,7 +33,7 @@ Tensor int8_linear_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
   const MatrixRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), view.header->k};
   if (residual) residual = as_contiguous(*residual);
   const GemmOutput output = bind_output(out, residual, float_output, view.header->n);
-  run_gemm(view, rows, x.numel() / view.header->k, output);
+  run_driver(GemmDriver(view, rows, x.numel() / view.header->k, output));
   return out;
 }
 
@@ -51,8 +52,7 @@ Tensor int8_linear_dynamic_cpu(Tensor x, Tensor packed, int64_t out_features, bo
   std::vector<int32_t> zero_point(static_cast<size_t>(rows));
   struct Quantized;
   uint8_t* q = scratch<Quantized>(m * k);
-  // Quantizing moves 5 bytes a value, which weighs like some 8 multiply-accumulates.
-  split_range(rows, threads_for(m * k * 8, rows), [&](int64_t r0, int64_t r1) {
+  split_range(rows, threads_for(m * k * kMoveWork, rows), [&](int64_t r0, int64_t r1) {
     for (int64_t r = r0; r < r1; r++) {
       const RangeParams range =
           quantize_row(*view.table, from + r * columns, columns, q + r * columns);
@@ -66,7 +66,8 @@ Tensor int8_linear_dynamic_cpu(Tensor x, Tensor packed, int64_t out_features, bo
   output.row_scale = scale.data();
   output.row_zero_point = zero_point.data();
   output.row_step = per_token ? 1 : 0;
-  run_gemm(view, MatrixRows{q, k}, m, output);
+  const MatrixRows matrix{q, k};
+  run_driver(GemmDriver(view, matrix, m, output));
   return out;
 }
 

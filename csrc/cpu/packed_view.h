@@ -1,9 +1,8 @@
-// A packed weight as typed pointers, checked against the op that reads it.
+// A packed weight as typed pointers. Torch-free.
 #pragma once
 
 #include "../epilogue.h"
 #include "../packed.h"
-#include "../tensor_check.h"
 #include "kernel_table.h"
 
 namespace fastinfer {
@@ -25,14 +24,5 @@ struct PackedView {
   // residuals are the caller's.
   Epilogue epilogue(int64_t at) const;
 };
-
-// Checks magic, version, size, op, mode and that the buffer was packed for the ISA in force.
-PackedView view_packed(const char* op, const Tensor& packed, PackedOp wanted, bool dynamic,
-                       bool float_output);
-
-// The residual a weight was packed with must come with the call, and only then. `shape` is the
-// result's. Returns its data, uint8 or float32.
-void check_residual(const char* op, const PackedView& view, const std::optional<Tensor>& residual,
-                    const std::vector<int64_t>& shape);
 
 }  // namespace fastinfer

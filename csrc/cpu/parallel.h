@@ -5,16 +5,12 @@
 
 #include <cstdint>
 
+#include "work.h"
+
 namespace fastinfer {
 
-// One multiply-accumulate counts 1. Below this a call stays on its thread: waking the others takes
-// longer (0.65-0.96 us hot, up to 40 us after idling) than the work.
-constexpr int64_t kSerialWork = 1 << 17;
-
 inline int threads_for(int64_t work, int64_t parts) {
-  if (work < kSerialWork || parts <= 1) return 1;
-  const int64_t threads = torch::stable::get_num_threads();
-  return static_cast<int>(threads < parts ? threads : parts);
+  return useful_threads(work, parts, torch::stable::get_num_threads());
 }
 
 // f(begin, end) over [0, count) in `threads` nearly equal parts.
@@ -23,6 +19,15 @@ void split_range(int64_t count, int threads, const F& f) {
   if (threads <= 1) return f(int64_t{0}, count);
   torch::stable::parallel_for(0, threads, 1, [&](int64_t t0, int64_t t1) {
     f(count * t0 / threads, count * t1 / threads);
+  });
+}
+
+// All parts of a driver's work: driver.threads(available) of them, each driver.run_part(i, threads).
+template <class Driver>
+void run_driver(const Driver& driver) {
+  const int threads = driver.threads(static_cast<int>(torch::stable::get_num_threads()));
+  split_range(threads, threads, [&](int64_t t0, int64_t t1) {
+    for (int64_t t = t0; t < t1; t++) driver.run_part(static_cast<int>(t), threads);
   });
 }
 

@@ -6,14 +6,12 @@
 #include "kernel_table.h"
 #include "ops.h"
 #include "parallel.h"
+#include "plane_quantizer.h"
 #include "range.h"
-#include "scratch.h"
 
 namespace fastinfer {
 namespace {
 
-// A value moved counts like this many multiply-accumulates when threads are chosen.
-constexpr int64_t kMoveWork = 8;
 // Values handled between two looks at the next thing to do: a few KiB stay in L1.
 constexpr int64_t kChunk = 4096;
 
@@ -25,38 +23,6 @@ bool is_channels_last(const Tensor& x) {
     expected *= x.sizes()[d];
   }
   return true;
-}
-
-// Quantizes [N, C, H, W] in NCHW memory into NHWC: 64 pixels of all channels at a time.
-void quantize_planes(const KernelTable& table, const float* x, uint8_t* q, int64_t n, int64_t c,
-                     int64_t pixels, float inverse, int32_t zero_point) {
-  constexpr int64_t kPixels = 64;
-  const int64_t strips = (pixels + kPixels - 1) / kPixels;
-  split_range(n * strips, threads_for(n * c * pixels * kMoveWork, n * strips),
-              [&](int64_t s0, int64_t s1) {
-    struct Strip;
-    uint8_t* strip = scratch<Strip>(c * kPixels);
-    for (int64_t s = s0; s < s1; s++) {
-      const int64_t image = s / strips, p0 = s % strips * kPixels;
-      const int64_t count = std::min(kPixels, pixels - p0);
-      const float* from = x + image * c * pixels + p0;
-      for (int64_t i = 0; i < c; i++) {
-        table.quantize(from + i * pixels, strip + i * kPixels, count, inverse, zero_point);
-      }
-      uint8_t* to = q + (image * pixels + p0) * c;
-      if (c == 3) {
-        for (int64_t p = 0; p < count; p++) {
-          to[3 * p] = strip[p];
-          to[3 * p + 1] = strip[kPixels + p];
-          to[3 * p + 2] = strip[2 * kPixels + p];
-        }
-        continue;
-      }
-      for (int64_t p = 0; p < count; p++) {
-        for (int64_t i = 0; i < c; i++) to[p * c + i] = strip[i * kPixels + p];
-      }
-    }
-  });
 }
 
 }  // namespace
@@ -102,7 +68,7 @@ Tensor quantize_cpu(Tensor x, double scale, int64_t zero_point, bool channels_la
   auto* to = static_cast<uint8_t*>(out.mutable_data_ptr());
   if (to_nhwc && !from_nhwc && x.sizes()[1] > 1) {
     const int64_t pixels = x.sizes()[2] * x.sizes()[3];
-    quantize_planes(table, from, to, x.sizes()[0], x.sizes()[1], pixels, inverse, zp);
+    run_driver(PlaneQuantizer{table, from, to, x.sizes()[0], x.sizes()[1], pixels, inverse, zp});
     return out;
   }
   const int64_t n = x.numel(), chunks = (n + kChunk - 1) / kChunk;
