@@ -26,9 +26,20 @@ SOURCES = [
     "csrc/cpu/conv_geometry.cpp",
     "csrc/cpu/quantize.cpp",
     "csrc/cpu/int8_linear.cpp",
+    "csrc/cpu/int8_region.cpp",
     "csrc/cpu/int8_conv2d.cpp",
     "csrc/cpu/int8_depthwise.cpp",
     "csrc/cpu/depthwise_driver.cpp",
+    "csrc/engine/arena.cpp",
+    "csrc/engine/plan.cpp",
+    "csrc/engine/program.cpp",
+    "csrc/engine/region_cache.cpp",
+    "csrc/engine/step.cpp",
+    "csrc/engine/thread_pool.cpp",
+    "csrc/engine/steps/conv.cpp",
+    "csrc/engine/steps/elements.cpp",
+    "csrc/engine/steps/linear.cpp",
+    "csrc/engine/steps/moves.cpp",
 ]
 
 # Every unit of csrc/cpu/isa and the flags it alone is built with. -fno-tree-pre -fno-gcse: gcc 12

@@ -13,5 +13,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("int8_conv2d", TORCH_BOX(&fastinfer::int8_conv2d_cpu));
   m.impl("int8_depthwise_conv2d", TORCH_BOX(&fastinfer::int8_depthwise_conv2d_cpu));
   m.impl("int8_conv2d_dynamic", TORCH_BOX(&fastinfer::int8_conv2d_dynamic_cpu));
+  m.impl("int8_region", TORCH_BOX(&fastinfer::int8_region_cpu));
   m.impl("int8_lookup", TORCH_BOX(&fastinfer::int8_lookup_cpu));
 }

@@ -54,8 +54,6 @@ Tensor empty_nhwc(const std::vector<int64_t>& shape, ScalarType dtype) {
   return empty_strided(shape, {h * w * c, 1, w * c, c}, dtype);
 }
 
-namespace {
-
 bool is_nhwc(const Tensor& t) {
   const auto sizes = t.sizes();
   int64_t expected = 1;
@@ -65,6 +63,8 @@ bool is_nhwc(const Tensor& t) {
   }
   return true;
 }
+
+namespace {
 
 template <class T>
 void copy_nhwc(const Tensor& from, T* to) {

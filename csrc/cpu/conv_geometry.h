@@ -18,6 +18,7 @@ ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,
 
 // [N, C, H, W] with NHWC memory.
 Tensor empty_nhwc(const std::vector<int64_t>& shape, ScalarType dtype);
+bool is_nhwc(const Tensor& t);
 // t itself when its memory is NHWC, or a copy that is. uint8 or float32.
 Tensor as_nhwc(const Tensor& t);
 

@@ -34,5 +34,7 @@ Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
                                std::vector<int64_t> padding, std::vector<int64_t> dilation,
                                int64_t groups);
 Tensor int8_lookup_cpu(Tensor x, Tensor table);
+std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
+                                    Tensor program);
 
 }  // namespace fastinfer

@@ -1,0 +1,55 @@
+// A program for given input shapes: steps in order, and memory for what they make. Torch-free.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "arena.h"
+#include "step.h"
+
+namespace fastinfer::engine {
+
+// Calls may run at the same time: each has memory of its own.
+class Plan {
+ public:
+  // `inputs` are the program's, with shapes; weights are packed buffers that outlive the plan.
+  // Throws std::invalid_argument where an op does not take its shapes.
+  Plan(const Program& program, const std::vector<Value>& inputs,
+       const std::vector<Weight>& weights, const KernelTable& table);
+
+  const Value& output(size_t index) const {
+    return values_[static_cast<size_t>(outputs_[index])];
+  }
+  size_t outputs() const { return outputs_.size(); }
+  const ArenaPlan& arena() const { return arena_; }
+  size_t steps() const { return steps_.size(); }
+
+  // On at most `threads` threads. seconds: of every step, on the first thread, when not empty.
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
+           std::span<double> seconds = {}) const;
+
+ private:
+  struct Call;
+  struct Planned {
+    std::unique_ptr<Step> step;
+    Instruction instruction;
+  };
+  using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
+
+  void place();
+  void run_steps(const Call& call, int thread, int threads) const;
+  Memory take_memory() const;
+  void give_back(Memory memory) const;
+
+  const int64_t inputs_;
+  std::vector<Value> values_;
+  const std::vector<int64_t> outputs_;
+  std::vector<Planned> steps_;
+  ArenaPlan arena_;
+  std::vector<int64_t> places_;  // offset in the arena, by value; -1 where it is the caller's
+  mutable std::mutex mutex_;
+  mutable std::vector<Memory> free_;
+};
+
+}  // namespace fastinfer::engine

@@ -1,0 +1,44 @@
+#include "step.h"
+
+#include <cstring>
+#include <stdexcept>
+
+namespace fastinfer::engine {
+
+void expect(bool holds, const char* step, const std::string& text) {
+  if (!holds) throw std::invalid_argument(std::string(step) + ": " + text);
+}
+
+std::string shape_text(const Value& value) {
+  std::string text = "[";
+  for (size_t i = 0; i < value.shape.size(); i++) {
+    text += (i ? ", " : "") + std::to_string(value.shape[i]);
+  }
+  return text + "]";
+}
+
+std::span<const int64_t> Operands::integers(int64_t count) {
+  const auto size = static_cast<size_t>(count);
+  expect(count >= 0 && size <= words_.size(), step_, "program: too few operands");
+  const auto taken = words_.first(size);
+  words_ = words_.subspan(size);
+  return taken;
+}
+
+int64_t Operands::integer() { return integers(1)[0]; }
+
+double Operands::real() {
+  const int64_t bits = integer();
+  double value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+const Weight& Operands::weight(const Context& context) {
+  const int64_t index = integer();
+  expect(index >= 0 && index < static_cast<int64_t>(context.weights.size()), step_,
+         "program: no weight " + std::to_string(index));
+  return context.weights[static_cast<size_t>(index)];
+}
+
+}  // namespace fastinfer::engine

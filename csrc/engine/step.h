@@ -1,0 +1,71 @@
+// One instruction of a program for known shapes. Torch-free.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "../cpu/kernel_table.h"
+#include "program.h"
+#include "value.h"
+
+namespace fastinfer::engine {
+
+// Holds sizes and weights; may be run by several calls at once.
+class Step {
+ public:
+  virtual ~Step() = default;
+  // The threads worth using, of those available.
+  virtual int threads(int available) const = 0;
+  // Thread `thread`'s part of the work. Parts may run at the same time.
+  virtual void run(const Frame& frame, int thread, int threads) const = 0;
+};
+
+// A buffer the program's steps read: packed weights, tables.
+struct Weight {
+  const uint8_t* data;
+  int64_t bytes;
+  bool operator==(const Weight&) const = default;
+};
+
+// What making steps needs: the values so far (a maker sets its result's), weights, kernels.
+struct Context {
+  std::vector<Value>& values;
+  const std::vector<Weight>& weights;
+  const KernelTable& table;
+
+  Value& value(int64_t index) const { return values[static_cast<size_t>(index)]; }
+};
+
+using StepMaker = std::unique_ptr<Step> (*)(const Instruction& instruction, Context& context);
+
+// Makers, by kind. They throw std::invalid_argument for shapes an op does not take.
+std::unique_ptr<Step> make_quantize(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_dequantize(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_conv2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_depthwise_conv2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_linear(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_lookup(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& context);
+
+// An instruction's words one after the other, in the order its dataclass has them.
+class Operands {
+ public:
+  Operands(const char* step, const Instruction& instruction)
+      : step_(step), words_(instruction.words) {}
+  int64_t integer();
+  double real();  // a word holds its bits
+  std::span<const int64_t> integers(int64_t count);
+  const Weight& weight(const Context& context);
+
+ private:
+  const char* step_;
+  std::span<const int64_t> words_;
+};
+
+// Throws std::invalid_argument("<step>: <text>") unless `holds`.
+void expect(bool holds, const char* step, const std::string& text);
+
+std::string shape_text(const Value& value);
+
+}  // namespace fastinfer::engine

@@ -1,0 +1,29 @@
+// A tensor of a plan. Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace fastinfer::engine {
+
+enum class Dtype : int64_t { kUint8, kFloat };
+
+// Values of 4 dimensions are [N, C, H, W] in NHWC memory, others row-major; all without gaps.
+struct Value {
+  Dtype dtype = Dtype::kUint8;
+  std::vector<int64_t> shape;
+  bool is_planar = false;  // a 4-D input in NCHW memory
+
+  bool operator==(const Value&) const = default;
+  int64_t elements() const {
+    int64_t n = 1;
+    for (int64_t size : shape) n *= size;
+    return n;
+  }
+  int64_t bytes() const { return elements() * (dtype == Dtype::kFloat ? 4 : 1); }
+};
+
+// Where the values of one call are: index is the value.
+using Frame = std::vector<uint8_t*>;
+
+}  // namespace fastinfer::engine
