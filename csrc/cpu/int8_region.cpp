@@ -38,10 +38,7 @@ Tensor empty_output(const engine::Value& value) {
 
 std::shared_ptr<const engine::Plan> plan_of(const std::vector<Tensor>& inputs,
                                             const std::vector<Tensor>& packed,
-                                            const Tensor& program) {
-  check_dtype(kOp, "program", program, ScalarType::Long);
-  STD_TORCH_CHECK(program.dim() == 1 && program.is_contiguous(), kOp,
-                  ": expected program 1-D and contiguous, got ", shape_text(program));
+                                            const std::string& program) {
   engine::PlanKey key{current_isa(), {}, {}};
   for (const Tensor& t : packed) {
     check_dtype(kOp, "packed", t, ScalarType::Byte);
@@ -49,14 +46,12 @@ std::shared_ptr<const engine::Plan> plan_of(const std::vector<Tensor>& inputs,
     key.weights.push_back({static_cast<const uint8_t*>(t.const_data_ptr()), t.numel()});
   }
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
-  const std::span<const int64_t> words(static_cast<const int64_t*>(program.const_data_ptr()),
-                                       static_cast<size_t>(program.numel()));
-  return engine::RegionCache::instance().plan(words, key);
+  return engine::RegionCache::instance().plan(program, key);
 }
 
 // Outputs of a run; seconds of every step are added to `seconds` when it is not empty.
 std::vector<Tensor> run(std::vector<Tensor>& inputs, const std::vector<Tensor>& packed,
-                        const Tensor& program, std::vector<double>* seconds) {
+                        const std::string& program, std::vector<double>* seconds) {
   try {
     for (Tensor& t : inputs) t = as_input(t);
     const auto plan = plan_of(inputs, packed, program);
@@ -84,7 +79,7 @@ std::vector<Tensor> run(std::vector<Tensor>& inputs, const std::vector<Tensor>& 
 }  // namespace
 
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
-                                    Tensor program) {
+                                    std::string program) {
   return run(inputs, packed, program, nullptr);
 }
 

@@ -35,6 +35,6 @@ Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
                                int64_t groups);
 Tensor int8_lookup_cpu(Tensor x, Tensor table);
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
-                                    Tensor program);
+                                    std::string program);
 
 }  // namespace fastinfer

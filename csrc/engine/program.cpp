@@ -1,40 +1,59 @@
 #include "program.h"
 
+#include <cstdlib>
+#include <cstring>
 #include <stdexcept>
-#include <string>
 #include <utility>
 
 namespace fastinfer::engine {
 namespace {
 
-constexpr int64_t kMagic = 0x4649454e47494e45;  // "FIENGINE"
+constexpr const char* kMagic = "fastinfer-region";
 constexpr int64_t kVersion = 1;
 
 // Reads words one after the other, never past their end.
 class Words {
  public:
-  explicit Words(std::span<const int64_t> words)
-      : next_(words.data()), left_(static_cast<int64_t>(words.size())) {}
-  int64_t one() {
-    if (left_ <= 0) throw std::invalid_argument("int8_region: program: it ends early");
-    left_--;
-    return *next_++;
+  explicit Words(const std::string& text) : next_(text.c_str()) {}
+
+  std::string word() {
+    while (*next_ == ' ') next_++;
+    const char* end = next_;
+    while (*end != ' ' && *end != '\0') end++;
+    if (end == next_) throw std::invalid_argument("int8_region: program: it ends early");
+    std::string text(next_, end);
+    next_ = end;
+    return text;
   }
-  std::vector<int64_t> many() {
-    const int64_t count = one();
-    if (count < 0 || count > left_) {
-      throw std::invalid_argument("int8_region: program: it ends early");
+
+  // An integer, or the bits of a real number.
+  int64_t number() {
+    const std::string text = word();
+    char* end = nullptr;
+    int64_t value;
+    if (text.find('x') == std::string::npos) {
+      value = std::strtoll(text.c_str(), &end, 10);
+    } else {
+      const double real = std::strtod(text.c_str(), &end);
+      std::memcpy(&value, &real, sizeof(value));
     }
-    std::vector<int64_t> words(next_, next_ + count);
-    next_ += count;
-    left_ -= count;
-    return words;
+    if (*end != '\0') {
+      throw std::invalid_argument("int8_region: program: expected a number, got " + text);
+    }
+    return value;
   }
-  bool is_done() const { return left_ == 0; }
+
+  std::vector<int64_t> numbers() {
+    const int64_t count = number();
+    std::vector<int64_t> values;
+    for (int64_t i = 0; i < count; i++) values.push_back(number());
+    return values;
+  }
+
+  bool is_done() const { return next_[std::strspn(next_, " ")] == '\0'; }
 
  private:
-  const int64_t* next_;
-  int64_t left_;
+  const char* next_;
 };
 
 void check_values(const Program& program, const std::vector<int64_t>& values) {
@@ -47,30 +66,28 @@ void check_values(const Program& program, const std::vector<int64_t>& values) {
 
 }  // namespace
 
-int64_t program_id(std::span<const int64_t> words) {
-  Words in(words);
-  if (in.one() != kMagic || in.one() != kVersion) {
+Program read_program(const std::string& text) {
+  Words in(text);
+  if (in.word() != kMagic || in.number() != kVersion) {
     throw std::invalid_argument("int8_region: program: not one of version " +
                                 std::to_string(kVersion) + "; convert the model again");
   }
-  return in.one();
-}
-
-Program read_program(std::span<const int64_t> words) {
   Program program{};
-  program.id = program_id(words);
-  Words in(words.subspan(3));
-  program.inputs = in.one();
-  program.values = in.one();
-  program.outputs = in.many();
+  program.inputs = in.number();
+  program.values = in.number();
+  if (program.inputs < 0 || program.inputs > program.values) {
+    throw std::invalid_argument("int8_region: program: more inputs than values");
+  }
+  program.outputs = in.numbers();
   check_values(program, program.outputs);
-  const int64_t steps = in.one();
+  const int64_t steps = in.number();
   for (int64_t i = 0; i < steps; i++) {
-    const int64_t kind = in.one();
+    const int64_t kind = in.number();
     if (kind < 0 || kind >= static_cast<int64_t>(StepKind::kCount)) {
       throw std::invalid_argument("int8_region: program: unknown step " + std::to_string(kind));
     }
-    Instruction step{static_cast<StepKind>(kind), in.one(), in.many(), in.many()};
+    const int64_t out = in.number();
+    Instruction step{static_cast<StepKind>(kind), out, in.numbers(), in.numbers()};
     check_values(program, {step.out});
     check_values(program, step.reads);
     program.steps.push_back(std::move(step));

@@ -1,15 +1,16 @@
 // A region of a model as data: values and instructions, before shapes are known. Torch-free.
 //
-// fastinfer/engine/program.py writes the words this reads.
+// Its text is words between spaces, integers and hexadecimal floating-point numbers, so that it can be
+// an argument of an op that tools see as a constant. fastinfer/types/region.py writes it.
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <string>
 #include <vector>
 
 namespace fastinfer::engine {
 
-// Order and operands are those of the dataclasses in fastinfer/engine/program.py.
+// Order and operands are those of the parameters in fastinfer/types/region.py.
 enum class StepKind : int64_t {
   kQuantize,
   kDequantize,
@@ -31,20 +32,17 @@ struct Instruction {
   StepKind kind;
   int64_t out;                 // the value it makes
   std::vector<int64_t> reads;  // the values it reads
-  std::vector<int64_t> words;  // its other operands
+  std::vector<int64_t> words;  // its other operands; bits of a double where one is real
 };
 
 struct Program {
-  int64_t id;  // differs between programs
   int64_t inputs;  // values 0 to inputs - 1
   int64_t values;
   std::vector<int64_t> outputs;  // values
   std::vector<Instruction> steps;
 };
 
-// Throws std::invalid_argument when the words are no program.
-Program read_program(std::span<const int64_t> words);
-// The id alone.
-int64_t program_id(std::span<const int64_t> words);
+// Throws std::invalid_argument when the text is no program.
+Program read_program(const std::string& text);
 
 }  // namespace fastinfer::engine

@@ -15,37 +15,38 @@ RegionCache& RegionCache::instance() {
   return *cache;
 }
 
-std::shared_ptr<const Plan> RegionCache::plan(std::span<const int64_t> words,
-                                              const PlanKey& key) {
-  const int64_t id = program_id(words);
+// Programs are few and the last used is first, so a list is quick to search.
+std::list<RegionCache::Region>::iterator RegionCache::find(const std::string& program) {
+  const auto found = std::find_if(regions_.begin(), regions_.end(),
+                                  [&](const Region& r) { return r.program == program; });
+  if (found != regions_.end()) regions_.splice(regions_.begin(), regions_, found);
+  return found;
+}
+
+std::shared_ptr<const Plan> RegionCache::plan(const std::string& program, const PlanKey& key) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (const auto found = by_id_.find(id); found != by_id_.end()) {
-      regions_.splice(regions_.begin(), regions_, found->second);
-      Region& region = found->second->second;
-      const auto entry = std::find_if(region.begin(), region.end(),
+    const auto region = find(program);
+    if (region != regions_.end()) {
+      std::list<Entry>& plans = region->plans;
+      const auto entry = std::find_if(plans.begin(), plans.end(),
                                       [&](const Entry& e) { return e.key == key; });
-      if (entry != region.end()) {
-        region.splice(region.begin(), region, entry);
+      if (entry != plans.end()) {
+        plans.splice(plans.begin(), plans, entry);
         return entry->plan;
       }
     }
   }
-  const Program program = read_program(words);
-  auto plan = std::make_shared<const Plan>(program, key.inputs, key.weights, table_of(key.isa));
+  auto plan = std::make_shared<const Plan>(read_program(program), key.inputs, key.weights,
+                                           table_of(key.isa));
   const std::lock_guard<std::mutex> lock(mutex_);
-  auto found = by_id_.find(id);
-  if (found == by_id_.end()) {
-    regions_.emplace_front(id, Region{});
-    found = by_id_.emplace(id, regions_.begin()).first;
-    if (regions_.size() > kRegions) {
-      by_id_.erase(regions_.back().first);
-      regions_.pop_back();
-    }
+  if (find(program) == regions_.end()) {
+    regions_.push_front({program, {}});
+    if (regions_.size() > kRegions) regions_.pop_back();
   }
-  Region& region = found->second->second;
-  region.push_front({key, plan});
-  if (region.size() > kPlans) region.pop_back();
+  std::list<Entry>& plans = regions_.front().plans;
+  plans.push_front({key, plan});
+  if (plans.size() > kPlans) plans.pop_back();
   return plan;
 }
 

@@ -4,8 +4,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
-#include <span>
-#include <unordered_map>
+#include <string>
 
 #include "plan.h"
 
@@ -23,19 +22,23 @@ class RegionCache {
  public:
   static RegionCache& instance();
 
-  // The plan of `words` for `key`, made when it is not at hand. Throws std::invalid_argument.
-  std::shared_ptr<const Plan> plan(std::span<const int64_t> words, const PlanKey& key);
+  // The plan of a program for `key`, made when it is not at hand. Throws std::invalid_argument.
+  std::shared_ptr<const Plan> plan(const std::string& program, const PlanKey& key);
 
  private:
   struct Entry {
     PlanKey key;
     std::shared_ptr<const Plan> plan;
   };
-  using Region = std::list<Entry>;  // last used first
+  struct Region {
+    std::string program;
+    std::list<Entry> plans;  // last used first
+  };
+
+  std::list<Region>::iterator find(const std::string& program);
 
   std::mutex mutex_;
-  std::list<std::pair<int64_t, Region>> regions_;  // last used first
-  std::unordered_map<int64_t, std::list<std::pair<int64_t, Region>>::iterator> by_id_;
+  std::list<Region> regions_;  // last used first
 };
 
 }  // namespace fastinfer::engine

@@ -12,6 +12,7 @@ from fastinfer.ops.int8_pool import (
     INT8_MAX_POOL2D,
 )
 from fastinfer.ops.int8_prepack import INT8_PREPACK, INT8_UNPACK
+from fastinfer.ops.int8_region import INT8_REGION
 from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE, QUANTIZE_DYNAMIC
 from fastinfer.ops.spec import OpSpec
 
@@ -33,4 +34,5 @@ OPS: tuple[OpSpec, ...] = (
     INT8_MAX_POOL2D,
     INT8_AVG_POOL2D,
     INT8_ADAPTIVE_AVG_POOL2D,
+    INT8_REGION,
 )

@@ -49,7 +49,8 @@ class ConvStep : public WeightedStep {
   ConvStep(const char* name, const Instruction& instruction, Context& context, PackedOp op)
       : WeightedStep(name, instruction, context, op) {
     Operands operands(name, instruction);
-    operands.integer();  // the weight
+    // The weight, whose header has the next ones: channels of the result, size of the kernel.
+    operands.integers(op == PackedOp::kConv2d ? 4 : 3);
     Operands2d o{};
     for (auto* pair : {o.stride, o.padding, o.dilation}) {
       const auto numbers = operands.integers(2);

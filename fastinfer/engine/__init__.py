@@ -1,0 +1,5 @@
+"""The engine: regions of a model as one op each."""
+
+from fastinfer.engine.region_module import RegionModule
+
+__all__ = ["RegionModule"]

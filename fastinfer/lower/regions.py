@@ -1,0 +1,196 @@
+"""From a lowered graph to one whose int8 regions are each one call of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
+
+from fastinfer.engine import RegionModule
+from fastinfer.nn import Int8Conv2d, Int8Linear
+from fastinfer.types.region import Step, renumbered
+
+aten = torch.ops.aten
+own = torch.ops.fastinfer
+
+#: A region of fewer steps gains nothing over calling its ops.
+SHORTEST = 2
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """A node as a step: the nodes it reads, its arguments, and the buffers it names, in order.
+
+    The place of a buffer's index among the arguments is where `sources` go: see _SOURCE.
+    """
+
+    kind: str
+    reads: tuple[fx.Node, ...]
+    arguments: tuple[Any, ...]
+    sources: tuple[Any, ...] = ()
+
+
+#: Stands among the arguments for the index of the next source.
+_SOURCE = object()
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
+    """Return the step of a call of a packed module, None when the engine has none for it."""
+    reads = tuple(a for a in node.args if isinstance(a, fx.Node))
+    if node.kwargs or len(reads) != len(node.args):
+        return None
+    if type(module) is Int8Linear and _rank(reads[0]) not in (None, 4):
+        arguments = (_SOURCE, module.out_features, int(module.float_output))
+        return _Operation("int8_linear", reads, arguments, (module,))
+    if type(module) is Int8Conv2d:
+        geometry = [
+            _pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
+        ]
+        if module._op is own.int8_depthwise_conv2d.default:
+            arguments = (_SOURCE, *geometry, int(module.float_output))
+            return _Operation("int8_depthwise_conv2d", reads, arguments, (module,))
+        arguments = (
+            _SOURCE, module.out_features, *geometry, module.groups, int(module.float_output),
+        )  # fmt: skip
+        return _Operation("int8_conv2d", reads, arguments, (module,))
+    return None
+
+
+def _rank(node: fx.Node) -> int | None:
+    value = node.meta.get("val")
+    return value.dim() if isinstance(value, Tensor) else None
+
+
+def _table(node: Any, graph_module: fx.GraphModule) -> Any:
+    """Return the tensor a get_attr node names."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: Any = graph_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value if isinstance(value, Tensor) else None
+
+
+def _quantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, scale, zero_point = node.args[:3]
+    assert isinstance(x, fx.Node)
+    return _Operation("quantize", (x,), (scale, zero_point))
+
+
+def _dequantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, scale, zero_point = node.args
+    assert isinstance(x, fx.Node)
+    return _Operation("dequantize", (x,), (scale, zero_point))
+
+
+def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, start, end = (*node.args, 0, -1)[:3] if len(node.args) < 3 else node.args
+    assert isinstance(x, fx.Node)
+    rank = _rank(x)
+    if rank is None or rank < 2 or start != 1 or end not in (-1, rank - 1):
+        return None
+    return _Operation("flatten", (x,), ())
+
+
+_FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]] = {
+    own.quantize.default: _quantize,
+    own.dequantize.default: _dequantize,
+    aten.flatten.using_ints: _flatten,
+}
+
+
+def _operation(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+    """Return node as a step of the engine, None when it has none."""
+    if node.op == "call_module":
+        return _packed_module(graph_module.get_submodule(str(node.target)), node)
+    if node.op == "call_function" and not node.kwargs:
+        make = _FUNCTIONS.get(node.target)
+        return None if make is None else make(node, graph_module)
+    return None
+
+
+class _Support(OperatorSupportBase):
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self._graph_module = graph_module
+
+    def is_node_supported(self, submodules: Mapping[str, nn.Module], node: fx.Node) -> bool:
+        """Return True when node is a step of the engine."""
+        return _operation(node, self._graph_module) is not None
+
+
+def with_regions(lowered: fx.GraphModule) -> tuple[fx.GraphModule, list[RegionModule]]:
+    """Return a graph module in which regions are RegionModules, and those; lowered is untouched.
+
+    Both share the packed modules. The list is empty when no region is worth a call.
+    """
+    graph_module = fx.GraphModule(lowered, _copied(lowered))
+    partitioner = CapabilityBasedPartitioner(
+        graph_module, _Support(graph_module), allows_single_node_partition=True
+    )
+    partitions = [p for p in partitioner.propose_partitions() if _is_worth(p.nodes, graph_module)]
+    if not partitions:
+        return graph_module, []
+    fused = partitioner.fuse_partitions(partitions, prefix="region_")
+    regions = []
+    for node in fused.graph.nodes:
+        if node.op == "call_module" and str(node.target).startswith("region_"):
+            part = fused.get_submodule(str(node.target))
+            assert isinstance(part, fx.GraphModule)
+            region = _region_module(part)
+            fused.set_submodule(str(node.target), region)
+            regions.append(region)
+    fused.recompile()
+    return fused, regions
+
+
+def _copied(lowered: fx.GraphModule) -> fx.Graph:
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(lowered.graph, copied)
+    graph.output(output)
+    return graph
+
+
+def _is_worth(nodes: Sequence[fx.Node] | Mapping[fx.Node, Any], module: fx.GraphModule) -> bool:
+    return len(nodes) >= SHORTEST and any(n.op == "call_module" for n in nodes)
+
+
+def _region_module(part: fx.GraphModule) -> RegionModule:
+    """Return the region of a partition's own graph module."""
+    values: dict[fx.Node, int] = {}
+    steps: list[Step] = []
+    sources: list[Any] = []
+    inputs: list[int] = []
+    outputs: list[int] = []
+    for node in part.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = len(values)
+            inputs.append(values[node])
+        elif node.op == "output":
+            results = node.args[0]
+            results = results if isinstance(results, (tuple, list)) else [results]
+            outputs = [values[r] for r in results]
+        elif node.op == "get_attr":
+            continue
+        else:
+            operation = _operation(node, part)
+            assert operation is not None, node.format_node()
+            values[node] = len(values)
+            new = iter(range(len(sources), len(sources) + len(operation.sources)))
+            sources += operation.sources
+            arguments = tuple(next(new) if a is _SOURCE else a for a in operation.arguments)
+            reads = tuple(values[r] for r in operation.reads)
+            steps.append(Step(operation.kind, values[node], reads, arguments))
+    return RegionModule(renumbered(steps, inputs, outputs), sources, part)
+
+
+__all__ = ["with_regions"]

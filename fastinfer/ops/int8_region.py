@@ -1,0 +1,119 @@
+"""A region of a model as one op: the steps of a types.region.Region, run by the engine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
+from fastinfer.ops.int8_linear import INT8_LINEAR
+from fastinfer.ops.int8_lookup import INT8_LOOKUP
+from fastinfer.ops.int8_pointwise import INT8_ADD, INT8_CAT, INT8_MUL
+from fastinfer.ops.int8_pool import (
+    INT8_ADAPTIVE_AVG_POOL2D,
+    INT8_AVG_POOL2D,
+    INT8_MAX_POOL2D,
+)
+from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE
+from fastinfer.ops.spec import OpSpec
+from fastinfer.types.region import Region, Step
+
+_STEP_OPS = (
+    QUANTIZE,
+    DEQUANTIZE,
+    INT8_CONV2D,
+    INT8_DEPTHWISE_CONV2D,
+    INT8_LINEAR,
+    INT8_LOOKUP,
+    INT8_MAX_POOL2D,
+    INT8_AVG_POOL2D,
+    INT8_ADAPTIVE_AVG_POOL2D,
+    INT8_ADD,
+    INT8_MUL,
+    INT8_CAT,
+)
+_REFERENCES: dict[str, Callable[..., Any]] = {op.name: op.reference for op in _STEP_OPS}
+_FAKES: dict[str, Callable[..., Any]] = {op.name: op.fake for op in _STEP_OPS}
+_WEIGHTED = ("int8_conv2d", "int8_depthwise_conv2d", "int8_linear")
+
+read_region = functools.lru_cache(maxsize=64)(Region.from_text)
+
+
+def run_step(
+    step: Step,
+    reads: Sequence[Tensor],
+    packed: Sequence[Tensor],
+    functions: Mapping[str, Callable[..., Any]],
+) -> Tensor:
+    """Return the value a step makes, computed by the function of its kind."""
+    kind, arguments, x = step.kind, step.arguments, reads[0]
+    if kind == "flatten":
+        return x.flatten(1)
+    function = functions[kind]
+    result: Tensor
+    if kind == "quantize":
+        result = function(x, *arguments, x.dim() == 4)
+    elif kind in _WEIGHTED:
+        residual = reads[1] if len(reads) > 1 else None
+        weight, *geometry, float_output = arguments
+        result = function(x, packed[_index(weight)], residual, *geometry, bool(float_output))
+    elif kind == "int8_lookup":
+        result = function(x, packed[_index(arguments[0])])
+    elif kind == "int8_cat":
+        result = function(list(reads), *arguments)
+    elif kind == "int8_add":
+        *numbers, table = arguments
+        result = function(*reads, *numbers, packed[_index(table)] if table != -1 else None)
+    else:
+        result = function(*reads, *arguments)
+    return result
+
+
+def _index(argument: Any) -> int:
+    return int(argument)
+
+
+def _run(
+    inputs: Sequence[Tensor],
+    packed: Sequence[Tensor],
+    program: str,
+    functions: Mapping[str, Callable[..., Any]],
+) -> list[Tensor]:
+    region = read_region(program)
+    if len(inputs) != region.n_inputs:
+        raise ValueError(
+            f"int8_region: expected {region.n_inputs} inputs as the program says, got {len(inputs)}"
+        )
+    values: dict[int, Tensor] = dict(enumerate(inputs))
+    for step in region.steps:
+        values[step.out] = run_step(step, [values[r] for r in step.reads], packed, functions)
+    return [values[v] for v in region.outputs]
+
+
+def int8_region_fake(
+    inputs: Sequence[Tensor], packed: Sequence[Tensor], program: str
+) -> list[Tensor]:
+    """Shape rule of int8_region."""
+    return _run(inputs, packed, program, _FAKES)
+
+
+def int8_region_ref(
+    inputs: Sequence[Tensor], packed: Sequence[Tensor], program: str
+) -> list[Tensor]:
+    """Return the outputs of a program's steps, each computed by its own op's reference.
+
+    inputs: the region's, float32 or uint8. packed: the buffers its steps name by index: packed
+    weights, and tables [256] uint8. program: types.region.Region.to_text().
+    """
+    return _run(inputs, packed, program, _REFERENCES)
+
+
+INT8_REGION = OpSpec(
+    "int8_region",
+    "(Tensor[] inputs, Tensor[] packed, str program) -> Tensor[]",
+    int8_region_fake,
+    int8_region_ref,
+)

@@ -1,0 +1,146 @@
+"""A region of a model as data: which ops run on which values, in order.
+
+csrc/engine/program.h reads the text this writes. A region's text is an argument of the op
+int8_region, so it is a constant to every tool that looks at a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+MAGIC = "fastinfer-region"
+VERSION = 1
+
+Number = int | float
+
+#: Parameters of every kind of step, in the order of the op's schema: i integer, f real, p pair of
+#: integers (height, width), w index of a buffer, n list of reals, m list of integers. The order of
+#: the kinds is StepKind's in C++.
+PARAMETERS: dict[str, str] = {
+    "quantize": "fi",  # scale, zero point
+    "dequantize": "fi",
+    "int8_conv2d": "wippppii",  # weight, out channels, kernel, ..., groups, float output
+    "int8_depthwise_conv2d": "wppppi",
+    "int8_linear": "wii",  # weight, out features, float output
+    "int8_lookup": "w",  # table
+    "int8_max_pool2d": "ppppi",  # kernel, stride, padding, dilation, ceil_mode
+    "int8_avg_pool2d": "pppiifiiii",  # kernel, stride, padding, flags, multiplier, points, clamp
+    "int8_adaptive_avg_pool2d": "pfiiii",
+    "int8_add": "fifiiiii",  # multipliers and zero points, out, clamp, table or -1
+    "int8_mul": "fiiiii",
+    "int8_cat": "inmi",  # dim, multipliers, zero points, out zero point
+    "flatten": "",
+}
+KINDS = tuple(PARAMETERS)
+
+Argument = int | float | tuple[int, int] | tuple[float, ...] | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op: reads values, makes value `out`; arguments as PARAMETERS[kind] says."""
+
+    kind: str
+    out: int
+    reads: tuple[int, ...]
+    arguments: tuple[Argument, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in PARAMETERS:
+            raise ValueError(f"Step: expected kind in {KINDS}, got {self.kind!r}")
+        wanted = PARAMETERS[self.kind]
+        if len(self.arguments) != len(wanted):
+            raise ValueError(
+                f"Step: {self.kind}: expected {len(wanted)} arguments ({wanted}), got "
+                f"{self.arguments}"
+            )
+
+
+@dataclass(frozen=True)
+class Region:
+    """Steps in order over `n_values` values; the first n_inputs of them are given."""
+
+    n_inputs: int
+    n_values: int
+    outputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+    def to_text(self) -> str:
+        """Return the text `from_text` reads, exact for every number."""
+        words: list[Number | str] = [MAGIC, VERSION, self.n_inputs, self.n_values]
+        words += [len(self.outputs), *self.outputs, len(self.steps)]
+        for step in self.steps:
+            numbers = list(_flat(step))
+            words += [KINDS.index(step.kind), step.out, len(step.reads), *step.reads]
+            words += [len(numbers), *numbers]
+        return " ".join(w.hex() if isinstance(w, float) else str(w) for w in words)
+
+    @staticmethod
+    def from_text(text: str) -> Region:
+        """Return the region of a text; ValueError when it is none of this version."""
+        words = iter(text.split())
+        if next(words, "") != MAGIC or next(words, "") != str(VERSION):
+            raise ValueError(
+                f"int8_region: program: not one of version {VERSION}; convert the model again"
+            )
+        try:
+            n_inputs, n_values = int(next(words)), int(next(words))
+            outputs = _integers(words)
+            steps = tuple(_read_step(words) for _ in range(int(next(words))))
+        except StopIteration:
+            raise ValueError("int8_region: program: it ends early") from None
+        return Region(n_inputs, n_values, outputs, steps)
+
+
+def _flat(step: Step) -> Iterator[Number]:
+    """Yield a step's arguments as numbers; lists start with their length."""
+    for parameter, argument in zip(PARAMETERS[step.kind], step.arguments, strict=True):
+        if isinstance(argument, tuple):
+            if parameter != "p":
+                yield len(argument)
+            yield from (float(v) if parameter == "n" else int(v) for v in argument)
+        else:
+            yield float(argument) if parameter == "f" else int(argument)
+
+
+def _integers(words: Iterator[str]) -> tuple[int, ...]:
+    return tuple(int(next(words)) for _ in range(int(next(words))))
+
+
+def _read_step(words: Iterator[str]) -> Step:
+    kind, out = KINDS[int(next(words))], int(next(words))
+    reads = _integers(words)
+    numbers = iter([next(words) for _ in range(int(next(words)))])
+    arguments: list[Argument] = []
+    for parameter in PARAMETERS[kind]:
+        if parameter == "p":
+            arguments.append((int(next(numbers)), int(next(numbers))))
+        elif parameter == "n":
+            arguments.append(tuple(_real(next(numbers)) for _ in range(int(next(numbers)))))
+        elif parameter == "m":
+            arguments.append(_integers(numbers))
+        else:
+            word = next(numbers)
+            arguments.append(_real(word) if parameter == "f" else int(word))
+    return Step(kind, out, reads, tuple(arguments))
+
+
+def _real(word: str) -> float:
+    return float.fromhex(word)
+
+
+def renumbered(steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int]) -> Region:
+    """Return the region whose values are numbered densely, inputs first."""
+    places: dict[int, int] = {value: i for i, value in enumerate(inputs)}
+    for step in steps:
+        places.setdefault(step.out, len(places))
+    return Region(
+        len(inputs),
+        len(places),
+        tuple(places[v] for v in outputs),
+        tuple(
+            Step(s.kind, places[s.out], tuple(places[r] for r in s.reads), s.arguments)
+            for s in steps
+        ),
+    )
