@@ -1,5 +1,9 @@
 #include "plan.h"
 
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <new>
@@ -21,12 +25,84 @@ static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kCount));
 
 }  // namespace
 
-// What the threads of one call share.
-struct Plan::Call {
-  const Plan& plan;
-  Frame frame;
-  std::span<double> seconds;
-  mutable Barrier barrier;
+// One run of a plan. A step has as many parts as it has use for threads, and a thread takes the part
+// of its own number if it comes in time. A thread that is done with its part takes what others have
+// not begun, so that one without a core to run on holds up nobody.
+class Plan::Call : public Job {
+ public:
+  Call(std::shared_ptr<const Plan> plan, Frame frame, std::span<double> seconds)
+      : plan_(std::move(plan)),
+        frame_(std::move(frame)),
+        seconds_(seconds),
+        states_(new State[plan_->steps_.size()]) {}
+
+  void run(int thread, int threads) override {
+    threads = std::min(threads, kMostParts);
+    if (thread >= threads) return;
+    // A late thread finds the others' seconds gone: only the first one may touch them.
+    std::chrono::steady_clock::time_point start;
+    const bool is_timed = thread == 0 && !seconds_.empty();
+    if (is_timed) start = std::chrono::steady_clock::now();
+    int patience = kPatience;
+    for (size_t i = 0; i < plan_->steps_.size(); i++) {
+      run_step(i, thread, threads, patience);
+      if (!is_timed) continue;
+      const auto now = std::chrono::steady_clock::now();
+      seconds_[i] += std::chrono::duration<double>(now - start).count();
+      start = now;
+    }
+  }
+
+ private:
+  static constexpr int kMostParts = 64;  // bits of State::taken
+  // Pauses before another thread's part is taken: a few microseconds.
+  static constexpr int kPatience = 100;
+  // Pauses before this core is offered to others.
+  static constexpr int kSpins = 500;
+
+  struct alignas(64) State {
+    std::atomic<uint64_t> taken{0};  // a bit for each part
+    std::atomic<int> done{0};
+  };
+
+  // Returns when the whole step is done.
+  void run_step(size_t index, int thread, int threads, int& patience) {
+    State& state = states_[index];
+    const Step& step = *plan_->steps_[index].step;
+    const int parts = threads == 1 ? 1 : step.threads(threads);
+    if (thread < parts) take(state, step, thread, parts);
+    for (int spins = 0; state.done.load(std::memory_order_acquire) < parts; spins++) {
+      if (spins < patience) {
+        pause_cpu();
+        continue;
+      }
+      bool took = false;
+      for (int part = 0; part < parts; part++) took |= take(state, step, part, parts);
+      // Somebody who missed a step misses the next one, too.
+      if (took) patience = 0;
+      if (spins < kSpins) {
+        pause_cpu();
+      } else {
+        sched_yield();
+      }
+    }
+    if (parts == threads && patience == 0) patience = kPatience / 10;
+  }
+
+  // Runs a part nobody has taken; false when it was.
+  bool take(State& state, const Step& step, int part, int parts) {
+    const uint64_t bit = uint64_t{1} << part;
+    if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
+    if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
+    step.run(frame_, part, parts);
+    state.done.fetch_add(1, std::memory_order_acq_rel);
+    return true;
+  }
+
+  const std::shared_ptr<const Plan> plan_;
+  const Frame frame_;
+  const std::span<double> seconds_;
+  const std::unique_ptr<State[]> states_;
 };
 
 Plan::Plan(const Program& program, const std::vector<Value>& inputs,
@@ -69,43 +145,21 @@ void Plan::place() {
 
 void Plan::run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
                std::span<double> seconds) const {
-  const ThreadPool::Job job = [](void* context, int thread, int count) {
-    const auto& call = *static_cast<const Call*>(context);
-    call.plan.run_steps(call, thread, count);
-  };
   Memory memory = take_memory();
-  Call call{*this, Frame(values_.size(), nullptr), seconds, {}};
+  Frame frame(values_.size(), nullptr);
   for (size_t i = 0; i < places_.size(); i++) {
-    if (places_[i] >= 0) call.frame[i] = memory.get() + places_[i];
+    if (places_[i] >= 0) frame[i] = memory.get() + places_[i];
   }
   // Inputs are only read.
   for (size_t i = 0; i < inputs.size(); i++) {
-    call.frame[i] = static_cast<uint8_t*>(const_cast<void*>(inputs[i]));
+    frame[i] = static_cast<uint8_t*>(const_cast<void*>(inputs[i]));
   }
   for (size_t i = 0; i < outputs.size(); i++) {
-    call.frame[static_cast<size_t>(outputs_[i])] = static_cast<uint8_t*>(outputs[i]);
+    frame[static_cast<size_t>(outputs_[i])] = static_cast<uint8_t*>(outputs[i]);
   }
-  ThreadPool::instance().run(threads, job, &call);
+  ThreadPool::instance().run(
+      threads, std::make_shared<Call>(shared_from_this(), std::move(frame), seconds));
   give_back(std::move(memory));
-}
-
-// Between two steps all threads meet, unless the first thread does both alone.
-void Plan::run_steps(const Call& call, int thread, int threads) const {
-  bool was_alone = true;
-  auto start = std::chrono::steady_clock::now();
-  for (size_t i = 0; i < steps_.size(); i++) {
-    const Step& step = *steps_[i].step;
-    const int used = step.threads(threads);
-    const bool is_alone = used <= 1;
-    if (threads > 1 && !(was_alone && is_alone)) call.barrier.wait(threads);
-    was_alone = is_alone;
-    if (thread < used) step.run(call.frame, thread, used);
-    if (thread == 0 && !call.seconds.empty()) {
-      const auto now = std::chrono::steady_clock::now();
-      call.seconds[i] += std::chrono::duration<double>(now - start).count();
-      start = now;
-    }
-  }
 }
 
 Plan::Memory Plan::take_memory() const {

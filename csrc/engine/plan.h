@@ -11,7 +11,7 @@
 namespace fastinfer::engine {
 
 // Calls may run at the same time: each has memory of its own.
-class Plan {
+class Plan : public std::enable_shared_from_this<Plan> {
  public:
   // `inputs` are the program's, with shapes; weights are packed buffers that outlive the plan.
   // Throws std::invalid_argument where an op does not take its shapes.
@@ -30,7 +30,7 @@ class Plan {
            std::span<double> seconds = {}) const;
 
  private:
-  struct Call;
+  class Call;
   struct Planned {
     std::unique_ptr<Step> step;
     Instruction instruction;
@@ -38,7 +38,6 @@ class Plan {
   using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
 
   void place();
-  void run_steps(const Call& call, int thread, int threads) const;
   Memory take_memory() const;
   void give_back(Memory memory) const;
 

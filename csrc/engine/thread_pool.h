@@ -1,54 +1,52 @@
 // The engine's threads: spin for a while, then park.
-//
-// One job runs at a time, on a team of threads that includes the caller. A caller that finds the pool
-// in use runs its job alone: with many callers the cores are busy anyway. Workers start when first
-// needed and live until the process ends; a forked child starts its own.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 
 namespace fastinfer::engine {
 
 // CPUs this process may use: its affinity, and its share of time where a cgroup limits that.
 int usable_cpus();
 
-// A meeting point of a team. Spins, because steps end microseconds apart, and gives the core away when
-// it takes longer: the other thread may be waiting for this core.
-class Barrier {
- public:
-  // Returns when `threads` threads have called it, the same number from each.
-  void wait(int threads);
+// Tells the core that this thread waits for another one.
+void pause_cpu();
 
- private:
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
+// Work that any number of threads may join, at any time; run(0, n) returns when all of it is done.
+class Job {
+ public:
+  virtual ~Job() = default;
+  virtual void run(int thread, int threads) = 0;
 };
 
+// One job at a time has the workers. A caller that finds another's job there runs its own alone: with
+// many callers the cores are busy anyway. Nobody waits for a worker that has no core to run on: the
+// caller does what is left and returns, the worker lets go of the job when it gets there.
+//
+// Workers start when first needed and live until the process ends; a forked child starts its own.
 class ThreadPool {
  public:
-  using Job = void (*)(void* context, int thread, int threads);
-
-  // The process's pool; never destroyed, so that busy threads outlive static destructors.
+  // The process's pool; never destroyed, so that its threads outlive static destructors.
   static ThreadPool& instance();
 
-  // Calls job(context, i, n) for every i in [0, n) at once, n <= threads; returns when all are done.
-  // n is 1 when the pool is in use, and at most usable_cpus().
-  void run(int threads, Job job, void* context);
+  // Runs the job on this thread and on at most threads - 1 others.
+  void run(int threads, const std::shared_ptr<Job>& job);
 
  private:
   ThreadPool() = default;
   void start_workers(int count);
   void work(int index, uint32_t seen);
-  void forget_workers();
+  void post(std::shared_ptr<Job> job, int team);
+  void lock_for_fork();
+  void unlock_after_fork(bool is_child);
 
-  // Counts jobs in its upper 24 bits; the lower 8 are the team's size, so that a worker learns from
-  // one read whether a job is its own.
-  alignas(64) std::atomic<uint32_t> posted_{0};
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<uint32_t> posted_{0};  // jobs so far; workers wait for it to change
   alignas(64) std::atomic<bool> busy_{false};
-  Job job_ = nullptr;
-  void* context_ = nullptr;
+  std::mutex mutex_;  // of what follows
+  std::shared_ptr<Job> job_;
+  int team_ = 0;
   int workers_ = 0;
 };
 
