@@ -18,7 +18,7 @@ from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.config import Config, named_ignores, resolve_config
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
-from fastinfer.lower import lower
+from fastinfer.lower import checked_regions, lower
 from fastinfer.measure import describe_machine
 from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
 from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, run_passes
@@ -123,7 +123,8 @@ def _convert_graph(
         report.passes = dict(float_counts)  # of the last build only, however many are tried
         lowered = Program(lower(program), program.plan, program.report, call)
         run_passes(lowered, INT8_PASSES)
-        return ConvertedModule(lowered.graph_module, call, report, model)
+        regions = checked_regions(lowered.graph_module, inputs, report)
+        return ConvertedModule(lowered.graph_module, call, report, model, regions)
 
     calibrator = Calibrator(program, config, example=(args, kwargs), flatten=flatten)
     if config.precision != "fp32":

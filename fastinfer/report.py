@@ -37,6 +37,8 @@ class Report:
     layers: list[LayerReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     passes: dict[str, int] = field(default_factory=dict)
+    #: Steps of every region that runs as one call of the engine.
+    regions: list[int] = field(default_factory=list)
     float_ms: float | None = None
     fast_ms: float | None = None
     sqnr_db: float | None = None

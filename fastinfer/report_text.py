@@ -86,6 +86,9 @@ def _summary(report: Report) -> str:
     if report.convert_s is not None:
         lines.append(f"  converted in {report.convert_s:.1f} s")
     if report.passes:
+        if report.regions:
+            steps = " + ".join(str(count) for count in report.regions)
+            lines.append(f"  engine       {len(report.regions)} regions: {steps} steps")
         rewrites = ", ".join(f"{name} {count}" for name, count in report.passes.items() if count)
         lines.append(f"  rewrites     {rewrites or 'none'}")
     if report.environment:

@@ -13,6 +13,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule
 from fastinfer.nn import Int8Conv2d, Int8Linear
+from fastinfer.report import Report
 from fastinfer.types.region import Step, renumbered
 
 aten = torch.ops.aten
@@ -193,4 +194,28 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
     return RegionModule(renumbered(steps, inputs, outputs), sources, part)
 
 
-__all__ = ["with_regions"]
+def checked_regions(
+    lowered: fx.GraphModule, inputs: Sequence[Any], report: Report
+) -> fx.GraphModule | None:
+    """Return `with_regions` of lowered when it answers inputs with the same bits, else None.
+
+    The report gets the regions, or why there are none. No fault of a region may fail convert.
+    """
+    report.regions = []
+    try:
+        fused, regions = with_regions(lowered)
+        if not regions:
+            return None
+        with torch.inference_mode():
+            wanted, got = lowered(*inputs), fused(*inputs)
+    except Exception as error:  # a fault of ours; the lowered graph works without regions
+        report.note(f"engine not used: {type(error).__name__}: {error}")
+        return None
+    if not all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True)):
+        report.note("engine not used: its answer to the example differs from the single ops'")
+        return None
+    report.regions = [len(region.region.steps) for region in regions]
+    return fused
+
+
+__all__ = ["checked_regions", "with_regions"]

@@ -51,16 +51,25 @@ class InferenceModule(nn.Module):
 class ConvertedModule(InferenceModule):
     """A lowered graph that answers the calls of the model it came from.
 
-    Calls that the graph does not hold for go to the float model.
+    regions: the same graph on the same submodules with regions of it as one call each, or None;
+    calls run on it, but tools that trace see the single ops. Calls that the graph does not hold for
+    go to the float model.
     """
 
     def __init__(
-        self, graph_module: fx.GraphModule, call: CallSpec, report: Any, model: nn.Module
+        self,
+        graph_module: fx.GraphModule,
+        call: CallSpec,
+        report: Any,
+        model: nn.Module,
+        regions: fx.GraphModule | None = None,
     ) -> None:
         super().__init__(report)
         own_tensors(graph_module, model)
         # "graph" would be a name of its own where torch.export makes a GraphModule of this.
         self.lowered = graph_module.eval()
+        # In a tuple: as a submodule it would put every layer into the state_dict twice.
+        self._regions = () if regions is None else (regions.eval(),)
         self._code = GraphCode()
         self._call = call
         self._fallback = FloatFallback(model)
@@ -75,15 +84,18 @@ class ConvertedModule(InferenceModule):
             x = args[0]
             # A subclass of Tensor has a shape of its own kind while it is traced.
             if type(x) is Tensor and self._is_known(x):
-                outputs = self._code(self.lowered, x)
+                outputs = self._code(self._graph(), x)
                 return outputs[0] if self._one_output else self._call.unflatten(outputs)
             flat: tuple[Any, ...] | None = args
         else:
             flat = self._call.flatten(args, kwargs)
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
-        outputs = self.lowered.forward(*flat) if _is_traced() else self._code(self.lowered, *flat)
+        outputs = self.lowered.forward(*flat) if _is_traced() else self._code(self._graph(), *flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
+
+    def _graph(self) -> fx.GraphModule:
+        return self._regions[0] if self._regions else self.lowered
 
     def _is_known(self, x: Tensor) -> bool:
         if _is_traced():

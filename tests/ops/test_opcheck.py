@@ -26,7 +26,8 @@ def spread(found):
 
 
 def tensors(args):
-    return [a for a in args if isinstance(a, torch.Tensor)]
+    flat = [item for a in args for item in (a if isinstance(a, (list, tuple)) else [a])]
+    return [a for a in flat if isinstance(a, torch.Tensor)]
 
 
 def chosen():

@@ -1,0 +1,91 @@
+"""Inputs for int8_region: small programs with every kind of step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from fastinfer.testing.cases import OUTPUTS, Case, generator, pack, random_uint8, random_weight
+from fastinfer.types.region import Region, Step
+
+_UINT8, _FLOAT = OUTPUTS[0], next(o for o in OUTPUTS if o.float_output and not o.residual)
+_RESIDUAL = next(o for o in OUTPUTS if o.residual and not o.float_output)
+_ONE, _TWO, _NONE = (1, 1), (2, 2), (0, 0)
+
+
+def _image_region(width: int) -> Region:
+    """Return a small network: two branches that meet, a float and a uint8 result."""
+    steps = (
+        Step("quantize", 1, (0,), (0.03, 7)),
+        Step("int8_conv2d", 2, (1,), (0, width, (3, 3), _TWO, _ONE, _ONE, 1, 0)),
+        Step("int8_depthwise_conv2d", 3, (2,), (1, (3, 3), _ONE, _ONE, _ONE, 0)),
+        Step("int8_conv2d", 4, (3, 2), (2, width, _ONE, _ONE, _NONE, _ONE, 1, 0)),
+        Step("int8_lookup", 5, (4,), (3,)),
+        Step("int8_conv2d", 6, (5,), (4, 12, (3, 3), _ONE, (2, 1), (2, 1), 1, 0)),
+        Step("flatten", 7, (6,)),
+        Step("dequantize", 8, (5,), (0.01, 120)),
+        Step("int8_conv2d", 9, (5,), (5, 9, _ONE, _TWO, _NONE, _ONE, 1, 1)),
+        Step("flatten", 10, (9,)),
+    )
+    return Region(1, 11, (7, 8, 10), steps)
+
+
+def _image_case(n: int, height: int, width: int, channels: int, nhwc: bool = False) -> Case:
+    label = f"image_{n}x{height}x{width}_c{channels}" + ("_nhwc" if nhwc else "")
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        c = channels
+        x = torch.randn(n, 3, height, width, generator=g) * 3
+        if nhwc:
+            x = x.contiguous(memory_format=torch.channels_last)
+        shapes = [
+            ("conv2d", (c, 3, 3, 3), _UINT8, 1),
+            ("depthwise_conv2d", (c, 1, 3, 3), _UINT8, c),
+            ("conv2d", (c, c, 1, 1), _RESIDUAL, 1),
+            None,
+            ("conv2d", (12, c, 3, 3), _UINT8, 1),
+            ("conv2d", (9, c, 1, 1), _FLOAT, 1),
+        ]
+        packed = [
+            random_uint8(g, 256)
+            if s is None
+            else pack(s[0], random_weight(g, "normal", *s[1]), g, s[2], s[3], 120)
+            for s in shapes
+        ]
+        return [x], packed, _image_region(channels).to_text()
+
+    return Case("int8_region", label, build)
+
+
+def _rows_case(rows: tuple[int, ...], k: int, n: int) -> Case:
+    label = f"rows_{'x'.join(map(str, rows))}_k{k}_n{n}"
+    steps = (
+        Step("int8_linear", 2, (0,), (0, n, 0)),
+        Step("int8_linear", 3, (2, 1), (1, n, 0)),
+        Step("int8_linear", 4, (3,), (2, 10, 1)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        packed = [
+            pack("linear", random_weight(g, "normal", out, width), g, output, 1, 120)
+            for out, width, output in ((n, k, _UINT8), (n, n, _RESIDUAL), (10, n, _FLOAT))
+        ]
+        inputs = [random_uint8(g, *rows, k), random_uint8(g, *rows, n)]
+        return inputs, packed, Region(2, 5, (4, 3), steps).to_text()
+
+    return Case("int8_region", label, build)
+
+
+def region_cases() -> Iterator[Case]:
+    """Yield programs on images and on rows, batches of none to some."""
+    for n, height, width, channels in (
+        (1, 9, 9, 16), (2, 13, 10, 24), (3, 32, 32, 40), (0, 9, 9, 16), (1, 64, 57, 33),
+    ):  # fmt: skip
+        yield _image_case(n, height, width, channels)
+    yield _image_case(2, 13, 10, 24, nhwc=True)
+    for rows, k, n in (((1,), 30, 17), ((5,), 64, 130), ((2, 3), 33, 40), ((0,), 8, 8)):
+        yield _rows_case(rows, k, n)
