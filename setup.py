@@ -27,6 +27,10 @@ SOURCES = [
     "csrc/cpu/int8_linear.cpp",
     "csrc/cpu/int8_conv2d.cpp",
     "csrc/cpu/int8_depthwise.cpp",
+    "csrc/cpu/pointwise_driver.cpp",
+    "csrc/cpu/pool_driver.cpp",
+    "csrc/cpu/int8_pointwise.cpp",
+    "csrc/cpu/int8_pool.cpp",
 ]
 
 # Every unit of csrc/cpu/isa and the flags it alone is built with. -fno-tree-pre -fno-gcse: gcc 12

@@ -54,8 +54,6 @@ Tensor empty_nhwc(const std::vector<int64_t>& shape, ScalarType dtype) {
   return empty_strided(shape, {h * w * c, 1, w * c, c}, dtype);
 }
 
-namespace {
-
 bool is_nhwc(const Tensor& t) {
   const auto sizes = t.sizes();
   int64_t expected = 1;
@@ -65,6 +63,12 @@ bool is_nhwc(const Tensor& t) {
   }
   return true;
 }
+
+bool is_channels_last(const Tensor& t) {
+  return t.dim() == 4 && !t.is_contiguous() && is_nhwc(t);
+}
+
+namespace {
 
 template <class T>
 void copy_nhwc(const Tensor& from, T* to) {

@@ -17,16 +17,6 @@ constexpr int64_t kMoveWork = 8;
 // Values handled between two looks at the next thing to do: a few KiB stay in L1.
 constexpr int64_t kChunk = 4096;
 
-bool is_channels_last(const Tensor& x) {
-  if (x.dim() != 4 || x.is_contiguous()) return false;
-  int64_t expected = 1;
-  for (int64_t d : {1, 3, 2, 0}) {
-    if (x.sizes()[d] != 1 && x.stride(d) != expected) return false;
-    expected *= x.sizes()[d];
-  }
-  return true;
-}
-
 // Quantizes [N, C, H, W] in NCHW memory into NHWC: 64 pixels of all channels at a time.
 void quantize_planes(const KernelTable& table, const float* x, uint8_t* q, int64_t n, int64_t c,
                      int64_t pixels, float inverse, int32_t zero_point) {
