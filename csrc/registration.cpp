@@ -15,4 +15,10 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("int8_conv2d_dynamic", TORCH_BOX(&fastinfer::int8_conv2d_dynamic_cpu));
   m.impl("int8_region", TORCH_BOX(&fastinfer::int8_region_cpu));
   m.impl("int8_lookup", TORCH_BOX(&fastinfer::int8_lookup_cpu));
+  m.impl("int8_add", TORCH_BOX(&fastinfer::int8_add_cpu));
+  m.impl("int8_mul", TORCH_BOX(&fastinfer::int8_mul_cpu));
+  m.impl("int8_cat", TORCH_BOX(&fastinfer::int8_cat_cpu));
+  m.impl("int8_max_pool2d", TORCH_BOX(&fastinfer::int8_max_pool2d_cpu));
+  m.impl("int8_avg_pool2d", TORCH_BOX(&fastinfer::int8_avg_pool2d_cpu));
+  m.impl("int8_adaptive_avg_pool2d", TORCH_BOX(&fastinfer::int8_adaptive_avg_pool2d_cpu));
 }

@@ -38,6 +38,11 @@ inline void check_vector(const char* op, const char* argument, const Tensor& t, 
                   "], got ", shape_text(t));
 }
 
+inline void check_zero_point(const char* op, const char* argument, int64_t zero_point) {
+  STD_TORCH_CHECK(zero_point >= 0 && zero_point <= 255, op, ": expected ", argument,
+                  " in 0..255, got ", zero_point);
+}
+
 inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
                             ScalarType dtype) {
   AtenTensorHandle handle;

@@ -64,6 +64,10 @@ bool is_nhwc(const Tensor& t) {
   return true;
 }
 
+bool is_channels_last(const Tensor& t) {
+  return t.dim() == 4 && !t.is_contiguous() && is_nhwc(t);
+}
+
 namespace {
 
 template <class T>

@@ -18,7 +18,10 @@ ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,
 
 // [N, C, H, W] with NHWC memory.
 Tensor empty_nhwc(const std::vector<int64_t>& shape, ScalarType dtype);
+// Whether a 4-D t is NHWC in memory, by strides that matter; one that is contiguous too may be.
 bool is_nhwc(const Tensor& t);
+// Whether results keep t's NHWC memory: any t, and not one that is contiguous too.
+bool is_channels_last(const Tensor& t);
 // t itself when its memory is NHWC, or a copy that is. uint8 or float32.
 Tensor as_nhwc(const Tensor& t);
 

@@ -64,6 +64,47 @@ struct DepthwiseRun {
 
 using DepthwiseKernel = void (*)(const DepthwiseRun&, const Epilogue&);
 
+// clamp(rint(v * multiplier) + out_zero_point, qmin, qmax), v = x - x_zero_point: from one map to
+// another. The product is rounded to float32 and bounded before it becomes an integer; NaN is qmax.
+struct Requantize {
+  float multiplier;
+  int32_t x_zero_point, out_zero_point, qmin, qmax;
+};
+
+// Bytes of its own repetition that must follow a y that repeats.
+constexpr int64_t kRepeatSlack = 64;
+
+// n > 0 bytes of x, each with its byte of y. `out` may be x, or a y that does not repeat.
+struct RowPair {
+  const uint8_t* x;
+  const uint8_t* y;
+  int64_t period;  // y begins again after so many bytes; n where it does not repeat
+  uint8_t* out;
+  int64_t n;
+};
+
+// For each of `pixels` outputs the largest of `count` taps, n bytes each.
+struct MaxRun {
+  const uint8_t* const* taps;  // ascending: the first output's inputs
+  const uint8_t* end;          // all taps' bytes up to here are readable
+  int count;
+  int64_t n, pixels;
+  int64_t step;  // bytes from one output's taps to the next one's
+  uint8_t* out;  // pixels * n bytes, which no tap reaches into
+};
+
+// The mean over a window, for `outputs` windows of one size and n channels of them.
+struct MeanRun {
+  const uint8_t* x;    // first channel of the first window's first pixel
+  const uint8_t* end;  // bytes up to here are readable
+  int64_t rows, pixels;              // of a window; rows * pixels * 255 fits int32
+  int64_t row_stride, pixel_stride;  // bytes
+  int64_t outputs, step;             // step: bytes from one window to the next
+  int64_t n;
+  uint8_t* out;
+  int64_t out_step;
+};
+
 struct KernelTable {
   Isa isa;
   GemmFamily gemm[kMaxFamilies];  // ends with the first whose nr is 0
@@ -79,6 +120,15 @@ struct KernelTable {
   void (*min_max)(const float* x, int64_t n, float* lo, float* hi);
   void (*lookup)(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table);
   void (*widen)(const uint8_t* x, int16_t* out, int64_t n);  // null where no family is kWords
+
+  // y's own part is (y - y_zero_point) * y_multiplier, rounded to float32 before it is added.
+  void (*add)(const RowPair&, const Requantize&, float y_multiplier, int32_t y_zero_point);
+  // v is (x - x_zero_point) * (y - y_zero_point).
+  void (*mul)(const RowPair&, const Requantize&, int32_t y_zero_point);
+  void (*requantize)(const uint8_t* x, uint8_t* out, int64_t n, const Requantize&);  // out may be x
+  void (*max)(const MaxRun&);
+  // v is the window's sum of x - x_zero_point.
+  void (*mean)(const MeanRun&, const Requantize&);
 
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {

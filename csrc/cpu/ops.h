@@ -34,6 +34,23 @@ Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
                                std::vector<int64_t> padding, std::vector<int64_t> dilation,
                                int64_t groups);
 Tensor int8_lookup_cpu(Tensor x, Tensor table);
+Tensor int8_add_cpu(Tensor x, Tensor y, double x_multiplier, int64_t x_zero_point,
+                    double y_multiplier, int64_t y_zero_point, int64_t out_zero_point,
+                    int64_t qmin, int64_t qmax, std::optional<Tensor> table);
+Tensor int8_mul_cpu(Tensor x, Tensor y, double multiplier, int64_t x_zero_point,
+                    int64_t y_zero_point, int64_t out_zero_point, int64_t qmin, int64_t qmax);
+Tensor int8_cat_cpu(std::vector<Tensor> xs, int64_t dim, std::vector<double> multipliers,
+                    std::vector<int64_t> zero_points, int64_t out_zero_point);
+Tensor int8_max_pool2d_cpu(Tensor x, std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                           std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                           bool ceil_mode);
+Tensor int8_avg_pool2d_cpu(Tensor x, std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                           std::vector<int64_t> padding, bool ceil_mode, bool count_include_pad,
+                           double multiplier, int64_t x_zero_point, int64_t out_zero_point,
+                           int64_t qmin, int64_t qmax);
+Tensor int8_adaptive_avg_pool2d_cpu(Tensor x, std::vector<int64_t> output_size, double multiplier,
+                                    int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
+                                    int64_t qmax);
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program);
 

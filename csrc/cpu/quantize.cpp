@@ -15,16 +15,6 @@ namespace {
 // Values handled between two looks at the next thing to do: a few KiB stay in L1.
 constexpr int64_t kChunk = 4096;
 
-bool is_channels_last(const Tensor& x) {
-  if (x.dim() != 4 || x.is_contiguous()) return false;
-  int64_t expected = 1;
-  for (int64_t d : {1, 3, 2, 0}) {
-    if (x.sizes()[d] != 1 && x.stride(d) != expected) return false;
-    expected *= x.sizes()[d];
-  }
-  return true;
-}
-
 }  // namespace
 
 RangeParams quantize_image(const KernelTable& table, const float* x, int64_t n, uint8_t* q) {

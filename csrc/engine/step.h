@@ -46,6 +46,12 @@ std::unique_ptr<Step> make_conv2d(const Instruction& instruction, Context& conte
 std::unique_ptr<Step> make_depthwise_conv2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_linear(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_lookup(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_max_pool2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_avg_pool2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_adaptive_avg_pool2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_add(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_mul(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_cat(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.
@@ -57,6 +63,8 @@ class Operands {
   double real();  // a word holds its bits
   std::span<const int64_t> integers(int64_t count);
   const Weight& weight(const Context& context);
+  // Whether the next word says that there is no such buffer.
+  bool is_absent() const { return !words_.empty() && words_[0] == -1; }
 
  private:
   const char* step_;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +50,17 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
     if node.kwargs or len(reads) != len(node.args):
         return None
     if type(module) is Int8Linear and _rank(reads[0]) not in (None, 4):
-        arguments = (_SOURCE, module.out_features, int(module.float_output))
+        arguments = (_SOURCE, module.out_features, module.float_output)
         return _Operation("int8_linear", reads, arguments, (module,))
     if type(module) is Int8Conv2d:
         geometry = [
             _pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
         ]
         if module._op is own.int8_depthwise_conv2d.default:
-            arguments = (_SOURCE, *geometry, int(module.float_output))
+            arguments = (_SOURCE, *geometry, module.float_output)
             return _Operation("int8_depthwise_conv2d", reads, arguments, (module,))
         arguments = (
-            _SOURCE, module.out_features, *geometry, module.groups, int(module.float_output),
+            _SOURCE, module.out_features, *geometry, module.groups, module.float_output,
         )  # fmt: skip
         return _Operation("int8_conv2d", reads, arguments, (module,))
     return None
@@ -102,10 +102,73 @@ def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     return _Operation("flatten", (x,), ())
 
 
+def _lookup(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+    x, table = node.args
+    source = _table(table, graph_module)
+    if source is None:
+        return None
+    assert isinstance(x, fx.Node)
+    return _Operation("int8_lookup", (x,), (_SOURCE,), (source,))
+
+
+def _max_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, *pairs, ceil_mode = node.args
+    assert isinstance(x, fx.Node)
+    return _Operation("int8_max_pool2d", (x,), (*map(_pair, pairs), bool(ceil_mode)))
+
+
+def _avg_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, kernel, stride, padding, ceil_mode, include_pad, *numbers = node.args
+    assert isinstance(x, fx.Node)
+    pairs = (_pair(kernel), _pair(stride), _pair(padding))
+    flags = (bool(ceil_mode), bool(include_pad))
+    return _Operation("int8_avg_pool2d", (x,), (*pairs, *flags, *numbers))
+
+
+def _adaptive_avg_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, size, *numbers = node.args
+    assert isinstance(x, fx.Node)
+    return _Operation("int8_adaptive_avg_pool2d", (x,), (_pair(size), *numbers))
+
+
+def _add(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+    x, y, *numbers, table = node.args
+    assert isinstance(x, fx.Node) and isinstance(y, fx.Node)
+    if table is None:
+        return _Operation("int8_add", (x, y), (*numbers, -1))
+    source = _table(table, graph_module)
+    if source is None:
+        return None
+    return _Operation("int8_add", (x, y), (*numbers, _SOURCE), (source,))
+
+
+def _mul(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, y, *numbers = node.args
+    assert isinstance(x, fx.Node) and isinstance(y, fx.Node)
+    return _Operation("int8_mul", (x, y), tuple(numbers))
+
+
+def _cat(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    parts, dim, multipliers, zero_points, out_zero_point = node.args
+    assert isinstance(parts, (list, tuple))
+    # In NHWC memory the other dimensions' order is not the engine's.
+    if _rank(parts[0]) is None or (_rank(parts[0]) == 4 and dim not in (0, 1)):
+        return None
+    numbers = (dim, tuple(multipliers), tuple(zero_points), out_zero_point)
+    return _Operation("int8_cat", tuple(parts), numbers)
+
+
 _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]] = {
     own.quantize.default: _quantize,
     own.dequantize.default: _dequantize,
     aten.flatten.using_ints: _flatten,
+    own.int8_lookup.default: _lookup,
+    own.int8_max_pool2d.default: _max_pool,
+    own.int8_avg_pool2d.default: _avg_pool,
+    own.int8_adaptive_avg_pool2d.default: _adaptive_avg_pool,
+    own.int8_add.default: _add,
+    own.int8_mul.default: _mul,
+    own.int8_cat.default: _cat,
 }
 
 
@@ -125,6 +188,10 @@ class _Support(OperatorSupportBase):
 
     def is_node_supported(self, submodules: Mapping[str, nn.Module], node: fx.Node) -> bool:
         """Return True when node is a step of the engine."""
+        if node.op == "get_attr":  # belongs to the ops that name it, if they all are steps
+            return _table(node, self._graph_module) is not None and all(
+                _operation(user, self._graph_module) is not None for user in node.users
+            )
         return _operation(node, self._graph_module) is not None
 
 
@@ -137,7 +204,7 @@ def with_regions(lowered: fx.GraphModule) -> tuple[fx.GraphModule, list[RegionMo
     partitioner = CapabilityBasedPartitioner(
         graph_module, _Support(graph_module), allows_single_node_partition=True
     )
-    partitions = [p for p in partitioner.propose_partitions() if _is_worth(p.nodes, graph_module)]
+    partitions = [p for p in partitioner.propose_partitions() if _is_worth(p.nodes)]
     if not partitions:
         return graph_module, []
     fused = partitioner.fuse_partitions(partitions, prefix="region_")
@@ -161,8 +228,9 @@ def _copied(lowered: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def _is_worth(nodes: Sequence[fx.Node] | Mapping[fx.Node, Any], module: fx.GraphModule) -> bool:
-    return len(nodes) >= SHORTEST and any(n.op == "call_module" for n in nodes)
+def _is_worth(nodes: Iterable[fx.Node]) -> bool:
+    steps = [node for node in nodes if node.op != "get_attr"]
+    return len(steps) >= SHORTEST and any(node.op == "call_module" for node in steps)
 
 
 def _region_module(part: fx.GraphModule) -> RegionModule:

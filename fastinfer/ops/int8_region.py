@@ -59,7 +59,7 @@ def run_step(
     elif kind in _WEIGHTED:
         residual = reads[1] if len(reads) > 1 else None
         weight, *geometry, float_output = arguments
-        result = function(x, packed[_index(weight)], residual, *geometry, bool(float_output))
+        result = function(x, packed[_index(weight)], residual, *geometry, float_output)
     elif kind == "int8_lookup":
         result = function(x, packed[_index(arguments[0])])
     elif kind == "int8_cat":

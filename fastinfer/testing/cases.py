@@ -6,37 +6,17 @@ case's label, so a failing case is the same one again.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastinfer.testing.case import Case, generator, random_uint8
+from fastinfer.testing.cases_between import between_cases
+
 _INF = float("inf")
-
-
-@dataclass(frozen=True)
-class Case:
-    """Arguments for one call of an op; `build` packs weights for the ISA in force."""
-
-    op: str
-    label: str
-    build: Callable[[], tuple[Any, ...]]
-
-    def __str__(self) -> str:
-        return f"{self.op}-{self.label}"
-
-
-def generator(label: str) -> torch.Generator:
-    """Return a generator seeded by the label."""
-    return torch.Generator().manual_seed(zlib.crc32(label.encode()))
-
-
-def random_uint8(g: torch.Generator, *shape: int) -> Tensor:
-    """Return uniform values 0..255."""
-    return torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
 
 
 def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
@@ -392,4 +372,10 @@ def _pack_cases() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """Return every case, each with a label of its own."""
-    return [*_quantize_cases(), *_linear_cases(), *_conv_cases(), *_pack_cases()]
+    return [
+        *_quantize_cases(),
+        *_linear_cases(),
+        *_conv_cases(),
+        *_pack_cases(),
+        *between_cases(),
+    ]

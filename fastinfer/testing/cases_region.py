@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from fastinfer.testing.cases import OUTPUTS, Case, generator, pack, random_uint8, random_weight
+from fastinfer.testing.case import Case, generator, random_uint8
+from fastinfer.testing.cases import OUTPUTS, pack, random_weight
 from fastinfer.types.region import Region, Step
 
 _UINT8, _FLOAT = OUTPUTS[0], next(o for o in OUTPUTS if o.float_output and not o.residual)
@@ -19,17 +20,47 @@ def _image_region(width: int) -> Region:
     """Return a small network: two branches that meet, a float and a uint8 result."""
     steps = (
         Step("quantize", 1, (0,), (0.03, 7)),
-        Step("int8_conv2d", 2, (1,), (0, width, (3, 3), _TWO, _ONE, _ONE, 1, 0)),
-        Step("int8_depthwise_conv2d", 3, (2,), (1, (3, 3), _ONE, _ONE, _ONE, 0)),
-        Step("int8_conv2d", 4, (3, 2), (2, width, _ONE, _ONE, _NONE, _ONE, 1, 0)),
+        Step("int8_conv2d", 2, (1,), (0, width, (3, 3), _TWO, _ONE, _ONE, 1, False)),
+        Step("int8_depthwise_conv2d", 3, (2,), (1, (3, 3), _ONE, _ONE, _ONE, False)),
+        Step("int8_conv2d", 4, (3, 2), (2, width, _ONE, _ONE, _NONE, _ONE, 1, False)),
         Step("int8_lookup", 5, (4,), (3,)),
-        Step("int8_conv2d", 6, (5,), (4, 12, (3, 3), _ONE, (2, 1), (2, 1), 1, 0)),
+        Step("int8_conv2d", 6, (5,), (4, 12, (3, 3), _ONE, (2, 1), (2, 1), 1, False)),
         Step("flatten", 7, (6,)),
         Step("dequantize", 8, (5,), (0.01, 120)),
-        Step("int8_conv2d", 9, (5,), (5, 9, _ONE, _TWO, _NONE, _ONE, 1, 1)),
+        Step("int8_conv2d", 9, (5,), (5, 9, _ONE, _TWO, _NONE, _ONE, 1, True)),
         Step("flatten", 10, (9,)),
     )
     return Region(1, 11, (7, 8, 10), steps)
+
+
+def _between_region() -> Region:
+    """Return what stands between layers: pools, squeeze-and-excitation, additions, cats."""
+    steps = (
+        Step("int8_max_pool2d", 1, (0,), ((3, 3), _TWO, _ONE, _ONE, True)),
+        Step("int8_avg_pool2d", 2, (0,), ((3, 2), _TWO, _NONE, True, True, 0.9, 120, 3, 0, 255)),
+        Step("int8_avg_pool2d", 3, (1,), ((3, 3), _ONE, _ONE, False, False, 0.9, 120, 3, 0, 255)),
+        Step("int8_adaptive_avg_pool2d", 4, (1,), (_ONE, 1.1, 7, 9, 0, 250)),
+        Step("int8_mul", 5, (1, 4), (0.01, 7, 9, 30, 30, 255)),
+        Step("int8_add", 6, (5, 3), (0.5, 30, 0.7, 3, 11, 0, 200, -1)),
+        Step("int8_add", 7, (6, 4), (0.5, 11, 0.7, 9, 20, 0, 255, 0)),
+        Step("int8_cat", 8, (6, 1, 7), (1, (1.0, 0.3, 1.2), (11, 7, 20), 11)),
+        Step("int8_adaptive_avg_pool2d", 9, (2,), ((3, 4), 0.8, 3, 9, 0, 255)),
+        Step("flatten", 10, (9,)),
+        Step("int8_cat", 11, (10, 10), (1, (1.0, 2.0), (9, 9), 9)),
+        Step("int8_cat", 12, (8, 8), (0, (1.0, 0.5), (11, 12), 11)),
+    )
+    return Region(1, 13, (8, 11, 12), steps)
+
+
+def _between_case(n: int, height: int, width: int, channels: int) -> Case:
+    label = f"between_{n}x{height}x{width}_c{channels}"
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        x = random_uint8(g, n, channels, height, width)
+        return [x], [random_uint8(g, 256)], _between_region().to_text()
+
+    return Case("int8_region", label, build)
 
 
 def _image_case(n: int, height: int, width: int, channels: int, nhwc: bool = False) -> Case:
@@ -63,9 +94,9 @@ def _image_case(n: int, height: int, width: int, channels: int, nhwc: bool = Fal
 def _rows_case(rows: tuple[int, ...], k: int, n: int) -> Case:
     label = f"rows_{'x'.join(map(str, rows))}_k{k}_n{n}"
     steps = (
-        Step("int8_linear", 2, (0,), (0, n, 0)),
-        Step("int8_linear", 3, (2, 1), (1, n, 0)),
-        Step("int8_linear", 4, (3,), (2, 10, 1)),
+        Step("int8_linear", 2, (0,), (0, n, False)),
+        Step("int8_linear", 3, (2, 1), (1, n, False)),
+        Step("int8_linear", 4, (3,), (2, 10, True)),
     )
 
     def build() -> tuple[Any, ...]:
@@ -87,5 +118,12 @@ def region_cases() -> Iterator[Case]:
     ):  # fmt: skip
         yield _image_case(n, height, width, channels)
     yield _image_case(2, 13, 10, 24, nhwc=True)
+    for n, height, width, channels in (
+        (1, 8, 7, 16),
+        (2, 14, 15, 30),
+        (0, 8, 8, 4),
+        (3, 30, 28, 72),
+    ):
+        yield _between_case(n, height, width, channels)
     for rows, k, n in (((1,), 30, 17), ((5,), 64, 130), ((2, 3), 33, 40), ((0,), 8, 8)):
         yield _rows_case(rows, k, n)

@@ -15,17 +15,17 @@ VERSION = 1
 Number = int | float
 
 #: Parameters of every kind of step, in the order of the op's schema: i integer, f real, p pair of
-#: integers (height, width), w index of a buffer, n list of reals, m list of integers. The order of
-#: the kinds is StepKind's in C++.
+#: integers (height, width), b truth, w index of a buffer, n list of reals, m list of integers. The
+#: kinds stand in the order of StepKind in C++.
 PARAMETERS: dict[str, str] = {
     "quantize": "fi",  # scale, zero point
     "dequantize": "fi",
-    "int8_conv2d": "wippppii",  # weight, out channels, kernel, ..., groups, float output
-    "int8_depthwise_conv2d": "wppppi",
-    "int8_linear": "wii",  # weight, out features, float output
+    "int8_conv2d": "wippppib",  # weight, out channels, kernel, ..., groups, float output
+    "int8_depthwise_conv2d": "wppppb",
+    "int8_linear": "wib",  # weight, out features, float output
     "int8_lookup": "w",  # table
-    "int8_max_pool2d": "ppppi",  # kernel, stride, padding, dilation, ceil_mode
-    "int8_avg_pool2d": "pppiifiiii",  # kernel, stride, padding, flags, multiplier, points, clamp
+    "int8_max_pool2d": "ppppb",  # kernel, stride, padding, dilation, ceil_mode
+    "int8_avg_pool2d": "pppbbfiiii",  # kernel, stride, padding, flags, multiplier, points, clamp
     "int8_adaptive_avg_pool2d": "pfiiii",
     "int8_add": "fifiiiii",  # multipliers and zero points, out, clamp, table or -1
     "int8_mul": "fiiiii",
@@ -122,7 +122,10 @@ def _read_step(words: Iterator[str]) -> Step:
             arguments.append(_integers(numbers))
         else:
             word = next(numbers)
-            arguments.append(_real(word) if parameter == "f" else int(word))
+            real = parameter == "f"
+            arguments.append(
+                _real(word) if real else bool(int(word)) if parameter == "b" else int(word)
+            )
     return Step(kind, out, reads, tuple(arguments))
 
 

@@ -273,6 +273,14 @@ inline __m128i _mm_maskz_loadu_epi8(__mmask16 mask, const void* p) {
 inline void _mm_mask_storeu_epi8(void* p, __mmask16 mask, const __m128i& v) {
   emulated::copy_some<16>(p, &v, mask);
 }
+inline __m512i _mm512_maskz_loadu_epi8(__mmask64 mask, const void* p) {
+  __m512i v{};
+  emulated::copy_some<64>(v.byte, p, mask);
+  return v;
+}
+inline void _mm512_mask_storeu_epi8(void* p, __mmask64 mask, const __m512i& v) {
+  emulated::copy_some<64>(p, v.byte, mask);
+}
 inline void _mm256_mask_storeu_epi8(void* p, __mmask32 mask, const __m256i& v) {
   emulated::copy_some<32>(p, v.byte, mask);
 }
@@ -289,6 +297,7 @@ inline __m512 _mm512_cvtepi32_ps(const __m512i& v) {
   const emulated::Lanes<int32_t> a = v;
   return emulated::each_float([&](int i) { return static_cast<float>(a.lane[i]); });
 }
+inline __m512 _mm512_castsi512_ps(const __m512i& v) { return _mm512_loadu_ps(v.byte); }
 inline __m512i _mm512_cvtps_epi32(const __m512& v) {
   return emulated::each<int32_t>([&](int i) { return emulated::round(v.lane[i]); });
 }

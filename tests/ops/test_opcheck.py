@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from fastinfer.ops.catalog import OPS
-from fastinfer.testing.cases import cases, generator, random_weight
+from fastinfer.testing.case import generator
+from fastinfer.testing.cases import random_weight
+from fastinfer.testing.every_case import every_case
 
 PER_OP = 2
 CHECKS = (
@@ -32,7 +34,7 @@ def tensors(args):
 
 def chosen():
     by_op = {}
-    for case in cases():
+    for case in every_case():
         by_op.setdefault(case.op, []).append(case)
     return [case for found in by_op.values() for case in spread(found)]
 

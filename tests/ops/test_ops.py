@@ -7,11 +7,11 @@ import torch
 
 from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
-from fastinfer.testing.cases import cases
 from fastinfer.testing.compare import assert_equal
+from fastinfer.testing.every_case import every_case
 from fastinfer.types.packed import FLAG_UNBOUNDED, FORMS, read_header
 
-CASES = cases()
+CASES = every_case()
 SPECS = {op.name: op for op in OPS}
 # These are plain PyTorch on every device.
 REFERENCE_ONLY = {"int8_unpack"}

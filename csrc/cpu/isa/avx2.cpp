@@ -2,6 +2,8 @@
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
+#include "../micro/pointwise_rows.h"
+#include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
 #include "../micro/vec_avx2.h"
 
@@ -36,6 +38,11 @@ const KernelTable kAvx2Table = {
     min_max_rows<Vec>,
     lookup_bytes,
     widen_rows<Vec>,
+    add_rows<Vec>,
+    mul_rows<Vec>,
+    requantize_rows<Vec>,
+    max_rows<Vec>,
+    mean_rows<Vec>,
 };
 
 }  // namespace fastinfer

@@ -3,6 +3,8 @@
 
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_dot.h"
+#include "../micro/pointwise_rows.h"
+#include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
 
 namespace fastinfer {
@@ -42,6 +44,11 @@ const KernelTable kAvx512VnniTable = {
     min_max_rows<Vec>,
     lookup_rows,
     /*widen=*/nullptr,
+    add_rows<Vec>,
+    mul_rows<Vec>,
+    requantize_rows<Vec>,
+    max_rows<Vec>,
+    mean_rows<Vec>,
 };
 
 }  // namespace fastinfer

@@ -111,6 +111,58 @@ void lookup(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t* table) {
   for (int64_t i = 0; i < n; i++) out[i] = table[x[i]];
 }
 
+uint8_t requantize(float f, const Requantize& r) {
+  return requantize(f * r.multiplier, r.out_zero_point, r.qmin, r.qmax);
+}
+
+void add(const RowPair& rows, const Requantize& r, float y_multiplier, int32_t y_zero_point) {
+  for (int64_t i = 0; i < rows.n; i++) {
+    const uint8_t y = rows.y[i % rows.period];
+    const float first = static_cast<float>(rows.x[i] - r.x_zero_point) * r.multiplier;
+    const float second = static_cast<float>(y - y_zero_point) * y_multiplier;
+    rows.out[i] = requantize(first + second, r.out_zero_point, r.qmin, r.qmax);
+  }
+}
+
+void mul(const RowPair& rows, const Requantize& r, int32_t y_zero_point) {
+  for (int64_t i = 0; i < rows.n; i++) {
+    const int32_t y = rows.y[i % rows.period] - y_zero_point;
+    rows.out[i] = requantize(static_cast<float>((rows.x[i] - r.x_zero_point) * y), r);
+  }
+}
+
+void requantize_row(const uint8_t* x, uint8_t* out, int64_t n, const Requantize& r) {
+  for (int64_t i = 0; i < n; i++) {
+    out[i] = requantize(static_cast<float>(x[i] - r.x_zero_point), r);
+  }
+}
+
+void max(const MaxRun& run) {
+  for (int64_t pixel = 0; pixel < run.pixels; pixel++) {
+    for (int64_t j = 0; j < run.n; j++) {
+      uint8_t largest = 0;
+      for (int t = 0; t < run.count; t++) {
+        const uint8_t value = run.taps[t][pixel * run.step + j];
+        largest = value > largest ? value : largest;
+      }
+      run.out[pixel * run.n + j] = largest;
+    }
+  }
+}
+
+void mean(const MeanRun& run, const Requantize& r) {
+  for (int64_t i = 0; i < run.outputs; i++) {
+    for (int64_t j = 0; j < run.n; j++) {
+      int32_t sum = 0;
+      for (int64_t row = 0; row < run.rows; row++) {
+        const uint8_t* x = run.x + i * run.step + row * run.row_stride + j;
+        for (int64_t p = 0; p < run.pixels; p++) sum += x[p * run.pixel_stride] - r.x_zero_point;
+      }
+      run.out[i * run.out_step + j] = requantize(static_cast<float>(sum), r);
+    }
+  }
+}
+
 }  // namespace
 
 const KernelTable kScalarTable = {
@@ -126,6 +178,11 @@ const KernelTable kScalarTable = {
     min_max,
     lookup,
     /*widen=*/nullptr,
+    add,
+    mul,
+    requantize_row,
+    max,
+    mean,
 };
 
 }  // namespace fastinfer

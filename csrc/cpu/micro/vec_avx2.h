@@ -21,6 +21,17 @@ struct VecAvx2 {
 
   static Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void store(void* p, Int v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  // The first `count` bytes, 0..kBytes: others are neither read nor written.
+  static Int load_some(const void* p, int64_t count) {
+    uint8_t whole[kBytes] = {};
+    std::memcpy(whole, p, static_cast<size_t>(count));
+    return load(whole);
+  }
+  static void store_some(void* p, Int v, int64_t count) {
+    uint8_t whole[kBytes];
+    store(whole, v);
+    std::memcpy(p, whole, static_cast<size_t>(count));
+  }
   // Makes v a register in the compiler's eyes.
   static void keep(Int& v) { asm("" : "+x"(v)); }
   static Int zero() { return _mm256_setzero_si256(); }
@@ -35,6 +46,7 @@ struct VecAvx2 {
   static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int sub32(Int a, Int b) { return _mm256_sub_epi32(a, b); }
   static Int mul32(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  static Int max_u8(Int a, Int b) { return _mm256_max_epu8(a, b); }
   static Int mul_u8s8_add16(Int a, Int b) { return _mm256_maddubs_epi16(a, b); }
   static Int mul16_add32(Int a, Int b) { return _mm256_madd_epi16(a, b); }
   static Int unpack_low8(Int a, Int b) { return _mm256_unpacklo_epi8(a, b); }
@@ -46,6 +58,7 @@ struct VecAvx2 {
   static void storef(float* p, Float v) { _mm256_storeu_ps(p, v); }
   static Float setf(float v) { return _mm256_set1_ps(v); }
   static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
+  static Float as_float(Int v) { return _mm256_castsi256_ps(v); }
   static Int round(Float v) { return _mm256_cvtps_epi32(v); }
   static Float addf(Float a, Float b) { return _mm256_add_ps(a, b); }
   static Float subf(Float a, Float b) { return _mm256_sub_ps(a, b); }

@@ -25,6 +25,16 @@ struct VecAvx512 {
 
   static Int load(const void* p) { return _mm512_loadu_si512(p); }
   static void store(void* p, Int v) { _mm512_storeu_si512(p, v); }
+  // The first `count` bytes, 0..kBytes: others are neither read nor written.
+  static Int load_some(const void* p, int64_t count) {
+    return _mm512_maskz_loadu_epi8(first_bytes(count), p);
+  }
+  static void store_some(void* p, Int v, int64_t count) {
+    _mm512_mask_storeu_epi8(p, first_bytes(count), v);
+  }
+  static uint64_t first_bytes(int64_t count) {
+    return count >= kBytes ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+  }
   // Makes v a register in the compiler's eyes.
   static void keep([[maybe_unused]] Int& v) {
 #ifndef FASTINFER_EMULATED_AVX512
@@ -43,6 +53,7 @@ struct VecAvx512 {
   static Int add32(Int a, Int b) { return _mm512_add_epi32(a, b); }
   static Int sub32(Int a, Int b) { return _mm512_sub_epi32(a, b); }
   static Int mul32(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
+  static Int max_u8(Int a, Int b) { return _mm512_max_epu8(a, b); }
   static Int mul_u8s8_add16(Int a, Int b) { return _mm512_maddubs_epi16(a, b); }
   static Int mul16_add32(Int a, Int b) { return _mm512_madd_epi16(a, b); }
   static Int unpack_low8(Int a, Int b) { return _mm512_unpacklo_epi8(a, b); }
@@ -54,6 +65,7 @@ struct VecAvx512 {
   static void storef(float* p, Float v) { _mm512_storeu_ps(p, v); }
   static Float setf(float v) { return _mm512_set1_ps(v); }
   static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
+  static Float as_float(Int v) { return _mm512_castsi512_ps(v); }
   static Int round(Float v) { return _mm512_cvtps_epi32(v); }
   static Float addf(Float a, Float b) { return _mm512_add_ps(a, b); }
   static Float subf(Float a, Float b) { return _mm512_sub_ps(a, b); }

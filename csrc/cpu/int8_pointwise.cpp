@@ -1,0 +1,144 @@
+// int8_add, int8_mul, int8_cat.
+#include "conv_geometry.h"
+#include "ops.h"
+#include "parallel.h"
+#include "pointwise_driver.h"
+#include "requantize_check.h"
+
+namespace fastinfer {
+namespace {
+
+template <class Args>
+void run(const Args& args, const Work& work) {
+  const KernelTable& table = current_table();
+  const int threads = threads_for(work.cost, work.parts);
+  split_range(threads, threads, [&](int64_t t0, int64_t t1) {
+    for (int64_t t = t0; t < t1; t++) run_part(args, table, static_cast<int>(t), threads);
+  });
+}
+
+Tensor dense(const Tensor& t, bool nhwc) { return nhwc ? as_nhwc(t) : as_contiguous(t); }
+
+Tensor empty_dense(const std::vector<int64_t>& shape, bool nhwc) {
+  return nhwc ? empty_nhwc(shape, ScalarType::Byte) : empty_contiguous(shape, ScalarType::Byte);
+}
+
+const uint8_t* bytes_of(const Tensor& t) {
+  return static_cast<const uint8_t*>(t.const_data_ptr());
+}
+
+// x, y and the result, dense in x's memory format.
+struct Pair {
+  Tensor x, y, out;
+  PairArgs args;
+};
+
+Pair pair_of(const char* op, const Tensor& x, const Tensor& y) {
+  check_dtype(op, "x", x, ScalarType::Byte);
+  check_dtype(op, "y", y, ScalarType::Byte);
+  const std::vector<int64_t> shape = sizes_of(x), y_shape = sizes_of(y);
+  const bool repeats = shape != y_shape;
+  STD_TORCH_CHECK(!repeats || (shape.size() == 4 &&
+                               y_shape == std::vector<int64_t>{shape[0], shape[1], 1, 1}),
+                  op, ": expected y with x's shape ", shape_text(x),
+                  " or [N, C, 1, 1] for a 4-D x, got ", shape_text(y));
+  const bool nhwc = is_channels_last(x);
+  Pair pair{dense(x, nhwc), dense(y, nhwc && !repeats), empty_dense(shape, nhwc), {}};
+  PairArgs& args = pair.args;
+  args.x = bytes_of(pair.x);
+  args.y = bytes_of(pair.y);
+  args.out = static_cast<uint8_t*>(pair.out.mutable_data_ptr());
+  args.y_repeats = repeats;
+  if (!repeats) {
+    args.images = args.pixels = 1;
+    args.channels = x.numel();
+  } else {
+    args.images = nhwc ? shape[0] : shape[0] * shape[1];
+    args.pixels = shape[2] * shape[3];
+    args.channels = nhwc ? shape[1] : 1;
+  }
+  return pair;
+}
+
+}  // namespace
+
+Tensor int8_add_cpu(Tensor x, Tensor y, double x_multiplier, int64_t x_zero_point,
+                    double y_multiplier, int64_t y_zero_point, int64_t out_zero_point,
+                    int64_t qmin, int64_t qmax, std::optional<Tensor> table) {
+  constexpr const char* kOp = "int8_add";
+  const Pair pair = pair_of(kOp, x, y);
+  check_zero_point(kOp, "y_zero_point", y_zero_point);
+  AddArgs args{pair.args,
+               check_requantize(kOp, x_multiplier, x_zero_point, out_zero_point, qmin, qmax),
+               static_cast<float>(y_multiplier), static_cast<int32_t>(y_zero_point), nullptr};
+  if (table) {
+    check_vector(kOp, "table", *table, ScalarType::Byte, 256);
+    table = as_contiguous(*table);
+    args.lookup = bytes_of(*table);
+  }
+  run(args, work_of(args.pair));
+  return pair.out;
+}
+
+Tensor int8_mul_cpu(Tensor x, Tensor y, double multiplier, int64_t x_zero_point,
+                    int64_t y_zero_point, int64_t out_zero_point, int64_t qmin, int64_t qmax) {
+  constexpr const char* kOp = "int8_mul";
+  const Pair pair = pair_of(kOp, x, y);
+  check_zero_point(kOp, "y_zero_point", y_zero_point);
+  const MulArgs args{pair.args,
+                     check_requantize(kOp, multiplier, x_zero_point, out_zero_point, qmin, qmax),
+                     static_cast<int32_t>(y_zero_point)};
+  run(args, work_of(args.pair));
+  return pair.out;
+}
+
+Tensor int8_cat_cpu(std::vector<Tensor> xs, int64_t dim, std::vector<double> multipliers,
+                    std::vector<int64_t> zero_points, int64_t out_zero_point) {
+  constexpr const char* kOp = "int8_cat";
+  STD_TORCH_CHECK(!xs.empty() && multipliers.size() == xs.size() &&
+                      zero_points.size() == xs.size(),
+                  kOp, ": expected at least one tensor, and a multiplier and a zero point for ",
+                  "each, got ", xs.size(), ", ", multipliers.size(), " and ", zero_points.size());
+  std::vector<int64_t> shape = sizes_of(xs[0]);
+  const int64_t dims = xs[0].dim();
+  STD_TORCH_CHECK(dim >= 0 && dim < dims, kOp, ": expected dim in 0..", dims - 1, ", got ", dim);
+  const auto d = static_cast<size_t>(dim);
+  const bool nhwc = is_channels_last(xs[0]);
+  // Memory order, outermost first: what lies behind the joined dimension makes a row.
+  const std::vector<size_t> nhwc_order = {0, 2, 3, 1};
+  CatArgs args{nullptr, 0, nullptr, 1, 0};
+  int64_t behind = 1;
+  bool is_behind = false;
+  for (size_t i = 0; i < shape.size(); i++) {
+    const size_t at = nhwc ? nhwc_order[i] : i;
+    if (at == d) {
+      is_behind = true;
+    } else {
+      (is_behind ? behind : args.rows) *= shape[at];
+    }
+  }
+  shape[d] = 0;
+  std::vector<CatPart> parts;
+  for (size_t i = 0; i < xs.size(); i++) {
+    check_dtype(kOp, "xs", xs[i], ScalarType::Byte);
+    std::vector<int64_t> part = sizes_of(xs[i]);
+    const int64_t size = part.size() == shape.size() ? part[d] : 0;
+    if (part.size() == shape.size()) part[d] = shape[d];
+    STD_TORCH_CHECK(part == shape, kOp, ": expected xs equal but in dim ", dim, ", got ",
+                    shape_text(xs[0]), " and ", shape_text(xs[i]));
+    shape[d] += size;
+    xs[i] = dense(xs[i], nhwc);
+    parts.push_back({bytes_of(xs[i]), size * behind,
+                     check_requantize(kOp, multipliers[i], zero_points[i], out_zero_point, 0,
+                                      255)});
+  }
+  const Tensor out = empty_dense(shape, nhwc);
+  args.parts = parts.data();
+  args.count = static_cast<int64_t>(parts.size());
+  args.out = static_cast<uint8_t*>(out.mutable_data_ptr());
+  args.width = shape[d] * behind;
+  run(args, work_of(args));
+  return out;
+}
+
+}  // namespace fastinfer

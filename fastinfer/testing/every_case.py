@@ -1,0 +1,12 @@
+"""All cases of all ops."""
+
+from __future__ import annotations
+
+from fastinfer.testing.case import Case
+from fastinfer.testing.cases import cases
+from fastinfer.testing.cases_region import region_cases
+
+
+def every_case() -> list[Case]:
+    """Return every case, each with a label of its own."""
+    return [*cases(), *region_cases()]
