@@ -85,7 +85,7 @@ def convert(
     else:
         report.note("module path: no example_inputs to capture the model with")
     if fast is None:
-        report.path = "modules"
+        report.path, report.between_total, report.between_int8 = "modules", 0, 0
         swapped = choose_modules(model, config, report, args=request.args, kwargs=request.kwargs)
         fast = ModulePath(swapped, report)
         if calibration is not None:
@@ -121,7 +121,7 @@ def _convert_graph(
 
     def build(program: Program) -> nn.Module:
         report.passes = dict(float_counts)  # of the last build only, however many are tried
-        lowered = Program(lower(program), program.plan, program.report, call)
+        lowered = replace(program, graph_module=lower(program))
         run_passes(lowered, INT8_PASSES)
         regions = checked_regions(lowered.graph_module, inputs, report)
         return ConvertedModule(lowered.graph_module, call, report, model, regions)
@@ -244,6 +244,7 @@ def _check_whole(
 
 def _keep_original(model: nn.Module, report: Report, reason: str) -> InferenceModule:
     report.path = "original"
+    report.between_int8 = 0
     report.layers[:] = [replace(r, precision="fp32", reason=reason) for r in report.layers]
     with torch.no_grad():
         return ModulePath(copy.deepcopy(model), report)

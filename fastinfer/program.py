@@ -42,19 +42,37 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class BetweenPlan:
+    """The affine maps of an operation between layers that runs in int8.
+
+    `inputs` has one map for each input, per tensor all; `preactivation` is the map before an
+    activation that is a table behind an addition.
+    """
+
+    inputs: tuple[TensorQuant, ...]
+    output: TensorQuant
+    preactivation: TensorQuant | None = None
+
+
+@dataclass(frozen=True)
 class Program:
     """A captured model between two stages.
 
     The graph's placeholders are the tensor arguments of a call in order, its output is a flat
     tuple; `call` relates both to the model's own signature (None for a graph made by hand). `plan`
-    maps the name of a Layer submodule to its LayerPlan; `report` collects what to tell.
+    maps the name of a Layer submodule to its LayerPlan; `between` the name of a node to its
+    BetweenPlan, and what it does not name is float; `report` collects what to tell.
     """
 
     graph_module: fx.GraphModule
     plan: Mapping[str, LayerPlan] = field(default_factory=lambda: MappingProxyType({}))
     report: Report = field(default_factory=Report)
     call: CallSpec | None = None
+    between: Mapping[str, BetweenPlan] = field(default_factory=lambda: MappingProxyType({}))
 
-    def with_plan(self, plan: Mapping[str, LayerPlan]) -> Program:
-        """Return the program with another plan."""
-        return replace(self, plan=MappingProxyType(dict(plan)))
+    def with_plan(
+        self, plan: Mapping[str, LayerPlan], between: Mapping[str, BetweenPlan] | None = None
+    ) -> Program:
+        """Return the program with another plan; operations between layers keep theirs if None."""
+        kept = self.between if between is None else MappingProxyType(dict(between))
+        return replace(self, plan=MappingProxyType(dict(plan)), between=kept)

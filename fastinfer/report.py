@@ -31,10 +31,15 @@ class LayerReport:
 
 @dataclass
 class Report:
-    """Everything a user may ask about a converted model."""
+    """Everything a user may ask about a converted model.
+
+    between_int8 of the between_total operations between layers that have an int8 form run in it.
+    """
 
     path: str = ""
     layers: list[LayerReport] = field(default_factory=list)
+    between_total: int = 0
+    between_int8: int = 0
     notes: list[str] = field(default_factory=list)
     passes: dict[str, int] = field(default_factory=dict)
     #: Steps of every region that runs as one call of the engine.

@@ -73,6 +73,11 @@ def _summary(report: Report) -> str:
     kinds = Counter(row.precision for row in report.layers)
     counted = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
     lines = [f"fastinfer report ({report.path or 'no path recorded'})", f"  layers       {counted}"]
+    if report.between_total:
+        lines.append(
+            f"  between      {report.between_int8} of {report.between_total} operations between "
+            "layers in int8"
+        )
     if report.speedup is not None:
         times = f"{number(report.float_ms)} ms -> {number(report.fast_ms)} ms"
         lines.append(f"  on example   {times} ({report.speedup:.2f}x)")

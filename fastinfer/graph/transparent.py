@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 
 import torch
 from torch import fx
@@ -57,3 +58,25 @@ TRANSPARENT_OPS: frozenset[object] = frozenset(
 def is_transparent(node: fx.Node) -> bool:
     """Return True when node only moves or selects elements of its tensor arguments."""
     return node.op == "call_function" and node.target in TRANSPARENT_OPS
+
+
+#: Transparent operators that torch does not run on uint8, or not for every size: max_pool2d of a
+#: channels_last uint8 tensor refuses more than 255 elements a sample (torch 2.14.1).
+_FLOAT_ONLY = frozenset(
+    {
+        aten.max_pool1d.default,
+        aten.max_pool2d.default,
+        aten.max_pool2d_with_indices.default,
+        aten.adaptive_max_pool2d.default,
+    }
+)
+UINT8_OPS = TRANSPARENT_OPS - _FLOAT_ONLY
+
+
+def tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
+    """Yield the tensors a transparent operator moves; its other arguments are sizes."""
+    first = node.args[0] if node.args else None
+    if isinstance(first, fx.Node):
+        yield first
+    elif isinstance(first, (list, tuple)):
+        yield from (item for item in first if isinstance(item, fx.Node))

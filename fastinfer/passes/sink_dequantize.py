@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 
 import torch
 from torch import fx
 
 from fastinfer.graph.match import finish
-from fastinfer.graph.transparent import TRANSPARENT_OPS
+from fastinfer.graph.transparent import UINT8_OPS, tensor_inputs
 from fastinfer.passes.cancel_quantize import Map, is_dequantize, is_quantize, map_of
 from fastinfer.program import Program
-
-aten = torch.ops.aten
-
-#: Transparent operators that torch does not run on uint8, or not for every size: max_pool2d of a
-#: channels_last uint8 tensor refuses more than 255 elements a sample (torch 2.14.1).
-_FLOAT_ONLY = frozenset(
-    {
-        aten.max_pool1d.default,
-        aten.max_pool2d.default,
-        aten.max_pool2d_with_indices.default,
-        aten.adaptive_max_pool2d.default,
-    }
-)
-UINT8_OPS = TRANSPARENT_OPS - _FLOAT_ONLY
 
 
 def sink_dequantize(program: Program) -> int:
@@ -42,7 +27,7 @@ def sink_dequantize(program: Program) -> int:
         return 0
     graph = graph_module.graph
     for node in [n for n in graph.nodes if n in moved]:
-        for source in list(_tensor_inputs(node)):
+        for source in list(tensor_inputs(node)):
             if is_dequantize(source):
                 node.replace_input_with(source, source.args[0])
         # getitem of several results is part of the operator: the results are what users see.
@@ -70,22 +55,13 @@ def _dequantize_for_others(graph: fx.Graph, node: fx.Node, quant: Map, moved: se
             user.replace_input_with(node, value)
 
 
-def _tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
-    """Yield the tensors a transparent operator moves; its other arguments are sizes."""
-    first = node.args[0] if node.args else None
-    if isinstance(first, fx.Node):
-        yield first
-    elif isinstance(first, (list, tuple)):
-        yield from (item for item in first if isinstance(item, fx.Node))
-
-
 def _reachable(graph: fx.Graph) -> dict[fx.Node, Map]:
     """Return the operators that could run on uint8, each with its map."""
     maps: dict[fx.Node, Map] = {}
     for node in graph.nodes:
         if node.op != "call_function" or node.target not in UINT8_OPS:
             continue
-        sources = list(_tensor_inputs(node))
+        sources = list(tensor_inputs(node))
         if node.target is operator.getitem and sources and sources[0] not in maps:
             continue
         found = {
@@ -117,7 +93,7 @@ def _wanted(maps: dict[fx.Node, Map]) -> set[fx.Node]:
                 break
     # All results of one split move together: their getitems read the same uint8 list.
     for node in list(maps):
-        source = next(_tensor_inputs(node), None)
+        source = next(tensor_inputs(node), None)
         if node.target is operator.getitem and source in wanted:
             wanted.add(node)
     # cat of a part that stays float cannot move; then nothing before it needs to, either.
@@ -126,7 +102,7 @@ def _wanted(maps: dict[fx.Node, Map]) -> set[fx.Node]:
         stuck = {
             node
             for node in wanted
-            if any(not is_dequantize(s) and s not in wanted for s in _tensor_inputs(node))
+            if any(not is_dequantize(s) and s not in wanted for s in tensor_inputs(node))
         }
         changed = bool(stuck)
         wanted -= stuck

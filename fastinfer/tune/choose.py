@@ -80,6 +80,7 @@ def choose(
     with torch.no_grad():
         recorder.run(*inputs)
     static = {n for n, p in program.plan.items() if p.precision == "int8"}
+    static |= set(program.between)
     times: dict[str, tuple[float, float]] = {}
     known: dict[Any, tuple[float, float]] = {}
     start = time.perf_counter()
@@ -119,7 +120,9 @@ def choose(
 
 def _from_static(node: fx.Node, static: set[str]) -> bool:
     source = node.args[0]
-    return isinstance(source, fx.Node) and str(source.target) in static
+    if not isinstance(source, fx.Node):
+        return False
+    return (str(source.target) if source.op == "call_module" else source.name) in static
 
 
 def _time_layer(

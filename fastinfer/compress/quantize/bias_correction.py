@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fastinfer.compress.quantize.simulate import SimulatedLayer
+from fastinfer.compress.quantize.simulate import SimulatedLayer, simulate_between
+from fastinfer.graph.between import find_betweens
 from fastinfer.graph.layer import Layer, apply_activation
 from fastinfer.program import LayerPlan, Program
 
@@ -73,6 +74,11 @@ class _PairedRun:
         self._module = program.graph_module
         self._correct = correct
         self._runner = fx.Interpreter(self._module)
+        self._betweens = {
+            node: between
+            for node, between in find_betweens(self._module.graph).items()
+            if node.name in program.between
+        }
         self.corrections: dict[str, Tensor] = {}
         self.sqnr: dict[str, float] = {}
         self.output = _Power()
@@ -82,7 +88,7 @@ class _PairedRun:
         graph = self._module.graph
         last_use: dict[fx.Node, fx.Node] = {}
         for node in graph.nodes:
-            for source in node.all_input_nodes:
+            for source in self._sources(node):
                 last_use[source] = node
         floats: list[dict[fx.Node, Any]] = [{} for _ in samples]
         quants: list[dict[fx.Node, Any]] = [{} for _ in samples]
@@ -100,10 +106,15 @@ class _PairedRun:
                         self.output.add(a, b)
             else:
                 self._run_node(node, floats, quants)
-            for source in node.all_input_nodes:
+            for source in self._sources(node):
                 if last_use[source] is node:
                     for env in (*floats, *quants):
                         env.pop(source, None)
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """Return what running a node reads: an operation with its activation reads before it."""
+        between = self._betweens.get(node)
+        return [*node.all_input_nodes, *(between.inputs if between is not None else ())]
 
     def _run_node(
         self, node: fx.Node, floats: list[dict[fx.Node, Any]], quants: list[dict[fx.Node, Any]]
@@ -116,8 +127,13 @@ class _PairedRun:
         if layer is not None and plan is not None and plan.precision in SIMULATED:
             self._run_layer(node, layer, plan, floats, quants)
             return
+        between = self._betweens.get(node)
         for f, q in zip(floats, quants, strict=True):
             f[node] = self._call(node, f)
+            if between is not None:
+                entry = self._program.between[node.name]
+                q[node] = simulate_between(between.spec, entry, [q[n] for n in between.inputs])
+                continue
             same = all(f[n] is q[n] for n in node.all_input_nodes)
             q[node] = f[node] if same else self._call(node, q)
 

@@ -1,4 +1,4 @@
-"""Calibration: run the float graph over data and record the range of what layers touch."""
+"""Calibration: run the float graph over data and record the ranges of what may be int8."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from fastinfer.compress.quantize.batches import (
     read_batches,
 )
 from fastinfer.compress.quantize.observers import Observer, make_observer
+from fastinfer.compress.quantize.precision import STATIC, requested_precision
+from fastinfer.graph.between import Between, find_betweens
 from fastinfer.graph.layer import Layer, apply_activation
+from fastinfer.graph.match import dims
 from fastinfer.program import Program
 
 #: Samples kept for bias correction, timing and the accuracy guard.
@@ -127,6 +130,15 @@ class Calibrator:
             for source in node.args[:2]:
                 if isinstance(source, fx.Node):
                     self.watched.setdefault(source, layer.spec.kind)
+        self.betweens: dict[fx.Node, Between] = {}
+        if requested_precision(config) == STATIC:
+            self.betweens = find_betweens(self.graph_module.graph)
+        for node, between in self.betweens.items():
+            inner = () if between.inner is None else (between.inner,)
+            for value in (node, *between.inputs, *inner):
+                self.watched.setdefault(
+                    value, "conv2d" if len(dims(value) or ()) == 4 else "linear"
+                )
 
     def run(self, calibration: Iterable[Any] | None = None) -> Calibrator:
         """Observe every batch of calibration, or the example when it is None; return self.

@@ -1,26 +1,21 @@
-"""From calibration statistics to one LayerPlan per layer."""
+"""From calibration statistics to a plan for every layer and operation between layers."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-from fastinfer.compress.quantize import affine_maps
+from fastinfer.compress.quantize.between import int8_betweens
 from fastinfer.compress.quantize.calibrate import Calibrator
+from fastinfer.compress.quantize.fold_between import fold_between
+from fastinfer.compress.quantize.maps import Maps
 from fastinfer.compress.quantize.precision import STATIC, choose_precision
-from fastinfer.compress.quantize.tensor_groups import TensorGroup, find_groups
-from fastinfer.compress.quantize.weights import fold_static, weight_extent
+from fastinfer.compress.quantize.weights import fold_static
 from fastinfer.graph.layer import Layer
-from fastinfer.program import LayerPlan, Program
-from fastinfer.types import QuantConfig, TensorQuant
+from fastinfer.program import BetweenPlan, LayerPlan, Program
+from fastinfer.types import QuantConfig
 from fastinfer.types.quant import QuantSpec
-
-SMOOTHING_ALPHA = 0.5
-#: Ranges of single channels come from few photos: leave this much room above what was seen.
-CHANNEL_MARGIN = 1.1
 
 
 def quant_config(precision: str, observer: str, per_token: bool) -> QuantConfig | None:
@@ -35,97 +30,11 @@ def quant_config(precision: str, observer: str, per_token: bool) -> QuantConfig 
     return None
 
 
-class _Maps:
-    """The affine map of every group, made when first asked for."""
-
-    def __init__(
-        self,
-        calibrator: Calibrator,
-        layers: dict[fx.Node, Layer],
-        static: frozenset[fx.Node],
-        config: Any,
-    ) -> None:
-        self._statistics = calibrator.statistics
-        self._layers = layers
-        self._groups = find_groups(calibrator.graph_module.graph, layers, static)
-        self._per_channel = getattr(config, "per_channel", True)
-        self._made: dict[int, TensorQuant] = {}
-
-    def is_quantized_output(self, node: fx.Node) -> bool:
-        """Return True when some static layer reads the layer's output as int8."""
-        seen: set[int] = set()
-        pending = [node]
-        while pending:
-            # A group may read its own tensors as residuals, through a reshape.
-            group = self._groups[pending.pop()]
-            if group.inputs_of:
-                return True
-            if id(group) not in seen:
-                seen.add(id(group))
-                pending += group.residuals_of
-        return False
-
-    def of(self, node: fx.Node) -> TensorQuant:
-        """Return the map of a tensor."""
-        group = self._groups[node]
-        if id(group) not in self._made:
-            self._made[id(group)] = self._make(group)
-        return self._made[id(group)]
-
-    def preactivation(self, node: fx.Node) -> TensorQuant:
-        """Return the map of a table layer's value before its activation."""
-        lo, hi = self._statistics[f"{node.name}:preactivation"].whole_range()
-        activation = self._layers[node].spec.epilogue.activation
-        return affine_maps.before_activation(activation, lo, hi)
-
-    def _make(self, group: TensorGroup) -> TensorQuant:
-        if self._per_channel and group.is_single and len(group.producers) == 1:
-            quant = self._make_per_channel(group)
-            if quant is not None:
-                return quant
-        ranges = [
-            self._statistics[m.name].whole_range()
-            for m in group.members
-            if m.name in self._statistics and self._statistics[m.name].is_finite
-        ]
-        return affine_maps.per_tensor(min(lo for lo, _ in ranges), max(hi for _, hi in ranges))
-
-    def _make_per_channel(self, group: TensorGroup) -> TensorQuant | None:
-        """Return the per-channel map of a tensor that only int8 layers touch, or None."""
-        producer = group.producers[0]
-        activation = self._layers[producer].spec.epilogue.activation
-        if not activation.is_clamp or (not activation.is_identity and activation.params[0] != 0):
-            return None
-        # A float result adds a float residual, and dequantize knows one scale only.
-        if not all(self.is_quantized_output(reader) for reader in group.residuals_of):
-            return None
-        lo, hi = self._statistics[producer.name].channels.range()
-        if not bool(torch.isfinite(lo).all() and torch.isfinite(hi).all()):
-            return None
-        readers = [self._layers[node] for node in group.inputs_of]
-        dense = [layer for layer in readers if not layer.spec.is_depthwise]
-        extent: Tensor | None = None
-        for layer in dense:
-            mine = weight_extent(layer)
-            extent = mine if extent is None else torch.maximum(extent, mine)
-        if not activation.is_identity:
-            limit = activation.params[1]
-            width = affine_maps.widths(torch.zeros_like(hi), hi * CHANNEL_MARGIN)
-            width = width.clamp(max=limit) if math.isfinite(limit) else width
-            width = affine_maps.smoothing(width, extent, SMOOTHING_ALPHA)
-            return affine_maps.per_channel_positive(width, limit)
-        if all(layer.spec.padding == (0, 0) for layer in readers):
-            width = affine_maps.widths(lo, hi) * CHANNEL_MARGIN
-            width = affine_maps.smoothing(width, extent, SMOOTHING_ALPHA)
-            return affine_maps.per_channel_shifted(lo, hi, width)
-        return None
-
-
 def decide(program: Program, calibrator: Calibrator, config: Any) -> Program:
-    """Return the program with a LayerPlan for every Layer.
+    """Return the program with a LayerPlan for every Layer, a BetweenPlan for what lies between.
 
-    Static layers get the maps of their input, residual and output; a layer whose result no static
-    layer reads answers in float.
+    Static layers get the maps of their input, residual and output; a layer whose result nothing
+    reads in int8 answers in float.
     """
     layers = calibrator.layers
     chosen: dict[fx.Node, tuple[str, str]] = {}
@@ -152,11 +61,16 @@ def plan_layers(
     calibrator: Calibrator,
     config: Any,
     chosen: dict[fx.Node, tuple[str, str]],
+    held: frozenset[str] = frozenset(),
 ) -> Program:
-    """Return the program with plans for the chosen (precision, reason) of each layer node."""
+    """Return the program with plans for the chosen (precision, reason) of each layer node.
+
+    held: names of operations between layers that stay float.
+    """
     layers = calibrator.layers
     static = frozenset(node for node, (precision, _) in chosen.items() if precision == STATIC)
-    maps = _Maps(calibrator, layers, static, config)
+    betweens = int8_betweens(calibrator, static, held)
+    maps = Maps(calibrator, layers, static, betweens, config)
     plan: dict[str, LayerPlan] = {}
     for node, layer in layers.items():
         precision, reason = chosen[node]
@@ -169,13 +83,20 @@ def plan_layers(
             except ValueError as error:
                 # Leaving a layer out changes its neighbours' maps: plan again without it.
                 return plan_layers(
-                    program, calibrator, config, {**chosen, node: ("fp32", str(error))}
+                    program, calibrator, config, {**chosen, node: ("fp32", str(error))}, held
                 )
         plan[str(node.target)] = entry
-    return program.with_plan(plan)
+    plans: dict[str, BetweenPlan] = {}
+    for node, between in betweens.items():
+        plans[node.name] = maps.between(node, between)
+        try:
+            fold_between(between.spec, plans[node.name])
+        except ValueError:
+            return plan_layers(program, calibrator, config, chosen, held | {node.name})
+    return program.with_plan(plan, plans)
 
 
-def _static_plan(node: fx.Node, layer: Layer, maps: _Maps, entry: LayerPlan) -> LayerPlan:
+def _static_plan(node: fx.Node, layer: Layer, maps: Maps, entry: LayerPlan) -> LayerPlan:
     """Return a static layer's plan with its affine maps."""
     source = node.args[0]
     assert isinstance(source, fx.Node)

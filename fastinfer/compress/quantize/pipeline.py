@@ -66,3 +66,5 @@ def refresh_rows(
             )
         )
     program.report.layers[:] = rows
+    program.report.between_total = len(calibrator.betweens)
+    program.report.between_int8 = len(program.between)

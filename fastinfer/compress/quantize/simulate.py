@@ -1,10 +1,12 @@
-"""Float simulation of int8 layers: the same rounding of weights and activations, in real numbers.
+"""Float simulation of int8 layers and operations between them: the same rounding of weights and activations, in real numbers.
 
 It is an order of magnitude faster than integer references and needs no kernel, so bias correction
 and the accuracy guard run on it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,9 @@ from fastinfer.compress.quantize.weights import (
     fold_static,
     shift_term,
 )
+from fastinfer.graph.between import BetweenSpec, accumulate
 from fastinfer.graph.layer import Layer, apply_activation
-from fastinfer.program import LayerPlan
+from fastinfer.program import BetweenPlan, LayerPlan
 from fastinfer.types import TensorQuant
 
 
@@ -96,3 +99,13 @@ class SimulatedLayer(nn.Module):
         return self.finish(
             self.accumulate(x, residual), torch.tensor(correction) if correction else None
         )
+
+
+def simulate_between(spec: BetweenSpec, plan: BetweenPlan, xs: Sequence[Tensor]) -> Tensor:
+    """Return what an int8 operation between layers computes, on real-valued tensors."""
+    # Every map between layers is per tensor, so no axis is meant.
+    coded = [fake_quantize(x, quant, 0) for x, quant in zip(xs, plan.inputs, strict=True)]
+    y = accumulate(spec, coded)
+    if plan.preactivation is not None:
+        y = fake_quantize(y, plan.preactivation, 0)
+    return fake_quantize(apply_activation(spec.activation, y), plan.output, 0)

@@ -137,7 +137,7 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
     worst = 255 * q.flatten(1).long().abs().sum(1) + integer_bias.abs()
     if int(worst.max()) > ACCUMULATOR_LIMIT:
         raise ValueError("int8: an accumulator could leave int32 (too many inputs per output)")
-    qmin, qmax = _code_bounds(activation, target) if table is None else (0, 255)
+    qmin, qmax = code_bounds(activation, target) if table is None else (0, 255)
     plain = target is None and activation.is_clamp
     lo, hi = activation.bounds if plain else (-math.inf, math.inf)
     return FoldedLayer(
@@ -158,7 +158,7 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
     )
 
 
-def _code_bounds(activation: Activation, target: TensorQuant | None) -> tuple[int, int]:
+def code_bounds(activation: Activation, target: TensorQuant | None) -> tuple[int, int]:
     """Return (qmin, qmax) of a clamp on uint8 codes."""
     if target is None or activation.is_identity:
         return 0, 255
