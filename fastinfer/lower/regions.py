@@ -66,9 +66,23 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
     return None
 
 
+#: Key of node.meta, in this file's own copies of a graph: dimensions of the value.
+_RANK = "fastinfer_rank"
+
+
+class _Ranks(fx.Interpreter):
+    """Runs a graph and notes the dimensions of every value."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            n.meta[_RANK] = value.dim()
+        return value
+
+
 def _rank(node: fx.Node) -> int | None:
-    value = node.meta.get("val")
-    return value.dim() if isinstance(value, Tensor) else None
+    rank: int | None = node.meta.get(_RANK)
+    return rank
 
 
 def _table(node: Any, graph_module: fx.GraphModule) -> Any:
@@ -94,9 +108,10 @@ def _dequantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
 
 
 def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
-    x, start, end = (*node.args, 0, -1)[:3] if len(node.args) < 3 else node.args
+    x, *dims = node.args
     assert isinstance(x, fx.Node)
     rank = _rank(x)
+    start, end = (*dims, *(0, -1)[len(dims) :])
     if rank is None or rank < 2 or start != 1 or end not in (-1, rank - 1):
         return None
     return _Operation("flatten", (x,), ())
@@ -195,18 +210,22 @@ class _Support(OperatorSupportBase):
         return _operation(node, self._graph_module) is not None
 
 
-def with_regions(lowered: fx.GraphModule) -> tuple[fx.GraphModule, list[RegionModule]]:
-    """Return a graph module in which regions are RegionModules, and those; lowered is untouched.
+def with_regions(
+    lowered: fx.GraphModule, inputs: Sequence[Any]
+) -> tuple[fx.GraphModule, list[RegionModule], Any]:
+    """Return a graph module in which regions are RegionModules, those, and lowered(*inputs).
 
-    Both share the packed modules. The list is empty when no region is worth a call.
+    lowered is untouched; both share the packed modules. The list is empty when no region is worth a
+    call.
     """
     graph_module = fx.GraphModule(lowered, _copied(lowered))
+    result = _Ranks(graph_module).run(*inputs)
     partitioner = CapabilityBasedPartitioner(
         graph_module, _Support(graph_module), allows_single_node_partition=True
     )
     partitions = [p for p in partitioner.propose_partitions() if _is_worth(p.nodes)]
     if not partitions:
-        return graph_module, []
+        return graph_module, [], result
     fused = partitioner.fuse_partitions(partitions, prefix="region_")
     regions = []
     for node in fused.graph.nodes:
@@ -217,7 +236,7 @@ def with_regions(lowered: fx.GraphModule) -> tuple[fx.GraphModule, list[RegionMo
             fused.set_submodule(str(node.target), region)
             regions.append(region)
     fused.recompile()
-    return fused, regions
+    return fused, regions, result
 
 
 def _copied(lowered: fx.GraphModule) -> fx.Graph:
@@ -271,11 +290,11 @@ def checked_regions(
     """
     report.regions = []
     try:
-        fused, regions = with_regions(lowered)
-        if not regions:
-            return None
         with torch.inference_mode():
-            wanted, got = lowered(*inputs), fused(*inputs)
+            fused, regions, wanted = with_regions(lowered, inputs)
+            if not regions:
+                return None
+            got = fused(*inputs)
     except Exception as error:  # a fault of ours; the lowered graph works without regions
         report.note(f"engine not used: {type(error).__name__}: {error}")
         return None
@@ -286,4 +305,4 @@ def checked_regions(
     return fused
 
 
-__all__ = ["checked_regions", "with_regions"]
+__all__ = ["checked_regions"]
