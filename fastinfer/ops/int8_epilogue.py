@@ -30,6 +30,17 @@ def check_uint8(op: str, x: Tensor) -> None:
         raise TypeError(f"{op}: expected x uint8, got {x.dtype}; quantize it first")
 
 
+def check_requantize(
+    op: str, x_zero_point: int, out_zero_point: int, qmin: int = 0, qmax: int = 255
+) -> None:
+    """Raise ValueError unless zero points and bounds are codes of uint8."""
+    for name, value in (("x_zero_point", x_zero_point), ("out_zero_point", out_zero_point)):
+        if not 0 <= value <= 255:
+            raise ValueError(f"{op}: expected {name} in 0..255, got {value}")
+    if not 0 <= qmin <= qmax <= 255:
+        raise ValueError(f"{op}: expected 0 <= qmin <= qmax <= 255, got {qmin}, {qmax}")
+
+
 def check_residual(op: str, parts: Unpacked, residual: Tensor | None, shape: list[int]) -> None:
     """Raise unless the residual is there exactly when packed for, with the result's shape."""
     if parts.header.has(FLAG_RESIDUAL) != (residual is not None):

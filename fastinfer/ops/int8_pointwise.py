@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastinfer.ops.int8_epilogue import check_uint8
+from fastinfer.ops.int8_epilogue import check_requantize, check_uint8
 from fastinfer.ops.quantize import memory_format_of, round_clamp
 from fastinfer.ops.spec import OpSpec
 
@@ -22,10 +22,12 @@ def _float32(value: float, like: Tensor) -> Tensor:
     return torch.tensor(value, dtype=torch.float32, device=like.device)
 
 
-def _check_second(op: str, x: Tensor, y: Tensor) -> None:
+def _check_second(op: str, x: Tensor, y: Tensor, y_zero_point: int) -> None:
     check_uint8(op, x)
     if y.dtype != torch.uint8:
         raise TypeError(f"{op}: expected y uint8, got {y.dtype}; quantize it first")
+    if not 0 <= y_zero_point <= 255:
+        raise ValueError(f"{op}: expected y_zero_point in 0..255, got {y_zero_point}")
     per_channel = x.dim() == 4 and list(y.shape) == [*x.shape[:2], 1, 1]
     if y.shape != x.shape and not per_channel:
         raise ValueError(
@@ -68,7 +70,8 @@ def int8_add_ref(
     over the result's. Products and their sum are rounded to float32 one after the other. table:
     [256] uint8. The result has x's shape and memory format (NHWC stays NHWC).
     """
-    _check_second("int8_add", x, y)
+    _check_second("int8_add", x, y, y_zero_point)
+    check_requantize("int8_add", x_zero_point, out_zero_point, qmin, qmax)
     first = (x.int() - x_zero_point).float() * _float32(x_multiplier, x)
     second = (y.int() - y_zero_point).float() * _float32(y_multiplier, x)
     q = round_clamp(first + second, out_zero_point, qmin, qmax)
@@ -104,7 +107,8 @@ def int8_mul_ref(
     Shapes as int8_add's. The multiplier is the product of both scales over the result's; the
     integer product is exact and rounded to float32 once, times the multiplier.
     """
-    _check_second("int8_mul", x, y)
+    _check_second("int8_mul", x, y, y_zero_point)
+    check_requantize("int8_mul", x_zero_point, out_zero_point, qmin, qmax)
     product = (x.int() - x_zero_point) * (y.int() - y_zero_point)
     f = product.float() * _float32(multiplier, x)
     return _like(x).copy_(round_clamp(f, out_zero_point, qmin, qmax))
@@ -147,6 +151,7 @@ def int8_cat_ref(
     parts = []
     for x, multiplier, zero_point in zip(xs, multipliers, zero_points, strict=True):
         check_uint8("int8_cat", x)
+        check_requantize("int8_cat", zero_point, out_zero_point)
         f = (x.int() - zero_point).float() * _float32(multiplier, x)
         parts.append(round_clamp(f, out_zero_point, 0, 255))
     q = torch.cat(parts, dim)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastinfer.ops.int8_epilogue import check_uint8
+from fastinfer.ops.int8_epilogue import check_requantize, check_uint8
 from fastinfer.ops.quantize import round_clamp
 from fastinfer.ops.spec import OpSpec
 
@@ -52,8 +52,8 @@ def _pooled(
 
 def _check_image(op: str, x: Tensor, kernel: Ints, padding: Ints) -> None:
     check_uint8(op, x)
-    if x.dim() != 4:
-        raise ValueError(f"{op}: expected x [N, C, H, W], got {list(x.shape)}")
+    if x.dim() != 4 or 0 in x.shape[2:]:
+        raise ValueError(f"{op}: expected x [N, C, H, W] with pixels, got {list(x.shape)}")
     k, p = pair(kernel), pair(padding)
     if any(2 * p[i] > k[i] for i in range(2)):
         raise ValueError(f"{op}: expected padding of at most half the kernel {k}, got {p}")
@@ -129,6 +129,7 @@ def int8_avg_pool2d_ref(
     and the product are rounded to float32. The result is NHWC in memory.
     """
     _check_image("int8_avg_pool2d", x, kernel_size, padding)
+    check_requantize("int8_avg_pool2d", x_zero_point, out_zero_point, qmin, qmax)
     out = _pooled(x, kernel_size, stride, padding, (1, 1), ceil_mode)
     if out.numel() == 0:
         return out
@@ -192,6 +193,7 @@ def int8_adaptive_avg_pool2d_ref(
     Window i of an axis of n pixels and m windows is [floor(i n / m), ceil((i + 1) n / m)).
     """
     _check_image("int8_adaptive_avg_pool2d", x, (1, 1), (0, 0))
+    check_requantize("int8_adaptive_avg_pool2d", x_zero_point, out_zero_point, qmin, qmax)
     size = pair(output_size)
     out = _nhwc(x, *size)
     if out.numel() == 0:

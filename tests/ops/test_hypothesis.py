@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastinfer.ops.catalog import OPS
-from fastinfer.testing.cases import OUTPUTS, Conv, conv_case, depthwise_case, linear_case
+from fastinfer.testing.cases import (
+    OUTPUTS,
+    Conv,
+    conv_case,
+    depthwise_case,
+    generator,
+    linear_case,
+)
+from fastinfer.testing.cases_between import Pool, avg_case, cat_case, image, max_case, pair_cases
 from fastinfer.testing.compare import assert_equal
 
 SPECS = {op.name: op for op in OPS}
@@ -76,3 +84,39 @@ def test_int8_conv2d(n, groups, c, out, shape, output, weights, nhwc):
 @given(st.integers(0, 2), st.integers(1, 80), geometry(), OUTPUT, WEIGHTS)
 def test_int8_depthwise(n, c, shape, output, weights):
     check(depthwise_case(Conv(n=n, c=c, out=c, groups=c, **shape), output, weights))
+
+
+LAYOUT = st.sampled_from(["nhwc", "nchw", "strided"])
+
+
+@QUICK
+@given(st.lists(st.integers(0, 3) | st.integers(1, 130), min_size=4, max_size=4), LAYOUT, LAYOUT,
+       st.booleans())  # fmt: skip
+def test_pairs(shape, x_layout, y_layout, repeats):
+    n, c, h, w = shape[0] % 4, shape[1], shape[2] % 12, shape[3] % 12
+    for case in pair_cases((n, c, h, w), (x_layout, y_layout), (n, c, 1, 1) if repeats else None):
+        check(case)
+
+
+@QUICK
+@given(st.integers(0, 3), st.lists(st.integers(0, 140), min_size=1, max_size=4), LAYOUT)
+def test_int8_cat(dim, sizes, layout):
+    shapes = [[2, 6, 5, 3] for _ in sizes]
+    for shape, size in zip(shapes, sizes, strict=True):
+        shape[dim] = size
+    xs = [image(generator(str(shape)), tuple(shape), layout) for shape in shapes]
+    check(cat_case("drawn", xs, dim, [(0.6, 17), (1.0, 101)]))
+
+
+@QUICK
+@given(st.integers(0, 2), st.integers(1, 140), geometry(), st.booleans(), st.booleans(), LAYOUT)
+def test_pools(n, c, shape, ceil_mode, include_pad, layout):
+    kernel = shape["kernel"]
+    padding = tuple(min(shape["padding"][i], kernel[i] // 2) for i in range(2))
+    # A dilated window may lie in the padding alone: torch has no number for it.
+    dilation = shape["dilation"] if padding == (0, 0) else (1, 1)
+    size = tuple(max(shape["size"][i], dilation[i] * (kernel[i] - 1) + 1) for i in range(2))
+    pool = Pool(n, c, size, kernel, shape["stride"], padding, dilation, ceil_mode)
+    check(max_case(pool, layout))
+    if dilation == (1, 1):
+        check(avg_case(pool, include_pad, layout))

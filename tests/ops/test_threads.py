@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from fastinfer.testing.cases import Conv, cases, conv_case, depthwise_case, linear_case
+from fastinfer.testing.cases_between import between_cases
 from fastinfer.testing.compare import assert_equal
+
+
+def tensors(args):
+    """Return the tensors among arguments, also those of a list."""
+    flat = [a for arg in args for a in (arg if isinstance(arg, list) else [arg])]
+    return [a for a in flat if isinstance(a, torch.Tensor)]
+
 
 #: Large enough to be split, with rests that no number of threads divides.
 LARGE = [
@@ -17,9 +25,10 @@ LARGE = [
     depthwise_case(Conv(3, 70, (31, 29), 70, groups=70)),
 ]
 DYNAMIC = [c for c in cases() if c.op.endswith("_dynamic") or c.op == "quantize"]
+BETWEEN = [c for c in between_cases() if sum(t.numel() for t in tensors(c.build())) > 20000]
 
 
-@pytest.mark.parametrize("case", [*LARGE, *DYNAMIC], ids=str)
+@pytest.mark.parametrize("case", [*LARGE, *DYNAMIC, *BETWEEN], ids=str)
 def test_threads(case, threads):
     args = case.build()
     results = []

@@ -56,16 +56,20 @@ class Rounder {
 // f(x, y) for every vector of x and y; bytes past the row are neither read nor written.
 template <class Vec, class F>
 inline __attribute__((always_inline)) void for_each_pair(const RowPair& rows, const F& f) {
-  const int64_t step = Vec::kBytes % rows.period;
+  // Copies: a store of bytes may change anything in memory, in the compiler's eyes.
+  const uint8_t* const x = rows.x;
+  const uint8_t* const y = rows.y;
+  uint8_t* const out = rows.out;
+  const int64_t n = rows.n, period = rows.period;
+  const int64_t step = period < n ? Vec::kBytes % period : Vec::kBytes;
   int64_t i = 0, at = 0;
-  for (; i + Vec::kBytes <= rows.n; i += Vec::kBytes) {
-    Vec::store(rows.out + i, f(Vec::load(rows.x + i), Vec::load(rows.y + at)));
-    at += rows.period < rows.n ? step : Vec::kBytes;
-    if (at >= rows.period) at -= rows.period;
+  for (; i + Vec::kBytes <= n; i += Vec::kBytes) {
+    Vec::store(out + i, f(Vec::load(x + i), Vec::load(y + at)));
+    at += step;
+    if (at >= period) at -= period;
   }
-  if (const int64_t left = rows.n - i; left > 0) {
-    const auto x = Vec::load_some(rows.x + i, left), y = Vec::load_some(rows.y + at, left);
-    Vec::store_some(rows.out + i, f(x, y), left);
+  if (const int64_t left = n - i; left > 0) {
+    Vec::store_some(out + i, f(Vec::load_some(x + i, left), Vec::load_some(y + at, left)), left);
   }
 }
 
@@ -79,6 +83,7 @@ void add_rows(const RowPair& rows, const Requantize& r, float y_multiplier,
     typename Vec::Float f[4], g[4];
     widen_bytes<Vec>(x, x_zero, f);
     widen_bytes<Vec>(y, y_zero, g);
+#pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
       f[j] = Vec::addf(Vec::mulf(f[j], x_scale), Vec::mulf(g[j], y_scale));
     }
@@ -96,6 +101,7 @@ void mul_rows(const RowPair& rows, const Requantize& r, int32_t y_zero_point) {
     typename Vec::Float f[4], g[4];
     widen_bytes<Vec>(x, x_zero, f);
     widen_bytes<Vec>(y, y_zero, g);
+#pragma GCC unroll 4
     for (int j = 0; j < 4; j++) f[j] = Vec::mulf(Vec::mulf(f[j], g[j]), scale);
     return rounder.bytes(f);
   });
@@ -108,6 +114,7 @@ void requantize_rows(const uint8_t* x, uint8_t* out, int64_t n, const Requantize
   const auto convert = [&](typename Vec::Int bytes) {
     typename Vec::Float f[4];
     widen_bytes<Vec>(bytes, zero, f);
+#pragma GCC unroll 4
     for (int j = 0; j < 4; j++) f[j] = Vec::mulf(f[j], scale);
     return rounder.bytes(f);
   };

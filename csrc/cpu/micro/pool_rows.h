@@ -61,45 +61,55 @@ void max_rows(const MaxRun& run) {
   max_of_taps<Vec, 0>(run);
 }
 
-// The sums of a window's pixels in lane order; `count` channels from x on.
+// Sums of bytes, 16 bits each: of at most kMaxTerms vectors.
 template <class Vec>
-inline __attribute__((always_inline)) void window_sums(const MeanRun& run, const uint8_t* x,
-                                                       int64_t count,
-                                                       typename Vec::Int (&sums)[4]) {
-  // 256 bytes of 255 fit 16 bits.
-  constexpr int64_t kRoom = 256;
-  const auto zero = Vec::zero();
-  auto low = zero, high = zero;
-  int64_t room = kRoom;
-  for (auto& sum : sums) sum = zero;
-  const auto add = [&](typename Vec::Int bytes) __attribute__((always_inline)) {
-    low = Vec::add16(low, Vec::unpack_low8(bytes, zero));
-    high = Vec::add16(high, Vec::unpack_high8(bytes, zero));
-  };
-  const auto flush = [&]() __attribute__((always_inline)) {
+struct ShortSums {
+  static constexpr int64_t kMaxTerms = 256;
+  typename Vec::Int low = Vec::zero(), high = Vec::zero();
+
+  __attribute__((always_inline)) void add(typename Vec::Int bytes) {
+    low = Vec::add16(low, Vec::unpack_low8(bytes, Vec::zero()));
+    high = Vec::add16(high, Vec::unpack_high8(bytes, Vec::zero()));
+  }
+  // To int32 in lane order.
+  __attribute__((always_inline)) void add_to(typename Vec::Int (&sums)[4]) const {
+    const auto zero = Vec::zero();
     sums[0] = Vec::add32(sums[0], Vec::unpack_low16(low, zero));
     sums[1] = Vec::add32(sums[1], Vec::unpack_high16(low, zero));
     sums[2] = Vec::add32(sums[2], Vec::unpack_low16(high, zero));
     sums[3] = Vec::add32(sums[3], Vec::unpack_high16(high, zero));
-    low = high = zero;
-    room = kRoom;
-  };
+  }
+};
+
+// How many of `pixels` pixels from p on can be read in whole vectors.
+template <class Vec>
+inline int64_t whole_pixels(const uint8_t* p, int64_t pixels, int64_t stride,
+                            const uint8_t* end) {
+  while (pixels > 0 && end - (p + (pixels - 1) * stride) < Vec::kBytes) pixels--;
+  return pixels;
+}
+
+// A window of any size; `count` channels from x on. Out of line: its registers are not those of the
+// small windows' loop.
+template <class Vec>
+__attribute__((noinline)) void add_window(const MeanRun& run, const uint8_t* x, int64_t count,
+                                          int32_t* total) {
   const int64_t stride = run.pixel_stride;
+  typename Vec::Int sums[4] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
   for (int64_t row = 0; row < run.rows; row++) {
-    const uint8_t* p = x + row * run.row_stride;
-    int64_t whole = run.pixels;
-    if (count < Vec::kBytes) {
-      while (whole > 0 && run.end - (p + (whole - 1) * stride) < Vec::kBytes) whole--;
-    }
+    const uint8_t* const p = x + row * run.row_stride;
+    const int64_t whole =
+        count < Vec::kBytes ? whole_pixels<Vec>(p, run.pixels, stride, run.end) : run.pixels;
     for (int64_t i = 0; i < run.pixels;) {
-      const int64_t to = i + room < run.pixels ? i + room : run.pixels;
-      room -= to - i;
-      for (; i < to && i < whole; i++) add(Vec::load(p + i * stride));
-      for (; i < to; i++) add(Vec::load_some(p + i * stride, count));
-      if (room == 0) flush();
+      constexpr int64_t kMost = ShortSums<Vec>::kMaxTerms;
+      const int64_t to = run.pixels - i < kMost ? run.pixels : i + kMost;
+      ShortSums<Vec> part;
+      for (; i < to && i < whole; i++) part.add(Vec::load(p + i * stride));
+      for (; i < to; i++) part.add(Vec::load_some(p + i * stride, count));
+      part.add_to(sums);
     }
   }
-  flush();
+  for (int j = 0; j < 4; j++) Vec::store(total + j * Vec::kLanes, sums[j]);
 }
 
 template <class Vec>
@@ -107,22 +117,39 @@ void mean_rows(const MeanRun& run, const Requantize& r) {
   const Rounder<Vec> rounder(r);
   const auto scale = Vec::setf(r.multiplier);
   const auto zero = Vec::set32(static_cast<int>(r.x_zero_point * run.rows * run.pixels));
-  const int64_t n = run.n;
+  const int64_t n = run.n, rows = run.rows, pixels = run.pixels;
+  const int64_t stride = run.pixel_stride, row_stride = run.row_stride;
   const int64_t count = n < Vec::kBytes ? n : Vec::kBytes;
-  for (int64_t i = 0; i < run.outputs; i++) {
+  const bool is_small = rows * pixels <= ShortSums<Vec>::kMaxTerms && count == Vec::kBytes;
+  const uint8_t* window = run.x;
+  uint8_t* out = run.out;
+  for (int64_t i = 0; i < run.outputs; i++, window += run.step, out += run.out_step) {
     for (int64_t c = 0; c < n; c += Vec::kBytes) {
       const int64_t at = block_begin(c, n, count);
-      typename Vec::Int sums[4];
+      typename Vec::Int sums[4] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
+      if (is_small) {
+        ShortSums<Vec> all;
+        const uint8_t* row = window + at;
+        for (int64_t y = 0; y < rows; y++, row += row_stride) {
+          const uint8_t* p = row;
+          for (int64_t x = 0; x < pixels; x++, p += stride) all.add(Vec::load(p));
+        }
+        all.add_to(sums);
+      } else {
+        int32_t total[Vec::kBytes];
+        add_window<Vec>(run, window + at, count, total);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) sums[j] = Vec::load(total + j * Vec::kLanes);
+      }
       typename Vec::Float f[4];
-      window_sums<Vec>(run, run.x + i * run.step + at, count, sums);
+#pragma GCC unroll 4
       for (int j = 0; j < 4; j++) {
         f[j] = Vec::mulf(Vec::to_float(Vec::sub32(sums[j], zero)), scale);
       }
-      uint8_t* const out = run.out + i * run.out_step + at;
       if (count == Vec::kBytes) {
-        Vec::store(out, rounder.bytes(f));
+        Vec::store(out + at, rounder.bytes(f));
       } else {
-        Vec::store_some(out, rounder.bytes(f), count);
+        Vec::store_some(out + at, rounder.bytes(f), count);
       }
     }
   }
