@@ -25,6 +25,8 @@ enum class StepKind : int64_t {
   kMul,
   kCat,
   kFlatten,
+  kSlice,
+  kChannelShuffle,
   kCount,
 };
 

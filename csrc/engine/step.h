@@ -53,6 +53,8 @@ std::unique_ptr<Step> make_add(const Instruction& instruction, Context& context)
 std::unique_ptr<Step> make_mul(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_cat(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_slice(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_channel_shuffle(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.
 class Operands {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,23 +67,61 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
     return None
 
 
-#: Key of node.meta, in this file's own copies of a graph: dimensions of the value.
-_RANK = "fastinfer_rank"
+#: Keys of node.meta, in this file's own copies of a graph: size and type of the example's value.
+_SHAPE, _DTYPE = "fastinfer_shape", "fastinfer_dtype"
 
 
-class _Ranks(fx.Interpreter):
-    """Runs a graph and notes the dimensions of every value."""
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes the shape and dtype of every value."""
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
-            n.meta[_RANK] = value.dim()
+            n.meta[_SHAPE], n.meta[_DTYPE] = tuple(value.shape), value.dtype
         return value
 
 
 def _rank(node: fx.Node) -> int | None:
-    rank: int | None = node.meta.get(_RANK)
-    return rank
+    shape = node.meta.get(_SHAPE)
+    return None if shape is None else len(shape)
+
+
+def _is_uint8(node: fx.Node) -> bool:
+    return node.meta.get(_DTYPE) is torch.uint8
+
+
+def _channel_slices(graph: fx.Graph) -> None:
+    """Turn chunk and split of an image's channels into one slice for each part."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target not in _SPLITS or node.kwargs:
+            continue
+        x, _, *dim = node.args
+        users = list(node.users)
+        if dim != [1] or _rank(x) != 4 or any(u.target is not operator.getitem for u in users):
+            continue
+        first = 0
+        starts = []
+        for size in _part_sizes(x.meta[_SHAPE][1], node):
+            starts.append((first, first + size))
+            first += size
+        for user in users:
+            with graph.inserting_before(user):
+                part = graph.call_function(aten.slice.Tensor, (x, 1, *starts[user.args[1]]))
+            part.meta = dict(user.meta)
+            user.replace_all_uses_with(part)
+            graph.erase_node(user)
+        graph.erase_node(node)
+
+
+_SPLITS = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
+
+
+def _part_sizes(channels: int, node: fx.Node) -> list[int]:
+    argument: Any = node.args[1]
+    if node.target is aten.split_with_sizes.default:
+        return list(argument)
+    size = -(-channels // argument) if node.target is aten.chunk.default else argument
+    return [min(size, channels - at) for at in range(0, channels, size)]
 
 
 def _table(node: Any, graph_module: fx.GraphModule) -> Any:
@@ -115,6 +154,22 @@ def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     if rank is None or rank < 2 or start != 1 or end not in (-1, rank - 1):
         return None
     return _Operation("flatten", (x,), ())
+
+
+def _slice(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, dim, first, last, *step = node.args
+    assert isinstance(x, fx.Node)
+    if _rank(x) != 4 or dim != 1 or step not in ([], [1]) or not isinstance(last, int):
+        return None
+    assert isinstance(first, int)
+    channels = x.meta[_SHAPE][1]
+    return _Operation("slice", (x,), tuple(slice(first, last).indices(channels)[:2]))
+
+
+def _channel_shuffle(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, groups = node.args
+    assert isinstance(x, fx.Node)
+    return _Operation("channel_shuffle", (x,), (groups,))
 
 
 def _lookup(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
@@ -177,6 +232,8 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]]
     own.quantize.default: _quantize,
     own.dequantize.default: _dequantize,
     aten.flatten.using_ints: _flatten,
+    aten.slice.Tensor: _slice,
+    aten.channel_shuffle.default: _channel_shuffle,
     own.int8_lookup.default: _lookup,
     own.int8_max_pool2d.default: _max_pool,
     own.int8_avg_pool2d.default: _avg_pool,
@@ -193,7 +250,10 @@ def _operation(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None
         return _packed_module(graph_module.get_submodule(str(node.target)), node)
     if node.op == "call_function" and not node.kwargs:
         make = _FUNCTIONS.get(node.target)
-        return None if make is None else make(node, graph_module)
+        moves = node.target in (aten.slice.Tensor, aten.channel_shuffle.default)
+        if make is None or (moves and not _is_uint8(node)):
+            return None
+        return make(node, graph_module)
     return None
 
 
@@ -219,7 +279,9 @@ def with_regions(
     call.
     """
     graph_module = fx.GraphModule(lowered, _copied(lowered))
-    result = _Ranks(graph_module).run(*inputs)
+    result = _Shapes(graph_module).run(*inputs)
+    _channel_slices(graph_module.graph)
+    graph_module.recompile()
     partitioner = CapabilityBasedPartitioner(
         graph_module, _Support(graph_module), allows_single_node_partition=True
     )

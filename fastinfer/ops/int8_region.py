@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
@@ -52,6 +53,14 @@ def run_step(
     kind, arguments, x = step.kind, step.arguments, reads[0]
     if kind == "flatten":
         return x.flatten(1)
+    if kind == "slice":
+        first, last = (_index(a) for a in arguments)
+        return _nhwc(x[:, first:last])
+    if kind == "channel_shuffle":
+        n, c, h, w = x.shape
+        groups = _index(arguments[0])
+        parts = x.reshape(n, groups, c // groups, h, w)
+        return _nhwc(parts.transpose(1, 2).reshape(n, c, h, w))
     function = functions[kind]
     result: Tensor
     if kind == "quantize":
@@ -70,6 +79,10 @@ def run_step(
     else:
         result = function(*reads, *arguments)
     return result
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
 def _index(argument: Any) -> int:

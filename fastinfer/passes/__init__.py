@@ -11,6 +11,7 @@ from fastinfer.passes.dead_code import dead_code
 from fastinfer.passes.fold_batch_norm import fold_batch_norm
 from fastinfer.passes.fold_constants import fold_constants
 from fastinfer.passes.fuse_activation import fuse_activation
+from fastinfer.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from fastinfer.passes.fuse_residual import fuse_residual
 from fastinfer.passes.make_layers import make_layers
 from fastinfer.passes.remove_identity import remove_identity
@@ -26,6 +27,7 @@ FLOAT_PASSES: tuple[Pass, ...] = (
     fold_constants,
     common_subexpressions,
     fold_batch_norm,
+    fuse_channel_shuffle,
     make_layers,
     fuse_residual,
     fuse_activation,

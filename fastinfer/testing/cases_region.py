@@ -48,8 +48,11 @@ def _between_region() -> Region:
         Step("flatten", 10, (9,)),
         Step("int8_cat", 11, (10, 10), (1, (1.0, 2.0), (9, 9), 9)),
         Step("int8_cat", 12, (8, 8), (0, (1.0, 0.5), (11, 12), 11)),
+        Step("channel_shuffle", 13, (0,), (2,)),
+        Step("slice", 14, (13,), (1, 4)),
+        Step("channel_shuffle", 15, (14,), (3,)),
     )
-    return Region(1, 13, (8, 11, 12), steps)
+    return Region(1, 16, (8, 11, 12, 13, 15), steps)
 
 
 def _between_case(n: int, height: int, width: int, channels: int) -> Case:

@@ -31,6 +31,8 @@ PARAMETERS: dict[str, str] = {
     "int8_mul": "fiiiii",
     "int8_cat": "inmi",  # dim, multipliers, zero points, out zero point
     "flatten": "",
+    "slice": "ii",  # first channel, the one after the last
+    "channel_shuffle": "i",  # groups
 }
 KINDS = tuple(PARAMETERS)
 
