@@ -18,9 +18,11 @@ SHUFFLE = torch.ops.aten.channel_shuffle.default
 class Shuffle(nn.Module):
     def __init__(self, groups, dims=(1, 2), reads_twice=False):
         super().__init__()
+        self.conv = nn.Conv2d(12, 12, 1)  # says how many channels there are
         self.groups, self.dims, self.reads_twice = groups, dims, reads_twice
 
     def forward(self, x):
+        x = self.conv(x)
         n, c, h, w = x.shape
         y = x.view(n, self.groups, c // self.groups, h, w)
         y = y.transpose(*self.dims)
@@ -28,21 +30,21 @@ class Shuffle(nn.Module):
         return (z, y) if self.reads_twice else z
 
 
-def rewritten(model, x):
+def rewritten(model):
+    x = torch.randn(2, 12, 5, 5)
     program = capture(model.eval(), (x,), {})
     remove_identity(program)  # copies between the moves
     count = fuse_channel_shuffle(program)
     assert fuse_channel_shuffle(program) == 0
     targets = [n.target for n in program.graph_module.graph.nodes]
-    return count, targets, program.graph_module(x)[0]
+    assert_equal(program.graph_module(x)[0], model(x)[0] if model.reads_twice else model(x))
+    return count, targets
 
 
 @pytest.mark.parametrize("groups", [2, 3, 6])
 def test_shuffle(groups):
-    x = torch.randn(2, 12, 5, 6)
-    count, targets, result = rewritten(Shuffle(groups), x)
+    count, targets = rewritten(Shuffle(groups))
     assert count == 1 and SHUFFLE in targets
-    assert_equal(result, Shuffle(groups)(x))
 
 
 def test_shufflenet_has_one_a_block():
@@ -55,6 +57,5 @@ def test_shufflenet_has_one_a_block():
 
 
 def test_other_moves_stay():
-    x = torch.randn(2, 12, 5, 5)
-    assert rewritten(Shuffle(3, dims=(3, 4)), x)[0] == 0
-    assert rewritten(Shuffle(3, reads_twice=True), x)[0] == 0
+    assert rewritten(Shuffle(3, dims=(3, 4)))[0] == 0
+    assert rewritten(Shuffle(3, reads_twice=True))[0] == 0
