@@ -15,13 +15,14 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from fastinfer.compress.quantize import Calibrator, quantize
+from fastinfer.compress.quantize.precision import STATIC, requested_precision
 from fastinfer.config import Config, named_ignores, resolve_config
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
 from fastinfer.lower import checked_regions, lower
 from fastinfer.measure import describe_machine
 from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
-from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, run_passes
+from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, STATIC_FLOAT_PASSES, run_passes
 from fastinfer.program import Program
 from fastinfer.report import Report
 from fastinfer.request import check_request
@@ -112,7 +113,8 @@ def _convert_graph(
     report.notes += captured.report.notes
     call = captured.call
     assert call is not None
-    program = run_passes(Program(captured.graph_module, report=report, call=call), FLOAT_PASSES)
+    passes = STATIC_FLOAT_PASSES if requested_precision(config) == STATIC else FLOAT_PASSES
+    program = run_passes(Program(captured.graph_module, report=report, call=call), passes)
     inputs = call.flatten(args, kwargs)
     assert inputs is not None
 

@@ -45,8 +45,9 @@ class LayerPlan:
 class BetweenPlan:
     """The affine maps of an operation between layers that runs in int8.
 
-    `inputs` has one map for each input, per tensor all; `preactivation` is the map before an
-    activation that is a table behind an addition.
+    `inputs` has one map for each input, per tensor all; `output` is per tensor too, or of a cat
+    has a scale for each part; `preactivation` is the map before an activation that is a table
+    behind an addition.
     """
 
     inputs: tuple[TensorQuant, ...]

@@ -31,8 +31,8 @@ class BetweenSpec:
     """What an operation computes; pairs are (height, width).
 
     `activation` follows the operation, or is it (kind "activation"). `output_size` belongs to
-    adaptive_avg_pool, whose result is [N, C] when not `keepdim`; `dim` to cat; the rest to
-    max_pool and avg_pool.
+    adaptive_avg_pool, whose result is [N, C] when not `keepdim`; `dim` to cat, with the parts'
+    `sizes` in it where all are known; the rest to max_pool and avg_pool.
     """
 
     kind: str
@@ -46,15 +46,11 @@ class BetweenSpec:
     output_size: tuple[int, int] = (1, 1)
     keepdim: bool = True
     dim: int = 0
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"BetweenSpec: expected kind in {KINDS}, got {self.kind!r}")
-
-    @property
-    def keeps_map(self) -> bool:
-        """True when the result's codes are the input's: it has the input's affine map."""
-        return self.kind == "max_pool"
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,13 @@ def _cat(node: fx.Node, values: dict[str, Any]) -> Between | None:
     # torch.cat skips an empty tensor of one dimension, whatever the others are.
     if any(len(dims(part) or ()) != len(rank) for part in parts):
         return None
-    return Between(BetweenSpec("cat", dim=dim % len(rank)), tuple(parts))
+    dim %= len(rank)
+    sizes = [size[dim] for size in map(dims, parts) if size is not None]
+    known = all(isinstance(size, int) for size in sizes)
+    return Between(
+        BetweenSpec("cat", dim=dim, sizes=tuple(sizes) if known else ()),  # type: ignore[arg-type]
+        tuple(parts),
+    )
 
 
 def _max_pool(node: fx.Node, values: dict[str, Any]) -> Between | None:

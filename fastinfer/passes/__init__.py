@@ -14,6 +14,7 @@ from fastinfer.passes.fuse_activation import fuse_activation
 from fastinfer.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from fastinfer.passes.fuse_residual import fuse_residual
 from fastinfer.passes.make_layers import make_layers
+from fastinfer.passes.make_norm_layers import make_norm_layers
 from fastinfer.passes.remove_identity import remove_identity
 from fastinfer.passes.sink_dequantize import sink_dequantize
 from fastinfer.program import Program
@@ -32,6 +33,14 @@ FLOAT_PASSES: tuple[Pass, ...] = (
     fuse_residual,
     fuse_activation,
     dead_code,
+)
+
+#: The same where layers will be static int8: norms that no layer takes are layers too, before
+#: activations are fused.
+STATIC_FLOAT_PASSES: tuple[Pass, ...] = tuple(
+    step
+    for one in FLOAT_PASSES
+    for step in ((one, make_norm_layers) if one is make_layers else (one,))
 )
 
 #: On the lowered graph: what stands between two int8 layers becomes int8.
@@ -53,4 +62,4 @@ def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
     return program
 
 
-__all__ = ["FLOAT_PASSES", "INT8_PASSES", "Pass", "run_passes"]
+__all__ = ["FLOAT_PASSES", "INT8_PASSES", "STATIC_FLOAT_PASSES", "Pass", "run_passes"]

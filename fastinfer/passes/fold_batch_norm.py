@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +32,40 @@ _CONVOLUTIONS = frozenset(
         aten.conv3d.padding,
     }
 )
-_NORMS = (aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default)
+NORMS = (aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An inference BatchNorm with constant tensors, each [C]; result is the node with its value."""
+
+    result: fx.Node
+    mean: torch.Tensor
+    var: torch.Tensor
+    gamma: torch.Tensor | None
+    beta: torch.Tensor | None
+    eps: float
+
+
+def read_norm(graph_module: fx.GraphModule, node: fx.Node) -> Norm | None:
+    """Return the BatchNorm a node of NORMS is; None where it is in training or not constant."""
+    values, result = arguments(node), node
+    if node.target is aten._native_batch_norm_legit_no_training.default:
+        users = list(node.users)
+        if len(users) != 1 or users[0].args[1:] != (0,):
+            return None
+        result = users[0]
+    elif values["training"]:
+        return None
+    mean = constant(graph_module, values["running_mean"])
+    var = constant(graph_module, values["running_var"])
+    gamma, beta = constant(graph_module, values["weight"]), constant(graph_module, values["bias"])
+    if mean is None or var is None:
+        return None
+    optional = [(values["weight"], gamma), (values["bias"], beta)]
+    if any(source is not None and tensor is None for source, tensor in optional):
+        return None
+    return Norm(result, mean, var, gamma, beta, values["eps"])
 
 
 def fold_batch_norm(program: Program) -> int:
@@ -45,7 +79,7 @@ def fold_batch_norm(program: Program) -> int:
     """
     graph_module = program.graph_module
     count = 0
-    for norm in nodes_calling(graph_module.graph, *_NORMS):
+    for norm in nodes_calling(graph_module.graph, *NORMS):
         layer = norm.args[0]
         if isinstance(layer, fx.Node) and _is_layer(layer) and len(layer.users) == 1:
             count += _fold(graph_module, layer, norm)
@@ -71,37 +105,20 @@ def _is_layer(node: fx.Node) -> bool:
 
 
 def _fold(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> int:
-    n, values = arguments(norm), arguments(layer)
-    result = norm
-    if norm.target is aten._native_batch_norm_legit_no_training.default:
-        users = list(norm.users)
-        if len(users) != 1 or users[0].args[1:] != (0,):
-            return 0
-        result = users[0]
-    elif n["training"]:
-        return 0
+    n, values = read_norm(graph_module, norm), arguments(layer)
     weight = constant(graph_module, values["weight"])
     bias = constant(graph_module, values["bias"])
-    mean = constant(graph_module, n["running_mean"])
-    var = constant(graph_module, n["running_var"])
-    optional = [(values["bias"], bias)]
-    gamma, beta = constant(graph_module, n["weight"]), constant(graph_module, n["bias"])
-    optional += [(n["weight"], gamma), (n["bias"], beta)]
-    if weight is None or mean is None or var is None:
+    if n is None or weight is None or (values["bias"] is not None and bias is None):
         return 0
-    if any(node is not None and tensor is None for node, tensor in optional):
-        return 0
-    folded_weight, folded_bias = folded(weight, bias, mean, var, gamma, beta, n["eps"])
+    folded_weight, folded_bias = folded(weight, bias, n.mean, n.var, n.gamma, n.beta, n.eps)
     name = tensor_name(values["weight"])
     prefix = name.removesuffix("weight")
     new_weight = add_constant(graph_module, layer, name, folded_weight)
     new_bias = add_constant(graph_module, layer, f"{prefix}bias", folded_bias)
     _set_arguments(layer, values, weight=new_weight, bias=new_bias)
-    if result is not norm:
-        replace(result, layer)
+    replace(n.result, layer)
+    if n.result is not norm:
         graph_module.graph.erase_node(norm)
-    else:
-        replace(norm, layer)
     return 1
 
 

@@ -1,12 +1,13 @@
-"""guard_accuracy: layers go back to float, most harmful first, until the model is good enough."""
+"""guard_accuracy: what harms most goes back to float, until the model is good enough."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 
 from fastinfer.compress.quantize.bias_correction import (
     SimulationResult,
@@ -16,7 +17,7 @@ from fastinfer.compress.quantize.bias_correction import (
 from fastinfer.compress.quantize.calibrate import Calibrator
 from fastinfer.compress.quantize.decide import plan_layers
 from fastinfer.compress.quantize.pipeline import refresh_rows
-from fastinfer.compress.quantize.simulate import SimulatedLayer
+from fastinfer.compress.quantize.simulate import SimulatedLayer, simulate_between
 from fastinfer.config import Config
 from fastinfer.program import Program
 
@@ -36,11 +37,7 @@ def local_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
         simulated = SimulatedLayer(layer, plan)
 
         def hook(module: nn.Module, args: object, output: object, s=simulated, n=node) -> None:  # type: ignore[no-untyped-def]
-            got = s(*args)
-            signal = float(torch.linalg.vector_norm(output, dtype=torch.float64))  # type: ignore[arg-type]
-            noise = float(torch.linalg.vector_norm(output - got, dtype=torch.float64))
-            ratio = signal / noise if noise > 0 else math.inf
-            result[str(n.target)] = 20 * math.log10(ratio) if ratio > 0 else -math.inf
+            result[str(n.target)] = _sqnr_db(output, s(*args))  # type: ignore[arg-type]
 
         handles.append(layer.register_forward_hook(hook))
     try:
@@ -50,6 +47,54 @@ def local_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
         for handle in handles:
             handle.remove()
     return result
+
+
+def _sqnr_db(wanted: Tensor, got: Tensor) -> float:
+    signal = float(torch.linalg.vector_norm(wanted, dtype=torch.float64))
+    noise = float(torch.linalg.vector_norm(wanted - got, dtype=torch.float64))
+    ratio = signal / noise if noise > 0 else math.inf
+    return 20 * math.log10(ratio) if ratio > 0 else -math.inf
+
+
+class _BetweenNoise(fx.Interpreter):
+    """Runs the float graph; `sqnr_db` gets the SQNR of every int8 operation between layers.
+
+    Max pooling rounds nothing of its own: in float it would only move the border.
+    """
+
+    def __init__(self, program: Program, calibrator: Calibrator) -> None:
+        super().__init__(program.graph_module)
+        self.sqnr_db: dict[str, float] = {}
+        self._plans = program.between
+        self._betweens = calibrator.betweens
+        #: An operation's inputs may be gone when the activation behind it runs.
+        self._starts = {
+            between.inner or node: node
+            for node, between in calibrator.betweens.items()
+            if node.name in program.between and between.spec.kind != "max_pool"
+        }
+        self._inputs: dict[fx.Node, list[Tensor]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        end = self._starts.get(n)
+        if end is not None:
+            self._inputs[end] = [self.env[source] for source in self._betweens[end].inputs]
+        value = super().run_node(n)
+        xs = self._inputs.pop(n, None)
+        if xs is not None:
+            got = simulate_between(self._betweens[n].spec, self._plans[n.name], xs)
+            self.sqnr_db[n.name] = _sqnr_db(value, got)
+        return value
+
+
+def between_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
+    """Return each int8 operation's own SQNR in dB, given float inputs of the first sample."""
+    if not program.between:
+        return {}
+    run = _BetweenNoise(program, calibrator)
+    with torch.no_grad():
+        run.run(*calibrator.samples[0])
+    return run.sqnr_db
 
 
 def _assess(
@@ -70,7 +115,10 @@ def guard_accuracy(
     build: Callable[[Program], nn.Module] | None = None,
     original: nn.Module | None = None,
 ) -> Program:
-    """Return the program, biases corrected, with as many layers int8 as the accuracy allows.
+    """Return the program, biases corrected, with as much in int8 as the accuracy allows.
+
+    Layers and operations between them go back to float, those with the most noise of their own
+    first.
 
     The measure is the SQNR of the outputs on calibration samples; with evaluate (higher is better)
     and max_drop also evaluate(original) - evaluate(build(program)) <= max_drop.
@@ -84,7 +132,7 @@ def guard_accuracy(
     if evaluate is not None and max_drop is not None:
         assert build is not None and original is not None
         baseline = float(evaluate(original))
-    step = 1
+    step, held = 1, frozenset[str]()
     while True:
         program, result = _assess(program, calibrator, config)
         reason = ""
@@ -97,18 +145,23 @@ def guard_accuracy(
                 reason = f"evaluate drops by {drop:.4g} > max_drop {max_drop:.4g} with it in int8"
         if not reason:
             break
-        noise = local_noise(program, calibrator)
+        # Layers are named by module, operations by node; True marks an operation.
+        noise = {(n, False): db for n, db in local_noise(program, calibrator).items()}
+        noise |= {(n, True): db for n, db in between_noise(program, calibrator).items()}
         worst = sorted(noise, key=noise.__getitem__)[:step]
         if not worst:
             break
+        held |= {name for name, is_between in worst if is_between}
         chosen = {}
         for node in calibrator.layers:
             entry = program.plan[str(node.target)]
             chosen[node] = (entry.precision, entry.reason)
-            if str(node.target) in worst:
+            if (str(node.target), False) in worst:
                 chosen[node] = ("fp32", reason)
-        program = plan_layers(program, calibrator, config, chosen)
+        program = plan_layers(program, calibrator, config, chosen, held)
         step *= 2
+    if held:
+        program.report.note(f"float for accuracy, between layers: {', '.join(sorted(held))}")
     times = {row.name: row for row in program.report.layers}
     refresh_rows(program, calibrator, result.layer_sqnr_db)
     assert len(times) == len(program.report.layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -85,3 +86,26 @@ def per_channel_shifted(lo: Tensor, hi: Tensor, width: Tensor) -> TensorQuant:
     """Return the map of channels centred on the middle of [lo, hi], width wide, zero point 128."""
     # Codes 0..255 around 128 reach 128 steps down and 127 up.
     return _map(width / 254, 128, (lo + hi) / 2)
+
+
+def joined(parts: Sequence[TensorQuant], sizes: Sequence[int]) -> TensorQuant:
+    """Return the map of a cat of per-tensor parts of so many channels: one scale for each part.
+
+    The zero point is the one that coarsens the parts least, by the mean square of the ratios of
+    new to old scale; parts of one zero point keep their scales and their codes.
+    """
+    zero_points = {part.zero_point for part in parts}
+    if len(zero_points) == 1:
+        scales, zero = [part.scale[0] for part in parts], zero_points.pop()
+    else:
+        loss = {z: sum(_coarser(part, z) ** 2 for part in parts) for z in range(1, 255)}
+        zero = min(loss, key=loss.__getitem__)
+        scales = [_float32(part.scale[0] * _coarser(part, zero)) for part in parts]
+    values = [s for s, size in zip(scales, sizes, strict=True) for _ in range(size)]
+    return TensorQuant(tuple(values), zero)
+
+
+def _coarser(quant: TensorQuant, zero_point: int) -> float:
+    """Return by what the scale grows for zero_point, 1..254, to cover what codes 0..255 cover."""
+    below, above = quant.zero_point, 255 - quant.zero_point
+    return max(below / zero_point, above / (255 - zero_point))

@@ -54,7 +54,11 @@ def fold_between(spec: BetweenSpec, plan: BetweenPlan) -> FoldedBetween:
     if spec.kind == "activation":
         return FoldedBetween("int8_lookup", (), activation_table(spec.activation, x, plan.output))
     if spec.kind == "cat":
-        multipliers = [_multiplier(scale / out_scale) for scale in scales]
+        # Each part meets the result's scale of its own channels: the first of them has it.
+        firsts = [sum(spec.sizes[:i]) for i in range(len(scales))]
+        outs = plan.output.scale
+        outs = tuple(outs[i] for i in firsts) if len(outs) > 1 else outs * len(scales)
+        multipliers = [_multiplier(s / out) for s, out in zip(scales, outs, strict=True)]
         return FoldedBetween("int8_cat", (spec.dim, multipliers, zeros, out_zero))
     table = None
     if plan.preactivation is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from fastinfer.compress.quantize import affine_maps
 from fastinfer.compress.quantize.calibrate import Calibrator
-from fastinfer.compress.quantize.tensor_groups import TensorGroup, find_groups
+from fastinfer.compress.quantize.tensor_groups import TensorGroup, find_groups, split_cats
 from fastinfer.compress.quantize.weights import weight_extent
 from fastinfer.graph.between import Between
 from fastinfer.graph.layer import Layer
@@ -36,9 +36,11 @@ class Maps:
     ) -> None:
         self._statistics = calibrator.statistics
         self._layers = layers
-        graph = calibrator.graph_module.graph
-        self._groups = find_groups(graph, layers, static, betweens, self._range)
         self._per_channel = getattr(config, "per_channel", True)
+        self._betweens = betweens
+        self._split = split_cats(betweens, static) if self._per_channel else frozenset()
+        graph = calibrator.graph_module.graph
+        self._groups = find_groups(graph, layers, static, betweens, self._split, self._range)
         self._made: dict[int, TensorQuant] = {}
 
     def is_quantized_output(self, node: fx.Node) -> bool:
@@ -84,6 +86,9 @@ class Maps:
         return statistics.whole_range()
 
     def _make(self, group: TensorGroup) -> TensorQuant:
+        if group.members[0] in self._split:
+            cat = self._betweens[group.members[0]]
+            return affine_maps.joined([self.of(part) for part in cat.inputs], cat.spec.sizes)
         if self._per_channel and group.is_single and len(group.producers) == 1:
             quant = self._make_per_channel(group)
             if quant is not None:

@@ -1,4 +1,4 @@
-"""Float simulation of int8 layers and operations between them: the same rounding of weights and activations, in real numbers.
+"""Float simulation of int8 layers and of what lies between: the same rounding, in real numbers.
 
 It is an order of magnitude faster than integer references and needs no kernel, so bias correction
 and the accuracy guard run on it.
@@ -103,9 +103,9 @@ class SimulatedLayer(nn.Module):
 
 def simulate_between(spec: BetweenSpec, plan: BetweenPlan, xs: Sequence[Tensor]) -> Tensor:
     """Return what an int8 operation between layers computes, on real-valued tensors."""
-    # Every map between layers is per tensor, so no axis is meant.
-    coded = [fake_quantize(x, quant, 0) for x, quant in zip(xs, plan.inputs, strict=True)]
+    # Only a cat may have scales of its own for channels; where else would be no axis to name.
+    coded = [fake_quantize(x, quant, 1) for x, quant in zip(xs, plan.inputs, strict=True)]
     y = accumulate(spec, coded)
     if plan.preactivation is not None:
-        y = fake_quantize(y, plan.preactivation, 0)
-    return fake_quantize(apply_activation(spec.activation, y), plan.output, 0)
+        y = fake_quantize(y, plan.preactivation, 1)
+    return fake_quantize(apply_activation(spec.activation, y), plan.output, 1)

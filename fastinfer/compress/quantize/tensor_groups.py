@@ -9,6 +9,7 @@ from torch import fx
 
 from fastinfer.graph.between import Between
 from fastinfer.graph.layer import Layer
+from fastinfer.graph.match import dims
 from fastinfer.graph.transparent import is_transparent, tensor_inputs
 
 #: Parts of a cat that others read too share its map only if their ranges differ by less: sharing
@@ -70,11 +71,13 @@ def find_groups(
     layers: Mapping[fx.Node, Layer],
     static: frozenset[fx.Node],
     betweens: Mapping[fx.Node, Between] | None = None,
+    split: frozenset[fx.Node] = frozenset(),
     known: Range = lambda node: None,
 ) -> dict[fx.Node, TensorGroup]:
     """Return the group of every tensor; layers outside `static` count as float operations.
 
-    betweens: the operations between layers that run in int8.
+    betweens: the operations between layers that run in int8; split: the cats among them that share
+    no map with their parts.
     """
     betweens = betweens or {}
     sets = _Sets(graph, known)
@@ -84,7 +87,7 @@ def find_groups(
             for source in tensor_inputs(node):
                 sets.join(source, node)
     for node, between in betweens.items():
-        if between.spec.kind == "cat":
+        if between.spec.kind == "cat" and node not in split:
             _share_cat(sets, node, between)
 
     groups: dict[fx.Node, TensorGroup] = {}
@@ -109,6 +112,21 @@ def find_groups(
     for group in groups.values():
         group.is_single = group.is_single and len(group.members) == 1
     return {node: groups[sets.root(node)] for node in graph.nodes}
+
+
+def split_cats(
+    betweens: Mapping[fx.Node, Between], static: frozenset[fx.Node]
+) -> frozenset[fx.Node]:
+    """Return the cats of channels that only static layers read: their parts may differ in scale."""
+    return frozenset(
+        node
+        for node, between in betweens.items()
+        if between.spec.kind == "cat"
+        and between.spec.dim == 1
+        and between.spec.sizes
+        and len(dims(node) or ()) in (2, 4)
+        and all(user in static and user.all_input_nodes == [node] for user in node.users)
+    )
 
 
 def _share_cat(sets: _Sets, node: fx.Node, cat: Between) -> None:
