@@ -114,7 +114,9 @@ def _convert_graph(
     call = captured.call
     assert call is not None
     passes = STATIC_FLOAT_PASSES if requested_precision(config) == STATIC else FLOAT_PASSES
-    program = run_passes(Program(captured.graph_module, report=report, call=call), passes)
+    program = Program(captured.graph_module, report=report, call=call)
+    with _stage("passes"):
+        program = run_passes(program, passes)
     inputs = call.flatten(args, kwargs)
     assert inputs is not None
 
@@ -128,7 +130,8 @@ def _convert_graph(
         regions = checked_regions(lowered.graph_module, inputs, report)
         return ConvertedModule(lowered.graph_module, call, report, model, regions)
 
-    calibrator = Calibrator(program, config, example=(args, kwargs), flatten=flatten)
+    with _stage("calibrate"):
+        calibrator = Calibrator(program, config, example=(args, kwargs), flatten=flatten)
     if config.precision != "fp32":
         calibrator.run(calibration)
     with _stage("quantize"):

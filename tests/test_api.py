@@ -70,11 +70,21 @@ def test_views_of_a_convolution_without_a_graph():
     assert_alike(model(x), fastinfer.convert(model, x, config="int8")(x))
 
 
-def test_a_failing_stage_does_not_fail_the_whole(monkeypatch):
-    def broken(program):
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "api.lower",
+        "api.run_passes",
+        "compress.quantize.calibrate.find_betweens",
+        "compress.quantize.decide.int8_betweens",
+        "compress.quantize.bias_correction.find_betweens",
+    ],
+)
+def test_a_failing_stage_does_not_fail_the_whole(monkeypatch, stage):
+    def broken(*args):
         raise RuntimeError("out of registers")
 
-    monkeypatch.setattr("fastinfer.api.lower", broken)
+    monkeypatch.setattr(f"fastinfer.{stage}", broken)
     model, x, _ = make("mlp")
     fast = fastinfer.convert(model, x, config="int8")
     report = fastinfer.report(fast)

@@ -29,9 +29,8 @@ def conv(inputs, outputs, size, *, stride=1, groups=1, act=nn.ReLU6):
 class Mobile(nn.Module):
     """What mobile networks are made of: every kind of conv op, residuals, clamps and tables.
 
-    Max pooling, because it moves integers; channels that no tile divides. The last convolution
-    answers in float: its clamp is ours, where a SiLU would be torch's, whose last bit depends on
-    where an element lies in its vectors.
+    Channels that no tile divides. What stands between the layers is int8 too: pools, squeeze and
+    excitation, a cat, an addition of two pools and a function of its own.
     """
 
     def __init__(self):
@@ -42,13 +41,18 @@ class Mobile(nn.Module):
         self.project = conv(70, 16, 1, act=None)
         self.grouped = conv(16, 32, 3, groups=2, act=nn.SiLU)
         self.down = conv(32, 32, 5, stride=2, groups=32, act=nn.Hardswish)
-        self.last = conv(32, 72, 1, act=nn.ReLU)
+        self.squeeze, self.excite = nn.Conv2d(32, 7, 1), nn.Conv2d(7, 32, 1)
+        self.last = conv(96, 72, 1, act=nn.ReLU)
         self.hidden, self.head = nn.Linear(72, 51), nn.Linear(51, 10)
 
     def forward(self, x):
         x = self.pool(self.stem(x))
         x = x + self.project(self.depth(self.expand(x)))
-        x = self.last(self.down(self.grouped(x)))
+        x = self.down(self.grouped(x))
+        gate = self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        x = x * nn.functional.hardsigmoid(gate)
+        pools = nn.functional.avg_pool2d(x, 3, 1, 1) + nn.functional.max_pool2d(x, 3, 1, 1)
+        x = self.last(torch.cat([x, nn.functional.relu(pools), nn.functional.silu(x)], 1))
         return self.head(torch.relu(self.hidden(x.mean((2, 3)))))
 
 
@@ -119,7 +123,8 @@ class Integers(fx.Interpreter):
         packed = n.op == "call_module" and any(
             isinstance(m, PackedModule) for m in self.module.get_submodule(n.target).modules()
         )
-        if packed or (isinstance(value, torch.Tensor) and value.dtype == torch.uint8):
+        is_code = isinstance(value, torch.Tensor) and value.dtype == torch.uint8
+        if packed or (is_code and n.op != "get_attr"):  # a table is no code of a sample
             self.values[n.name] = value
         return value
 

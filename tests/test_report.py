@@ -35,6 +35,12 @@ def test_text_names_layers_times_fallbacks_and_notes(filled: Report) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_operations_between_layers_are_counted(filled: Report) -> None:
+    assert "between" not in str(filled)
+    filled.between_total, filled.between_int8 = 17, 16
+    assert "16 of 17 operations between layers in int8" in str(filled)
+
+
 def test_an_empty_report_is_still_text() -> None:
     assert "layers       none" in str(Report())
 

@@ -13,8 +13,10 @@ from torch import nn
 from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.compress.quantize.bias_correction import SimulationResult
 from fastinfer.config import Config
+from fastinfer.graph.capture import capture
+from fastinfer.passes import STATIC_FLOAT_PASSES, run_passes
 from fastinfer.tune import guard_accuracy
-from fastinfer.tune.accuracy import local_noise
+from fastinfer.tune.accuracy import between_noise, local_noise
 
 ACCURACY = importlib.import_module("fastinfer.tune.accuracy")
 LAYERS = 7
@@ -250,3 +252,45 @@ def test_errors_of_evaluate_are_the_users(scripted):
     program, calibrator = planned(chain(), random_batches((8, 16)), config)
     with pytest.raises(KeyError, match="no such label"):
         guard_accuracy(program, calibrator, config, **Judge(broken).arguments(0.1))
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.a, self.b, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.a(x) + self.b(x).sigmoid()) * self.b(x).tanh())
+
+
+def gated(min_sqnr_db):
+    config = Config(precision="int8", min_sqnr_db=min_sqnr_db)
+    batches = random_batches((4, 3, 6, 6))
+    program = run_passes(capture(Gated().eval(), (batches[0],)), STATIC_FLOAT_PASSES)
+    calibrator = Calibrator(program, config).run(batches)
+    return quantize(program, calibrator, config), calibrator, config
+
+
+def test_operations_between_layers_go_back_too(monkeypatch):
+    program, calibrator, config = gated(20.0)
+    noise = between_noise(program, calibrator)
+    assert noise.keys() == program.between.keys() and all(20 < db < 60 for db in noise.values())
+
+    def assess(program, calibrator, config):
+        return program, SimulationResult({}, {}, 5.0 if "mul" in program.between else 25.0)
+
+    monkeypatch.setattr(ACCURACY, "_assess", assess)
+    monkeypatch.setattr(ACCURACY, "between_noise", lambda program, calibrator: {"mul": -1.0})
+    guarded = guard_accuracy(program, calibrator, config)
+    # Without the product nothing reads what was before it in int8.
+    assert not guarded.between and not guarded.report.fallbacks
+    assert "float for accuracy, between layers: mul" in guarded.report.notes
+    assert (guarded.report.between_int8, guarded.report.between_total) == (0, len(noise))
+
+
+def test_good_enough_operations_stay():
+    program, calibrator, config = gated(20.0)
+    guarded = guard_accuracy(program, calibrator, config)
+    assert guarded.between == program.between and not guarded.report.fallbacks
+    assert guarded.report.between_int8 == guarded.report.between_total > 1
