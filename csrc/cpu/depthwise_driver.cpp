@@ -117,10 +117,9 @@ class RowRunner {
 
 }  // namespace
 
-int DepthwiseDriver::threads(int available) const {
+Work DepthwiseDriver::work() const {
   // A depthwise product costs about four times a GEMM's.
-  const int64_t work = g_.out_pixels() * g_.channels * view_.header->k * 4;
-  return useful_threads(work, g_.batch * g_.out_height, available);
+  return {g_.out_pixels() * g_.channels * view_.header->k * 4, g_.batch * g_.out_height};
 }
 
 void DepthwiseDriver::run_part(int thread, int threads) const {

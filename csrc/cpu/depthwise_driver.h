@@ -14,7 +14,7 @@ class DepthwiseDriver {
                   const GemmOutput& output)
       : view_(view), g_(g), x_(x), fill_(fill), output_(output) {}
 
-  int threads(int available) const;
+  Work work() const;
   void run_part(int thread, int threads) const;
 
  private:

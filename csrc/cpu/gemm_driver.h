@@ -77,11 +77,7 @@ class GemmDriver {
     long_tiles_ = m - tile_rows_ * tiles_;
   }
 
-  // The threads worth waking, of those available.
-  int threads(int available) const {
-    const int64_t work = m_ * int64_t{h_.n} * h_.k;
-    return useful_threads(work, std::max(tiles_, view_.panels()), available);
-  }
+  Work work() const { return {m_ * int64_t{h_.n} * h_.k, std::max(tiles_, view_.panels())}; }
 
   void run_part(int thread, int threads) const {
     if (m_ == 0) return;

@@ -22,10 +22,10 @@ void split_range(int64_t count, int threads, const F& f) {
   });
 }
 
-// All parts of a driver's work: driver.threads(available) of them, each driver.run_part(i, threads).
+// All of a driver's work, on as many threads as it has use for: driver.run_part(i, threads) on each.
 template <class Driver>
 void run_driver(const Driver& driver) {
-  const int threads = driver.threads(static_cast<int>(torch::stable::get_num_threads()));
+  const int threads = useful_threads(driver.work(), torch::stable::get_num_threads());
   split_range(threads, threads, [&](int64_t t0, int64_t t1) {
     for (int64_t t = t0; t < t1; t++) driver.run_part(static_cast<int>(t), threads);
   });

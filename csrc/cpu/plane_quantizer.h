@@ -20,9 +20,7 @@ struct PlaneQuantizer {
   static constexpr int64_t kPixels = 64;  // all channels of this many at a time
 
   int64_t strips() const { return (pixels + kPixels - 1) / kPixels; }
-  int threads(int available) const {
-    return useful_threads(batch * channels * pixels * kMoveWork, batch * strips(), available);
-  }
+  Work work() const { return {batch * channels * pixels * kMoveWork, batch * strips()}; }
   void run_part(int thread, int threads) const {
     struct Strip;
     uint8_t* strip = scratch<Strip>(channels * kPixels);

@@ -23,6 +23,10 @@ inline int useful_threads(int64_t cost, int64_t parts, int64_t available) {
   return static_cast<int>(std::min(available, parts));
 }
 
+inline int useful_threads(const Work& work, int64_t available) {
+  return useful_threads(work.cost, work.parts, available);
+}
+
 struct Range {
   int64_t begin, end;
 };

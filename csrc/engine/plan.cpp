@@ -69,7 +69,7 @@ class Plan::Call : public Job {
   void run_step(size_t index, int thread, int threads, int& patience) {
     State& state = states_[index];
     const Step& step = *plan_->steps_[index].step;
-    const int parts = threads == 1 ? 1 : step.threads(threads);
+    const int parts = useful_threads(plan_->steps_[index].work, threads);
     if (thread < parts) take(state, step, thread, parts);
     for (int spins = 0; state.done.load(std::memory_order_acquire) < parts; spins++) {
       if (spins < patience) {
@@ -117,7 +117,9 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   Context context{values_, weights, table};
   for (const Instruction& instruction : program.steps) {
     const StepMaker make = kMakers[static_cast<size_t>(instruction.kind)];
-    steps_.push_back({make(instruction, context), instruction});
+    std::unique_ptr<Step> step = make(instruction, context);
+    const Work work = step->work();
+    steps_.push_back({std::move(step), instruction, work});
   }
   place();
 }

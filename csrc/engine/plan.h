@@ -34,6 +34,7 @@ class Plan : public std::enable_shared_from_this<Plan> {
   struct Planned {
     std::unique_ptr<Step> step;
     Instruction instruction;
+    Work work;
   };
   using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../cpu/kernel_table.h"
+#include "../cpu/work.h"
 #include "program.h"
 #include "value.h"
 
@@ -15,8 +16,8 @@ namespace fastinfer::engine {
 class Step {
  public:
   virtual ~Step() = default;
-  // The threads worth using, of those available.
-  virtual int threads(int available) const = 0;
+  // Asked while the plan is made. A thread that comes late to a call must not: weights may be gone.
+  virtual Work work() const = 0;
   // Thread `thread`'s part of the work. Parts may run at the same time.
   virtual void run(const Frame& frame, int thread, int threads) const = 0;
 };

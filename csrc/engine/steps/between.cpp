@@ -16,9 +16,7 @@ class ArgsStep : public Step {
       : reads_(instruction.reads), out_(instruction.out), table_(context.table), args_(args),
         work_(work) {}
 
-  int threads(int available) const override {
-    return useful_threads(work_.cost, work_.parts, available);
-  }
+  Work work() const override { return work_; }
   void run(const Frame& frame, int thread, int threads) const override {
     if (work_.cost == 0) return;
     Args args = args_;
@@ -73,9 +71,7 @@ class CatStep : public Step {
       : reads_(instruction.reads), out_(instruction.out), table_(context.table), args_(args),
         parts_(std::move(parts)), work_(work_of(args)) {}
 
-  int threads(int available) const override {
-    return useful_threads(work_.cost, work_.parts, available);
-  }
+  Work work() const override { return work_; }
   void run(const Frame& frame, int thread, int threads) const override {
     if (work_.cost == 0) return;
     std::vector<CatPart> parts = parts_;

@@ -75,9 +75,9 @@ class DenseConvStep : public ConvStep {
   DenseConvStep(const Instruction& instruction, Context& context)
       : ConvStep("int8_conv2d", instruction, context, PackedOp::kConv2d) {}
 
-  int threads(int available) const override {
+  Work work() const override {
     const WindowRows rows = windows(nullptr);
-    return GemmDriver(view_, rows, geometry_.out_pixels(), {}).threads(available);
+    return GemmDriver(view_, rows, geometry_.out_pixels(), {}).work();
   }
   void run(const Frame& frame, int thread, int threads) const override {
     if (is_empty_) return;
@@ -97,8 +97,8 @@ class DepthwiseConvStep : public ConvStep {
   DepthwiseConvStep(const Instruction& instruction, Context& context)
       : ConvStep("int8_depthwise_conv2d", instruction, context, PackedOp::kDepthwiseConv2d) {}
 
-  int threads(int available) const override {
-    return DepthwiseDriver(view_, geometry_, nullptr, 0, {}).threads(available);
+  Work work() const override {
+    return DepthwiseDriver(view_, geometry_, nullptr, 0, {}).work();
   }
   void run(const Frame& frame, int thread, int threads) const override {
     if (is_empty_) return;

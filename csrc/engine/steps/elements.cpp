@@ -15,9 +15,7 @@ class ElementStep : public Step {
         to_(static_cast<size_t>(instruction.out)),
         count_(x.elements()) {}
 
-  int threads(int available) const override {
-    return useful_threads(count_ * kMoveWork, count_, available);
-  }
+  Work work() const override { return {count_ * kMoveWork, count_}; }
   void run(const Frame& frame, int thread, int threads) const override {
     const auto [begin, end] = share_of(count_, thread, threads);
     if (begin < end) run_range(frame[from_], frame[to_], begin, end - begin);
@@ -59,7 +57,7 @@ class QuantizePlanesStep : public QuantizeStep {
         channels_(x.shape[1]),
         pixels_(x.shape[2] * x.shape[3]) {}
 
-  int threads(int available) const override { return quantizer(nullptr, nullptr).threads(available); }
+  Work work() const override { return quantizer(nullptr, nullptr).work(); }
   void run(const Frame& frame, int thread, int threads) const override {
     if (count_ == 0) return;
     quantizer(reinterpret_cast<const float*>(frame[from_]), frame[to_]).run_part(thread, threads);

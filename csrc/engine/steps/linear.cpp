@@ -21,9 +21,9 @@ class LinearStep : public WeightedStep {
     set_result(context, std::move(shape));
   }
 
-  int threads(int available) const override {
+  Work work() const override {
     const MatrixRows rows{nullptr, view_.header->k};
-    return GemmDriver(view_, rows, m_, {}).threads(available);
+    return GemmDriver(view_, rows, m_, {}).work();
   }
   void run(const Frame& frame, int thread, int threads) const override {
     const MatrixRows rows{read(frame, 0), view_.header->k};

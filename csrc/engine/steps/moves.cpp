@@ -18,9 +18,7 @@ class FlattenStep : public Step {
         channels_(x.shape.size() == 4 ? x.shape[1] : 1),
         pixels_(batch_ * channels_ == 0 ? 0 : x.elements() / (batch_ * channels_)) {}
 
-  int threads(int available) const override {
-    return useful_threads(batch_ * channels_ * pixels_ * kMoveWork, batch_, available);
-  }
+  Work work() const override { return {batch_ * channels_ * pixels_ * kMoveWork, batch_}; }
   void run(const Frame& frame, int thread, int threads) const override {
     const auto [n0, n1] = share_of(batch_, thread, threads);
     const int64_t size = channels_ * pixels_ * item_;
@@ -61,9 +59,7 @@ class SliceStep : public Step {
         first_(first),
         width_(width) {}
 
-  int threads(int available) const override {
-    return useful_threads(pixels_ * width_ * kMoveWork, pixels_, available);
-  }
+  Work work() const override { return {pixels_ * width_ * kMoveWork, pixels_}; }
   void run(const Frame& frame, int thread, int threads) const override {
     const auto [p0, p1] = share_of(pixels_, thread, threads);
     const uint8_t* from = frame[from_] + p0 * channels_ + first_;
@@ -88,9 +84,7 @@ class ShuffleStep : public Step {
         channels_(channels),
         groups_(groups) {}
 
-  int threads(int available) const override {
-    return useful_threads(pixels_ * channels_ * kMoveWork, pixels_, available);
-  }
+  Work work() const override { return {pixels_ * channels_ * kMoveWork, pixels_}; }
   void run(const Frame& frame, int thread, int threads) const override {
     const auto [p0, p1] = share_of(pixels_, thread, threads);
     const int64_t each = channels_ / groups_;
