@@ -120,7 +120,9 @@ class MaxRows {
 PoolAxis PoolAxis::of(int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                       int64_t dilation, bool ceil_mode) {
   const int64_t rest = size + 2 * padding - dilation * (kernel - 1) - 1;
-  int64_t out = rest < 0 ? 0 : (rest + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  // With ceil_mode one window may be larger than the image.
+  const int64_t free = rest + (ceil_mode ? stride - 1 : 0);
+  int64_t out = free < 0 ? 0 : free / stride + 1;
   // Each window starts in the image or in the padding before it.
   if (ceil_mode && (out - 1) * stride >= size + padding) out--;
   return {size, out, kernel, stride, padding, dilation, false};

@@ -179,6 +179,7 @@ POOLS = (
     *(Pool(1, c, (7, 9), (2, 2), padding=(0, 0)) for c in (8, 40, 64)),
     *(Pool(1, c, (7, 9), (2, 2), padding=(0, 0), ceil_mode=True) for c in (8, 40)),
     Pool(1, 20, (8, 6), ceil_mode=True),
+    Pool(1, 20, (2, 2), (3, 3), padding=(0, 0), ceil_mode=True),  # a window larger than the image
     Pool(1, 20, (7, 10), stride=(3, 2), ceil_mode=True),
     Pool(2, 12, (5, 6), (2, 3), (3, 4), (1, 0), ceil_mode=True),
     Pool(1, 66, (11, 13), (5, 4), (1, 2), (2, 2)),
