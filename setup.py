@@ -13,7 +13,11 @@ ROOT = Path(__file__).parent
 # The stable ABI of torch 2.11: one build serves that release and later ones.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
-BASE_FLAGS = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", STABLE_ABI]
+# -fmacro-prefix-map: messages name source files, which are the builder's own place otherwise.
+BASE_FLAGS = [
+    "-std=c++20", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", STABLE_ABI,
+    f"-fmacro-prefix-map={ROOT.absolute()}/=",
+]  # fmt: skip
 
 SOURCES = [
     "csrc/registration.cpp",

@@ -39,12 +39,8 @@ ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,
   g.pad_w = padding[1];
   g.dilation_h = dilation[0];
   g.dilation_w = dilation[1];
-  const int64_t free_h = g.height + 2 * g.pad_h - g.dilation_h * (g.kh - 1) - 1;
-  const int64_t free_w = g.width + 2 * g.pad_w - g.dilation_w * (g.kw - 1) - 1;
-  STD_TORCH_CHECK(free_h >= 0 && free_w >= 0, op, ": the padded input of ", shape_text(x),
+  STD_TORCH_CHECK(g.set_out_size(), op, ": the padded input of ", shape_text(x),
                   " is smaller than the kernel");
-  g.out_height = free_h / g.stride_h + 1;
-  g.out_width = free_w / g.stride_w + 1;
   return g;
 }
 

@@ -19,9 +19,9 @@ constexpr StepMaker kMakers[] = {
     make_quantize,   make_dequantize,          make_conv2d, make_depthwise_conv2d, make_linear,
     make_lookup,     make_max_pool2d,          make_avg_pool2d,
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
-    make_slice, make_channel_shuffle,
+    make_slice, make_channel_shuffle,     make_interleave,
 };
-static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kCount));
+static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kInterleave) + 1);
 
 }  // namespace
 
@@ -114,14 +114,38 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   }
   values_ = inputs;
   values_.resize(static_cast<size_t>(program.values));
+  const std::vector<Instruction> instructions = with_interleaved_inputs(program.steps);
   Context context{values_, weights, table};
-  for (const Instruction& instruction : program.steps) {
+  for (const Instruction& instruction : instructions) {
     const StepMaker make = kMakers[static_cast<size_t>(instruction.kind)];
     std::unique_ptr<Step> step = make(instruction, context);
     const Work work = step->work();
     steps_.push_back({std::move(step), instruction, work});
   }
   place();
+}
+
+// quantize reads an NCHW input; for any other step a copy in NHWC memory is made first.
+std::vector<Instruction> Plan::with_interleaved_inputs(std::vector<Instruction> steps) {
+  std::vector<Instruction> copies;
+  for (int64_t input = 0; input < inputs_; input++) {
+    if (!values_[static_cast<size_t>(input)].is_planar) continue;
+    const auto copy = static_cast<int64_t>(values_.size());
+    bool is_read = false;
+    for (Instruction& step : steps) {
+      if (step.kind == StepKind::kQuantize) continue;
+      for (int64_t& value : step.reads) {
+        if (value != input) continue;
+        value = copy;
+        is_read = true;
+      }
+    }
+    if (!is_read) continue;
+    values_.emplace_back();
+    copies.push_back({StepKind::kInterleave, copy, {input}, {}});
+  }
+  steps.insert(steps.begin(), copies.begin(), copies.end());
+  return steps;
 }
 
 void Plan::place() {

@@ -38,6 +38,7 @@ class Plan : public std::enable_shared_from_this<Plan> {
   };
   using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
 
+  std::vector<Instruction> with_interleaved_inputs(std::vector<Instruction> steps);
   void place();
   Memory take_memory() const;
   void give_back(Memory memory) const;

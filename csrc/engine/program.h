@@ -28,6 +28,7 @@ enum class StepKind : int64_t {
   kSlice,
   kChannelShuffle,
   kCount,
+  kInterleave = kCount,  // a plan's own: an NCHW input to NHWC
 };
 
 struct Instruction {

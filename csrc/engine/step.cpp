@@ -17,6 +17,13 @@ std::string shape_text(const Value& value) {
   return text + "]";
 }
 
+const Value& image(const char* step, const Instruction& instruction, const Context& context) {
+  const Value& x = context.value(instruction.reads[0]);
+  expect(x.dtype == Dtype::kUint8 && x.shape.size() == 4, step,
+         "expected x uint8 [N, C, H, W], got " + shape_text(x));
+  return x;
+}
+
 std::span<const int64_t> Operands::integers(int64_t count) {
   const auto size = static_cast<size_t>(count);
   expect(count >= 0 && size <= words_.size(), step_, "program: too few operands");

@@ -54,6 +54,7 @@ std::unique_ptr<Step> make_add(const Instruction& instruction, Context& context)
 std::unique_ptr<Step> make_mul(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_cat(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_interleave(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_slice(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_channel_shuffle(const Instruction& instruction, Context& context);
 
@@ -78,5 +79,8 @@ class Operands {
 void expect(bool holds, const char* step, const std::string& text);
 
 std::string shape_text(const Value& value);
+
+// The first value an instruction reads, which must be uint8 [N, C, H, W].
+const Value& image(const char* step, const Instruction& instruction, const Context& context);
 
 }  // namespace fastinfer::engine

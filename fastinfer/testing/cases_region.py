@@ -12,6 +12,7 @@ from fastinfer.testing.cases import OUTPUTS, pack, random_weight
 from fastinfer.types.region import Region, Step
 
 _UINT8, _FLOAT = OUTPUTS[0], next(o for o in OUTPUTS if o.float_output and not o.residual)
+_FLOAT_RESIDUAL = next(o for o in OUTPUTS if o.float_output and o.residual)
 _RESIDUAL = next(o for o in OUTPUTS if o.residual and not o.float_output)
 _ONE, _TWO, _NONE = (1, 1), (2, 2), (0, 0)
 
@@ -94,6 +95,28 @@ def _image_case(n: int, height: int, width: int, channels: int, nhwc: bool = Fal
     return Case("int8_region", label, build)
 
 
+def _float_case(n: int, size: int, channels: int, nhwc: bool) -> Case:
+    """Return a convolution that adds a float image, in NCHW or NHWC memory, and is flattened."""
+    label = f"float_{n}x{size}_c{channels}" + ("_nhwc" if nhwc else "")
+    steps = (
+        Step("quantize", 2, (0,), (0.03, 7)),
+        Step("int8_conv2d", 3, (2, 1), (0, channels, _ONE, _ONE, _NONE, _ONE, 1, True)),
+        Step("flatten", 4, (1,)),
+        Step("flatten", 5, (0,)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        inputs = [torch.randn(n, channels, size, size, generator=g) * 3 for _ in range(2)]
+        if nhwc:
+            inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+        weight = random_weight(g, "normal", channels, channels, 1, 1)
+        packed = pack("conv2d", weight, g, _FLOAT_RESIDUAL, 1, 7)
+        return inputs, [packed], Region(2, 6, (3, 4, 5), steps).to_text()
+
+    return Case("int8_region", label, build)
+
+
 def _rows_case(rows: tuple[int, ...], k: int, n: int) -> Case:
     label = f"rows_{'x'.join(map(str, rows))}_k{k}_n{n}"
     steps = (
@@ -128,5 +151,7 @@ def region_cases() -> Iterator[Case]:
         (3, 30, 28, 72),
     ):
         yield _between_case(n, height, width, channels)
+    for nhwc in (False, True):
+        yield _float_case(2, 6, 20, nhwc)
     for rows, k, n in (((1,), 30, 17), ((5,), 64, 130), ((2, 3), 33, 40), ((0,), 8, 8)):
         yield _rows_case(rows, k, n)

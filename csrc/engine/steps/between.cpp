@@ -91,13 +91,6 @@ class CatStep : public Step {
   const Work work_;
 };
 
-const Value& image(const char* step, const Instruction& instruction, const Context& context) {
-  const Value& x = context.value(instruction.reads[0]);
-  expect(x.dtype == Dtype::kUint8 && x.shape.size() == 4 && !x.is_planar, step,
-         "expected x uint8 [N, C, H, W], got " + shape_text(x));
-  return x;
-}
-
 struct Pairs {
   int64_t kernel[2], stride[2], padding[2];
 };
@@ -139,7 +132,7 @@ PairArgs pair_args(const char* step, const Instruction& instruction, Context& co
   expect(instruction.reads.size() == 2, step, "expected x and y");
   const Value x = context.value(instruction.reads[0]);
   const Value& y = context.value(instruction.reads[1]);
-  expect(x.dtype == Dtype::kUint8 && y.dtype == Dtype::kUint8 && !x.is_planar && !y.is_planar,
+  expect(x.dtype == Dtype::kUint8 && y.dtype == Dtype::kUint8,
          step, "expected x and y uint8");
   context.value(instruction.out) = {Dtype::kUint8, x.shape, false};
   PairArgs args{};
@@ -262,7 +255,7 @@ std::unique_ptr<Step> make_cat(const Instruction& instruction, Context& context)
     const Value& x = context.value(instruction.reads[i]);
     std::vector<int64_t> wanted = out.shape;
     if (x.shape.size() > dim) wanted[dim] = x.shape[dim];
-    expect(x.dtype == Dtype::kUint8 && !x.is_planar && x.shape == wanted, kStep,
+    expect(x.dtype == Dtype::kUint8 && x.shape == wanted, kStep,
            "expected uint8 tensors that differ in one dimension, got " + shape_text(x));
     out.shape[dim] += x.shape[dim];
     parts[i].width = args.rows == 0 ? 0 : x.elements() / args.rows;

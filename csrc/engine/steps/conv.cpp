@@ -14,9 +14,8 @@ ConvGeometry conv_geometry(const char* step, const Value& x, const PackedHeader&
                            const Operands2d& o) {
   const bool is_depthwise = h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d);
   const int64_t channels = is_depthwise ? h.n : int64_t{h.c_per_group} * h.groups;
-  expect(x.dtype == Dtype::kUint8 && !x.is_planar && x.shape.size() == 4 &&
-             x.shape[1] == channels,
-         step, "expected x uint8 [N, " + std::to_string(channels) + ", H, W], got " +
+  expect(x.dtype == Dtype::kUint8 && x.shape.size() == 4 && x.shape[1] == channels, step,
+         "expected x uint8 [N, " + std::to_string(channels) + ", H, W], got " +
                    shape_text(x));
   ConvGeometry g{};
   g.batch = x.shape[0];
@@ -35,12 +34,8 @@ ConvGeometry conv_geometry(const char* step, const Value& x, const PackedHeader&
   expect(g.stride_h > 0 && g.stride_w > 0 && g.dilation_h > 0 && g.dilation_w > 0 &&
              g.pad_h >= 0 && g.pad_w >= 0,
          step, "expected stride and dilation >= 1 and padding >= 0");
-  const int64_t free_h = g.height + 2 * g.pad_h - g.dilation_h * (g.kh - 1) - 1;
-  const int64_t free_w = g.width + 2 * g.pad_w - g.dilation_w * (g.kw - 1) - 1;
-  expect(free_h >= 0 && free_w >= 0, step,
+  expect(g.set_out_size(), step,
          "the padded input of " + shape_text(x) + " is smaller than the kernel");
-  g.out_height = free_h / g.stride_h + 1;
-  g.out_width = free_w / g.stride_w + 1;
   return g;
 }
 

@@ -7,25 +7,26 @@
 namespace fastinfer::engine {
 namespace {
 
-// [N, C, H, W] in NHWC memory to [N, C * H * W]; a copy of bytes where an image is one pixel.
-class FlattenStep : public Step {
+// Each of `batch` matrices [rows, columns] to [columns, rows].
+class TransposeStep : public Step {
  public:
-  FlattenStep(const Instruction& instruction, const Value& x)
+  TransposeStep(const Instruction& instruction, Dtype dtype, int64_t batch, int64_t rows,
+                int64_t columns)
       : from_(static_cast<size_t>(instruction.reads[0])),
         to_(static_cast<size_t>(instruction.out)),
-        item_(x.dtype == Dtype::kFloat ? 4 : 1),
-        batch_(x.shape[0]),
-        channels_(x.shape.size() == 4 ? x.shape[1] : 1),
-        pixels_(batch_ * channels_ == 0 ? 0 : x.elements() / (batch_ * channels_)) {}
+        item_(dtype == Dtype::kFloat ? 4 : 1),
+        batch_(batch),
+        rows_(rows),
+        columns_(columns) {}
 
-  Work work() const override { return {batch_ * channels_ * pixels_ * kMoveWork, batch_}; }
+  Work work() const override { return {batch_ * rows_ * columns_ * kMoveWork, batch_}; }
   void run(const Frame& frame, int thread, int threads) const override {
     const auto [n0, n1] = share_of(batch_, thread, threads);
-    const int64_t size = channels_ * pixels_ * item_;
+    const int64_t size = rows_ * columns_ * item_;
     for (int64_t n = n0; n < n1; n++) {
       const uint8_t* from = frame[from_] + n * size;
       uint8_t* to = frame[to_] + n * size;
-      if (pixels_ == 1 || channels_ == 1) {
+      if (rows_ == 1 || columns_ == 1) {
         std::memcpy(to, from, static_cast<size_t>(size));
       } else if (item_ == 1) {
         transpose(from, to);
@@ -38,13 +39,13 @@ class FlattenStep : public Step {
  private:
   template <class T>
   void transpose(const T* from, T* to) const {
-    for (int64_t c = 0; c < channels_; c++) {
-      for (int64_t p = 0; p < pixels_; p++) to[c * pixels_ + p] = from[p * channels_ + c];
+    for (int64_t c = 0; c < columns_; c++) {
+      for (int64_t r = 0; r < rows_; r++) to[c * rows_ + r] = from[r * columns_ + c];
     }
   }
 
   size_t from_, to_;
-  int64_t item_, batch_, channels_, pixels_;
+  int64_t item_, batch_, rows_, columns_;
 };
 
 // Channels [first, first + width) of every pixel.
@@ -109,13 +110,6 @@ class ShuffleStep : public Step {
   int64_t pixels_, channels_, groups_;
 };
 
-const Value& image(const char* step, const Instruction& instruction, const Context& context) {
-  const Value& x = context.value(instruction.reads[0]);
-  expect(x.dtype == Dtype::kUint8 && x.shape.size() == 4 && !x.is_planar, step,
-         "expected x uint8 [N, C, H, W], got " + shape_text(x));
-  return x;
-}
-
 }  // namespace
 
 std::unique_ptr<Step> make_slice(const Instruction& instruction, Context& context) {
@@ -141,14 +135,23 @@ std::unique_ptr<Step> make_channel_shuffle(const Instruction& instruction, Conte
   return std::make_unique<ShuffleStep>(instruction, pixels, x.shape[1], groups);
 }
 
+// [N, C, H, W] in NHWC memory to [N, C * H * W].
 std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& context) {
   const Value x = context.value(instruction.reads[0]);
-  expect(x.shape.size() >= 2 && !x.is_planar, "flatten",
-         "expected x with a batch and more, got " + shape_text(x));
+  expect(x.shape.size() >= 2, "flatten", "expected x with a batch and more, got " + shape_text(x));
   int64_t features = 1;
   for (size_t i = 1; i < x.shape.size(); i++) features *= x.shape[i];
   context.value(instruction.out) = {x.dtype, {x.shape[0], features}, false};
-  return std::make_unique<FlattenStep>(instruction, x);
+  const int64_t channels = x.shape.size() == 4 ? x.shape[1] : 1;
+  const int64_t pixels = channels == 0 ? 0 : features / channels;
+  return std::make_unique<TransposeStep>(instruction, x.dtype, x.shape[0], pixels, channels);
+}
+
+std::unique_ptr<Step> make_interleave(const Instruction& instruction, Context& context) {
+  const Value x = context.value(instruction.reads[0]);
+  context.value(instruction.out) = {x.dtype, x.shape, false};
+  return std::make_unique<TransposeStep>(instruction, x.dtype, x.shape[0], x.shape[1],
+                                         x.shape[2] * x.shape[3]);
 }
 
 }  // namespace fastinfer::engine

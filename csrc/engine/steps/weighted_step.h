@@ -36,7 +36,7 @@ class WeightedStep : public Step {
     out = {float_output_ ? Dtype::kFloat : Dtype::kUint8, std::move(shape), false};
     if (instruction_.reads.size() < 2) return;
     const Value& residual = context.value(instruction_.reads[1]);
-    expect(residual.shape == out.shape && residual.dtype == out.dtype && !residual.is_planar, name_,
+    expect(residual.shape == out.shape && residual.dtype == out.dtype, name_,
            "expected residual with the result's shape, got " + shape_text(residual));
   }
 
