@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from harness import results_path, show, write_json
+from random_models import random_model
 from torch import Tensor, nn
 
 import fastinfer
@@ -26,56 +27,10 @@ from fastinfer.demo.variants import has_bf16, input_for, torch_variants
 from fastinfer.measure import Timing, fixed_threads, model_bytes, sqnr_db, time_interleaved
 
 INDUCTOR, OURS = "inductor", "fastinfer"
-CALIBRATION = 16
-
-
-def _torchvision(name: str) -> nn.Module:
-    import torchvision
-
-    return getattr(torchvision.models, name)(weights=None)
-
-
-def _mlp() -> nn.Module:
-    layers: list[nn.Module] = []
-    for _ in range(4):
-        layers += [nn.Linear(1024, 1024), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(1024, 1000))
-
-
-def _transformer() -> nn.Module:
-    layer = nn.TransformerEncoderLayer(384, 12, 1536, activation="gelu", batch_first=True)
-    return nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-
-
-IMAGE, TEXT = (3, 224, 224), (128, 384)
-VISION = (
+MODELS = (
     "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "efficientnet_b0", "resnet18",
-    "resnet50",
+    "resnet50", "transformer_6x384", "mlp_1024",
 )  # fmt: skip
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    **{name: (partial(_torchvision, name), IMAGE) for name in VISION},
-    "transformer_6x384": (_transformer, TEXT),
-    "mlp_1024": (_mlp, (1024,)),
-}
-
-
-def random_model(name: str) -> tuple[nn.Module, Tensor]:
-    """Return a model in eval mode and inputs to calibrate with.
-
-    BatchNorm gets the statistics of these inputs. With those of construction, activations shrink to
-    1e-9 through MobileNetV2, as in no trained network.
-    """
-    build, shape = MODELS[name]
-    torch.manual_seed(0)
-    model, inputs = build().eval(), torch.randn(CALIBRATION, *shape)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0  # the last batch counts, and it is the only one
-    if norms:
-        with torch.no_grad():
-            model(inputs)
-    return model.eval(), inputs
 
 
 def contenders(
@@ -174,9 +129,7 @@ def bench_model(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--only", choices=tuple(MODELS), nargs="+", metavar="MODEL", help="default: all"
-    )
+    parser.add_argument("--only", choices=MODELS, nargs="+", metavar="MODEL", help="default: all")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="per contender and batch size")

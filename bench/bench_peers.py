@@ -1,0 +1,143 @@
+"""fastinfer against OpenVINO, ONNX Runtime and torch on whole models: make bench-peers.
+
+Every contender has a process of its own; they are timed in turns on the same inputs, and calibrated
+with the same ones. `vs` above 1: fastinfer is faster. What a contender cannot do is said, not left
+out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from harness import results_path, show, write_json
+from peers.contenders import CONTENDERS, EAGER, ON_REQUEST, OPENVINO_INT8, OURS
+from peers.picture import plot_ratios
+from peers.rounds import Contender, ContenderError, started, time_in_turns
+from peers.workloads import CASES
+
+Row = dict[str, Any]
+
+
+def start_all(
+    stack: ExitStack, names: list[str], workload: str, threads: int
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Return the contenders that could prepare the workload, and why the others could not."""
+    running: dict[str, Contender] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            running[name] = stack.enter_context(started(name, workload, threads))
+        except ContenderError as error:
+            failed[name] = str(error)
+            print(f"{workload}: {name} failed:\n{error}", flush=True)
+    return running, failed
+
+
+def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
+    """Return a row for each case of the workload and contender."""
+    rows: list[Row] = []
+    for threads in sorted({case.threads for case in CASES[workload]}, reverse=True):
+        # Prepared anew for each number of threads: convert chooses by time.
+        cases = [c for c in CASES[workload] if c.threads == threads]
+        with ExitStack() as stack:
+            running, failed = start_all(stack, options.contenders, workload, threads)
+            for case in cases:
+                measured = time_in_turns(running, case, OURS, options.rounds, options.seconds)
+                rows += [
+                    {
+                        "model": workload,
+                        "batch": case.batch,
+                        "threads": threads,
+                        "contender": name,
+                        **result.timing.to_dict(),
+                        # How much faster ours is than this contender.
+                        "ours_vs": 1 / result.ratio,
+                        "bar": case.bar if name == OPENVINO_INT8 else None,
+                        "run_peak_mb": result.run_peak_mb,
+                        **running[name].facts,
+                    }
+                    for name, result in measured.items()
+                ]
+            rows += [
+                {"model": workload, "threads": threads, "contender": name, "failed": why}
+                for name, why in failed.items()
+            ]
+    return rows
+
+
+def times_table(rows: list[Row]) -> list[Row]:
+    """Return a line per case: milliseconds of each contender and ours over the best other."""
+    lines: dict[tuple[str, Any, int], Row] = {}
+    for row in rows:
+        if "failed" in row:
+            continue
+        key = (row["model"], row["batch"], row["threads"])
+        line = lines.setdefault(key, {"model": key[0], "b": key[1], "T": key[2]})
+        line[row["contender"]] = row["median_ms"]
+        if row["contender"] == OPENVINO_INT8:
+            line["vs openvino int8"], line["bar"] = row["ours_vs"], row["bar"]
+        if row["contender"] != OURS:
+            line["vs best"] = min(line.get("vs best", float("inf")), row["ours_vs"])
+    return list(lines.values())
+
+
+def facts_table(rows: list[Row]) -> list[Row]:
+    """Return a line per model and int8 contender: seconds, memory, accuracy."""
+    keys = {
+        "convert s": "convert_s",
+        "convert peak MB": "convert_peak_mb",
+        "run peak MB": "run_peak_mb",
+        "SQNR dB": "sqnr_db",
+        "agreement": "agreement",
+    }
+    cases = [r for r in rows if r.get("batch") == 1 and r["threads"] == 2]
+    return [
+        {
+            "model": row["model"],
+            "contender": row["contender"],
+            **{title: row.get(key) for title, key in keys.items()},
+        }
+        for row in cases
+        if row["contender"] != EAGER
+    ]
+
+
+def filled(lines: list[Row]) -> list[Row]:
+    """Return the lines with the same keys in all of them."""
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    return [{key: line.get(key) for key in keys} for line in lines]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=tuple(CASES), nargs="+", metavar="MODEL")
+    default = [name for name in CONTENDERS if name not in ON_REQUEST]
+    parser.add_argument("--contenders", choices=tuple(CONTENDERS), nargs="+", default=default)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.2, help="per contender and round")
+    parser.add_argument("--out", type=Path, help="default: in bench/results, when all models ran")
+    options = parser.parse_args()
+    if OURS not in options.contenders:
+        options.contenders.append(OURS)
+    if options.out is None and options.only is None and options.contenders == default:
+        options.out = results_path("bench_peers")
+    rows: list[Row] = []
+    for name in options.only or CASES:
+        start = time.perf_counter()
+        found = bench_workload(name, options)
+        show(f"{name}: ms, medians", filled(times_table(found)))
+        print(f"{time.perf_counter() - start:.0f} s", flush=True)
+        rows += found
+    show("milliseconds, medians; vs above 1: fastinfer is faster", filled(times_table(rows)))
+    show("preparing at batch 1, and accuracy against float", filled(facts_table(rows)))
+    write_json(options.out, rounds=options.rounds, seconds=options.seconds, rows=rows)
+    if options.out is not None:
+        plot_ratios(rows, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

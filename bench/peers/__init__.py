@@ -1,0 +1,1 @@
+"""Other inference tools on the same model, each in a process of its own."""
