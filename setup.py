@@ -24,6 +24,8 @@ SOURCES = [
     "csrc/bindings.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/packed_view.cpp",
+    "csrc/cpu/gemm_panel.cpp",
+    "csrc/cpu/direct_conv.cpp",
     "csrc/cpu/packed_check.cpp",
     "csrc/cpu/pack_pairs.cpp",
     "csrc/cpu/prepack.cpp",

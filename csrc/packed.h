@@ -24,7 +24,7 @@ enum PackedFlag : int32_t {
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};
-constexpr int32_t kPackedVersion = 1;
+constexpr int32_t kPackedVersion = 2;
 constexpr int64_t kPackedHeaderBytes = 256;
 // Sections start on cache lines, and end with this much readable slack for whole-vector loads.
 constexpr int64_t kSectionAlign = 64;
@@ -47,7 +47,8 @@ struct PackedHeader {
   int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
   int32_t pixels;  // whose channels stand side by side in the blocks; depthwise, else 0
-  int32_t reserved;
+  // Neighbouring products that lie together in an image; in form kRows each run fills whole quads.
+  int32_t run;
   // Byte offsets from the start of the buffer; 0 where the section is absent.
   int64_t weight, weight_bytes;
   int64_t index, index_bytes;
@@ -60,6 +61,9 @@ struct PackedHeader {
   int64_t total_bytes;
 
   bool has(PackedFlag flag) const { return (flags & flag) != 0; }
+  // Groups of 4 k's of one run, and of a whole row.
+  int32_t run_quads() const { return (run + 3) / 4; }
+  int32_t quads() const { return k / run * run_quads(); }
 };
 static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPackedHeaderBytes);
 

@@ -6,36 +6,13 @@
 #include <cstring>
 #include <utility>
 
-#include "packed_view.h"
+#include "gemm_panel.h"
 #include "scratch.h"
 #include "work.h"
 
 namespace fastinfer {
 
-// Where results go. All row-major with `ldc` elements a row.
-struct GemmOutput {
-  uint8_t* out_u8 = nullptr;
-  float* out_f32 = nullptr;
-  const uint8_t* residual_u8 = nullptr;
-  const float* residual_f32 = nullptr;
-  int64_t ldc = 0;
-  const float* row_scale = nullptr;
-  const int32_t* row_zero_point = nullptr;
-  int row_step = 0;
-};
-
 constexpr int64_t kCopySlack = 16;
-
-// How much more a thread may get by rows before a split by panels, which packs rows twice, is better.
-constexpr double kPackingRows = 1.04;
-
-// The largest of `threads` shares of `count` equal parts, of 1.
-inline double largest_share(int64_t count, int threads) {
-  return static_cast<double>((count + threads - 1) / threads) / static_cast<double>(count);
-}
-
-// A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
-inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
 
 // Rows of a matrix that is in memory: a linear layer's input.
 struct MatrixRows {
@@ -53,9 +30,6 @@ struct MatrixRows {
   }
 };
 
-// Bytes of packed rows a thread keeps at a time: they stay in its L2 while all panels pass.
-constexpr int64_t kRowBlockBytes = 192 * 1024;
-
 template <class Rows>
 class GemmDriver {
  public:
@@ -63,7 +37,7 @@ class GemmDriver {
       : view_(view), h_(*view.header), rows_(rows), output_(output), m_(m) {
     form_ = static_cast<GemmForm>(h_.form);
     family_ = &view.table->family(form_, h_.nr);
-    k_groups_ = (h_.k + 3) / 4;
+    k_groups_ = h_.quads();
     quad_bytes_ = form_ == GemmForm::kWords ? 8 : 4;
     row_bytes_ = k_groups_ * quad_bytes_;
     is_whole_ = rows.is_direct() && h_.k % 4 == 0;
@@ -115,7 +89,7 @@ class GemmDriver {
   void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1) const {
     const uint8_t* packed = is_direct_ ? nullptr : pack_rows(g, t0, t1);
     for (int64_t p = p0; p < p1; p++) run_panel(g, p, t0, t1, packed);
-    if (h_.table) look_up(g, p0, p1, tile_row(t0), tile_row(t1));
+    look_up_panels(view_, output_, p0, p1, tile_row(t0), tile_row(t1));
   }
 
   // The rows of tiles [t0, t1) as the kernels read them, `row_bytes_` a row.
@@ -155,26 +129,9 @@ class GemmDriver {
 
   // One panel times tiles [t0, t1).
   void run_panel(int64_t g, int64_t p, int64_t t0, int64_t t1, const uint8_t* packed) const {
-    GemmTiles run{};
+    GemmTiles run = panel_tiles(view_, p);
     run.row_stride = packed ? row_bytes_ : rows_.stride();
-    const auto* weight = view_.section<uint8_t>(h_.weight);
-    if (form_ == GemmForm::kPairs) {
-      const auto* index = view_.section<int32_t>(h_.index);
-      const int32_t* entry = index + p * 3;
-      run.weight = weight + int64_t{entry[0]} * h_.nr * 4;
-      run.offsets = index + view_.panels() * 3 + entry[0];
-      run.pairs = entry[1];
-      run.singles = entry[2];
-    } else {
-      run.weight = weight + p * k_groups_ * h_.nr * quad_bytes_;
-      run.singles = static_cast<int>(k_groups_);
-    }
-    const int64_t in_group = (p - g * h_.panels_per_group) * h_.nr;
-    Epilogue e = view_.epilogue(p * h_.nr);
-    e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, view_.n_per_group() - in_group));
-    e.ldc = output_.ldc;
-    e.row_step = output_.row_step;
-    const int64_t column = g * view_.n_per_group() + in_group, first = tile_row(t0);
+    const int64_t first = tile_row(t0);
     // Tiles of two heights at most: see tile_row.
     const int64_t cut = std::clamp(long_tiles_, t0, t1);
     for (const auto& [from, to] : {std::pair{t0, cut}, std::pair{cut, t1}}) {
@@ -182,32 +139,7 @@ class GemmDriver {
       const int64_t m0 = tile_row(from), rows = tile_row(from + 1) - m0;
       run.a = packed ? packed + (m0 - first) * row_bytes_ : rows_.base(g) + m0 * rows_.stride();
       run.tiles = to - from;
-      const int64_t at = m0 * output_.ldc + column;
-      if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
-      if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
-      if (output_.residual_u8) e.residual_u8 = output_.residual_u8 + at;
-      if (output_.residual_f32) e.residual_f32 = output_.residual_f32 + at;
-      if (output_.row_scale) {
-        e.row_scale = output_.row_scale + m0 * output_.row_step;
-        e.row_zero_point = output_.row_zero_point + m0 * output_.row_step;
-      }
-      family_->kernels.kernel[rows - 1](run, e);
-    }
-  }
-
-  // The activation table over the columns of panels [p0, p1), rows [m0, m1), in place.
-  void look_up(int64_t g, int64_t p0, int64_t p1, int64_t m0, int64_t m1) const {
-    const int64_t per_group = view_.n_per_group(), first = g * h_.panels_per_group;
-    const int64_t begin = g * per_group + (p0 - first) * h_.nr;
-    const int64_t end = g * per_group + std::min((p1 - first) * h_.nr, per_group);
-    const auto look = view_.table->lookup;
-    if (begin == 0 && end == output_.ldc) {
-      uint8_t* rows = output_.out_u8 + m0 * output_.ldc;
-      return look(rows, rows, (m1 - m0) * output_.ldc, view_.lookup_table());
-    }
-    for (int64_t m = m0; m < m1; m++) {
-      uint8_t* row = output_.out_u8 + m * output_.ldc + begin;
-      look(row, row, end - begin, view_.lookup_table());
+      family_->kernels.kernel[rows - 1](run, panel_epilogue(view_, output_, p, m0));
     }
   }
 

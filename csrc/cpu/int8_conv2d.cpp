@@ -1,10 +1,10 @@
 // int8_conv2d and int8_conv2d_dynamic: a GEMM over the windows of an NHWC image.
+#include "conv_driver.h"
 #include "conv_geometry.h"
 #include "depthwise_driver.h"
 #include "ops.h"
 #include "parallel.h"
 #include "range.h"
-#include "window_rows.h"
 
 namespace fastinfer {
 Tensor int8_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
@@ -22,10 +22,8 @@ Tensor int8_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
   x = as_nhwc(x);
   if (residual) residual = as_nhwc(*residual);
   const GemmOutput output = bind_output(out, residual, float_output, g.out_channels);
-  const WindowRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), g,
-                        view.header->c_per_group,
-                        static_cast<uint8_t>(view.header->x_zero_point)};
-  run_driver(GemmDriver(view, rows, g.out_pixels(), output));
+  run_driver(ConvDriver(view, g, static_cast<const uint8_t*>(x.const_data_ptr()),
+                        static_cast<uint8_t>(view.header->x_zero_point), output));
   return out;
 }
 
@@ -64,9 +62,7 @@ Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
     if (is_depthwise) {
       run_driver(DepthwiseDriver(view, one, q, range.zero_point, output));
     } else {
-      const WindowRows rows{q, one, view.header->c_per_group,
-                            static_cast<uint8_t>(range.zero_point)};
-      run_driver(GemmDriver(view, rows, one.out_pixels(), output));
+      run_driver(ConvDriver(view, one, q, static_cast<uint8_t>(range.zero_point), output));
     }
   }
   return out;

@@ -16,9 +16,11 @@ struct GemmTiles {
   int64_t row_stride;      // bytes
   int64_t tiles;           // a tile starts mr * row_stride bytes after the one before
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
-  const int32_t* offsets;  // byte offset of each entry's 4 activations in a row; kPairs only
-  int pairs;               // entries taken two at a time (16-bit sums stay in range); kPairs only
-  int singles;             // entries taken alone; other forms: the number of 4-wide k groups
+  // Byte offsets in a row. kPairs: of each entry's 4 activations; kRows: of each run.
+  const int32_t* offsets;
+  int runs;     // kRows only: runs of `singles` 4-wide k groups that lie together
+  int pairs;    // entries taken two at a time (16-bit sums stay in range); kPairs only
+  int singles;  // entries taken alone; other forms: the number of 4-wide k groups (of a run)
 };
 
 using GemmKernel = void (*)(const GemmTiles&, const Epilogue&);

@@ -118,17 +118,18 @@ std::vector<T> spread(const T* values, int64_t n, const Place& place, int64_t pa
   return out;
 }
 
-// weight: [n][k] with k in memory order of the activations. Returns the panel [k4][nr][4].
+// weight: [n][k] with k in memory order of the activations. Returns the panel [quad][nr][4].
 std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, int64_t group,
                                  int64_t panel) {
-  const int64_t k4 = (h.k + 3) / 4, per_group = h.n / h.groups;
-  std::vector<int8_t> out(static_cast<size_t>(k4 * h.nr * 4), 0);
+  const int64_t per_group = h.n / h.groups, run_bytes = int64_t{h.run_quads()} * 4;
+  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.quads()} * h.nr * 4), 0);
   for (int64_t j = 0; j < h.nr; j++) {
     const int64_t c = panel * h.nr + j;
     if (c >= per_group) break;
     const int8_t* row = weight + (group * per_group + c) * h.k;
     for (int64_t i = 0; i < h.k; i++) {
-      out[static_cast<size_t>((i / 4 * h.nr + j) * 4 + i % 4)] = row[i];
+      const int64_t at = i / h.run * run_bytes + i % h.run;
+      out[static_cast<size_t>((at / 4 * h.nr + j) * 4 + at % 4)] = row[i];
     }
   }
   return out;
@@ -138,6 +139,8 @@ void set_family(PackedHeader& h, const GemmFamily& family) {
   h.form = static_cast<int32_t>(family.form);
   h.nr = family.nr;
   h.panels_per_group = static_cast<int32_t>((h.n / h.groups + h.nr - 1) / h.nr);
+  // A row of the kernel: kernels of this form read it where it lies in the image.
+  h.run = family.form == GemmForm::kRows ? h.kw * (h.k / (h.kh * h.kw)) : h.k;
 }
 
 // Panels by which the pairs of a whole weight are estimated: finding them takes time.
@@ -145,7 +148,7 @@ constexpr int kSampledPanels = 4;
 
 // Estimated cycles of one row of A times one group's weights. `h` has the family set.
 float estimate(const GemmFamily& family, int lanes, const int8_t* weight, const PackedHeader& h) {
-  const int k4 = (h.k + 3) / 4;
+  const int k4 = h.quads();
   float vector = family.cost.result + static_cast<float>(k4) * family.cost.single;
   if (family.form == GemmForm::kPairs) {
     float sum = 0;
@@ -200,7 +203,7 @@ void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, 
         const std::vector<int16_t> wide = widen_panel(panel, h.nr);
         words.insert(words.end(), wide.begin(), wide.end());
       } else if (form == GemmForm::kPairs) {
-        const PairedPanel paired = pack_pairs(panel.data(), (h.k + 3) / 4, h.nr);
+        const PairedPanel paired = pack_pairs(panel.data(), h.quads(), h.nr);
         panels.insert(panels.end(), {static_cast<int32_t>(offsets.size()), paired.pairs,
                                      paired.singles});
         offsets.insert(offsets.end(), paired.offsets.begin(), paired.offsets.end());
@@ -333,6 +336,7 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   Buffer buffer;
   if (is_depthwise) {
     h.nr = table.depthwise_block;
+    h.run = h.k;
     h.pixels = depthwise_pixels(n, h.nr);
     h.panels_per_group = static_cast<int32_t>((h.pixels * n + h.nr - 1) / h.nr);
   } else if (kind == PackedOp::kConv2d) {

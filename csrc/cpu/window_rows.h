@@ -22,11 +22,13 @@ inline void copy_bytes(uint8_t* to, const uint8_t* from, int64_t n) {
   std::memcpy(to, from, static_cast<size_t>(n));
 }
 
-// Row m is output pixel m's window in the order (kh, kw, c); padding holds `fill`.
+// Row m is output pixel m's window in the order (kh, kw, c), the rows of the kernel `pitch` bytes
+// apart; padding holds `fill`.
 struct WindowRows {
   const uint8_t* x;  // NHWC
   ConvGeometry g;
   int64_t channels;  // of one group
+  int64_t pitch;
   uint8_t fill;
 
   bool is_direct() const {
@@ -81,21 +83,21 @@ struct WindowRows {
       }
       const int64_t inside =
           std::min({last - ox, (g.width - g.kw - x0) / g.stride_w + 1, room / next + 1});
-      copy_short(from, inside, next, row, bytes, to, step);
+      copy_short(from, inside, next, row, to, step);
       ox += inside - 1;
       to += (inside - 1) * step;
     }
   }
 
-  // `count` windows of g.kh kernel rows of `bytes` <= kCopySlack bytes. Whole moves: what one writes
-  // too much, the next one overwrites.
-  void copy_short(const uint8_t* from, int64_t count, int64_t next, int64_t row, int64_t bytes,
-                  uint8_t* to, int64_t step) const {
+  // `count` windows of g.kh kernel rows of at most kCopySlack bytes. Whole moves: what one writes too
+  // much, the next one overwrites.
+  void copy_short(const uint8_t* from, int64_t count, int64_t next, int64_t row, uint8_t* to,
+                  int64_t step) const {
     const int64_t rows = g.kh;
     for (int64_t i = 0; i < count; i++, from += next, to += step) {
       const uint8_t* line = from;
       uint8_t* at = to;
-      for (int64_t k = 0; k < rows; k++, line += row, at += bytes) {
+      for (int64_t k = 0; k < rows; k++, line += row, at += pitch) {
         std::memcpy(at, line, kCopySlack);
       }
     }
@@ -108,7 +110,7 @@ struct WindowRows {
     const int64_t last = std::max(first, std::min(g.kw, g.width - x0));
     for (int64_t i = 0; i < g.kh; i++) {
       const int64_t y = y0 + i * g.dilation_h;
-      uint8_t* row_to = to + i * g.kw * channels;
+      uint8_t* row_to = to + i * pitch;
       if (y < 0 || y >= g.height) {
         std::memset(row_to, fill, static_cast<size_t>(g.kw * channels));
         continue;

@@ -152,7 +152,7 @@ def prepack_ref(
         c_per_group=1 if op == "linear" else weight.shape[1], kh=kh, kw=kw, nr=1,
         panels_per_group=n // stored_groups, x_zero_point=x_zero_point,
         out_zero_point=out_zero_point, qmin=qmin, qmax=qmax, flags=flags, form=0,
-        clamp_min=clamp_min, clamp_max=clamp_max, pixels=0, reserved=0,
+        clamp_min=clamp_min, clamp_max=clamp_max, pixels=0, run=k,
         weight_bytes=weight.numel(), index=0, index_bytes=0, weight_sum=0, total_bytes=at,
         **offsets,
     )  # fmt: skip

@@ -302,6 +302,13 @@ _CONVS = (
     Conv(1, 66, (5, 3), 5, kernel=(1, 1), padding=(1, 2)),
     Conv(2, 2, (9, 40), 12, kernel=(2, 3), padding=(0, 0), stride=(1, 3)),
     Conv(3, 1, (12, 20), 8, kernel=(5, 16), padding=(1, 0), dilation=(2, 1)),
+    # Lines long enough to be read in place: in two blocks, by groups, by taps, without padding.
+    Conv(1, 64, (60, 61), 40),
+    Conv(2, 24, (13, 28), 33, padding=(1, 2), groups=3),
+    Conv(1, 8, (9, 30), 20, padding=(2, 3), dilation=(2, 3)),
+    Conv(1, 6, (12, 30), 144, kernel=(2, 3), padding=(0, 0), stride=(2, 1)),
+    Conv(3, 16, (11, 31), 24, kernel=(1, 1), padding=(0, 0), stride=(2, 2)),
+    Conv(1, 12, (7, 12), 17, kernel=(3, 1), padding=(1, 0), stride=(1, 2)),
 )
 
 _DEPTHWISE = (

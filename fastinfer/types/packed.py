@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 
 MAGIC = b"FIPK"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 256
 
 OPS = ("linear", "conv2d", "depthwise_conv2d")
@@ -56,7 +56,7 @@ class PackedHeader:
     clamp_min: float
     clamp_max: float
     pixels: int
-    reserved: int
+    run: int
     weight: int
     weight_bytes: int
     index: int
@@ -78,6 +78,11 @@ class PackedHeader:
     def padded_n(self) -> int:
         """Length of the per-channel vectors: whole panels for every group."""
         return self.groups * self.panels_per_group * self.nr
+
+    @property
+    def quads(self) -> int:
+        """Groups of 4 products of one output; each run of products fills whole ones."""
+        return self.k // self.run * ((self.run + 3) // 4)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -143,7 +148,7 @@ def _channels(header: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
 
 def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     """Gather panels [entry][nr][4] into [n, k]; entries of one k-group add up."""
-    k4 = (h.k + 3) // 4
+    k4 = h.quads
     panels = h.groups * h.panels_per_group
     if FORMS[h.form] == "words":
         words = _section(packed, h.weight, h.weight_bytes // 2, torch.int16)
@@ -163,7 +168,8 @@ def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
             k_group = offsets[start : start + count].long() // 4
             rows[p].index_add_(0, k_group, entries[start : start + count])
     matrix = rows.permute(0, 2, 1, 3).reshape(h.groups, h.panels_per_group * h.nr, k4 * 4)
-    return matrix[:, : h.n_per_group, : h.k].reshape(h.n, h.k).to(torch.int8)
+    runs = matrix.reshape(*matrix.shape[:2], h.k // h.run, -1)[..., : h.run]
+    return runs[:, : h.n_per_group].reshape(h.n, h.k).to(torch.int8)
 
 
 def depthwise_lane_order(lanes: int) -> torch.Tensor:

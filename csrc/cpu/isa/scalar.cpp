@@ -55,12 +55,14 @@ void gemm_tile(const uint8_t* rows, const GemmTiles& t, const Epilogue& e) {
   int32_t acc[MR][kPanel];
   for (auto& row : acc) std::memcpy(row, e.bias, sizeof(row));
   const auto* w = static_cast<const int8_t*>(t.weight);
-  for (int k = 0; k < t.singles; k++, w += kPanel * 4) {
-    for (int r = 0; r < MR; r++) {
-      const uint8_t* a = rows + r * t.row_stride + k * 4;
-      for (int j = 0; j < kPanel; j++) {
-        const int8_t* b = w + j * 4;
-        acc[r][j] += a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+  for (int run = 0; run < t.runs; run++) {
+    for (int k = 0; k < t.singles; k++, w += kPanel * 4) {
+      for (int r = 0; r < MR; r++) {
+        const uint8_t* a = rows + r * t.row_stride + t.offsets[run] + k * 4;
+        for (int j = 0; j < kPanel; j++) {
+          const int8_t* b = w + j * 4;
+          acc[r][j] += a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+        }
       }
     }
   }

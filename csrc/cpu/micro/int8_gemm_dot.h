@@ -7,7 +7,7 @@
 namespace fastinfer {
 namespace {
 
-// a: rows of bytes, whole groups of 4 k's readable. weight: [k / 4][NV * lanes][4].
+// a: rows of bytes; of each run whole groups of 4 k's are readable. weight: [quad][NV * lanes][4].
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
   static_assert(MR <= 16, "four bases reach sixteen rows");
@@ -18,7 +18,7 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
   asm("" : "+r"(stride3));
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
-    const uint8_t* base[4] = {a, a + 4 * stride, a + 8 * stride, a + 12 * stride};
+    const uint8_t* base[4];
     const auto* w = static_cast<const int8_t*>(t.weight);
     Int acc[MR][NV];
     start_tile<Vec>(acc, e.bias);
@@ -38,17 +38,23 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
 #pragma GCC unroll 4
       for (int i = 0; i < 4; i++) base[i] += groups * 4;
     };
-    int k = t.singles;
-    for (; k >= 4; k -= 4) {
-      step(0);
-      step(1);
-      step(2);
-      step(3);
-      next(4);
-    }
-    for (; k > 0; k--) {
-      step(0);
-      next(1);
+    const int32_t* offset = t.offsets;
+    for (int run = t.runs; run > 0; run--) {
+      base[0] = a + *offset++;
+#pragma GCC unroll 4
+      for (int i = 1; i < 4; i++) base[i] = base[0] + i * 4 * stride;
+      int k = t.singles;
+      for (; k >= 4; k -= 4) {
+        step(0);
+        step(1);
+        step(2);
+        step(3);
+        next(4);
+      }
+      for (; k > 0; k--) {
+        step(0);
+        next(1);
+      }
     }
     store_tile<Vec, MR, NV>(acc, e, clamp);
   });

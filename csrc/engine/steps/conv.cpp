@@ -1,6 +1,6 @@
 // int8_conv2d and int8_depthwise_conv2d.
+#include "../../cpu/conv_driver.h"
 #include "../../cpu/depthwise_driver.h"
-#include "../../cpu/window_rows.h"
 #include "weighted_step.h"
 
 namespace fastinfer::engine {
@@ -71,19 +71,16 @@ class DenseConvStep : public ConvStep {
       : ConvStep("int8_conv2d", instruction, context, PackedOp::kConv2d) {}
 
   Work work() const override {
-    const WindowRows rows = windows(nullptr);
-    return GemmDriver(view_, rows, geometry_.out_pixels(), {}).work();
+    return driver(nullptr, {}).work();
   }
   void run(const Frame& frame, int thread, int threads) const override {
     if (is_empty_) return;
-    const WindowRows rows = windows(read(frame, 0));
-    GemmDriver(view_, rows, geometry_.out_pixels(), output(frame)).run_part(thread, threads);
+    driver(read(frame, 0), output(frame)).run_part(thread, threads);
   }
 
  private:
-  WindowRows windows(const uint8_t* x) const {
-    return {x, geometry_, view_.header->c_per_group,
-            static_cast<uint8_t>(view_.header->x_zero_point)};
+  ConvDriver driver(const uint8_t* x, const GemmOutput& output) const {
+    return {view_, geometry_, x, static_cast<uint8_t>(view_.header->x_zero_point), output};
   }
 };
 

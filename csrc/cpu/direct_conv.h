@@ -1,0 +1,50 @@
+// A convolution whose kernels read the image in place: no windows are copied. Torch-free.
+//
+// In NHWC the inputs of neighbouring output pixels of a line lie a fixed distance apart, and those of
+// one row of the convolution kernel next to each other: a tile of output pixels is a tile of a GEMM
+// whose rows are runs of bytes. Padding is made by copying each line of the image once, with a frame.
+#pragma once
+
+#include "conv_shape.h"
+#include "gemm_panel.h"
+#include "work.h"
+
+namespace fastinfer {
+
+class DirectConv {
+ public:
+  // Whether this is possible, and faster than copying windows.
+  static bool suits(const PackedView& view, const ConvGeometry& g);
+
+  // x: NHWC. fill: what padding holds.
+  DirectConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x, uint8_t fill,
+             const GemmOutput& output);
+
+  Work work() const;
+  void run_part(int thread, int threads) const;
+
+ private:
+  // Input lines of output lines from `first` on; line y of them starts at base + y * line_bytes_.
+  struct Block {
+    const uint8_t* base;
+    int64_t image, first, count;
+  };
+
+  bool is_framed() const { return g_.pad_h > 0 || g_.pad_w > 0 || h_.run % 4 != 0; }
+  void part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const;
+  const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
+  GemmTiles window_runs() const;
+  void run_panel(const Block& block, const GemmTiles& window, int64_t p) const;
+
+  const PackedView& view_;
+  const PackedHeader& h_;
+  const ConvGeometry g_;
+  const uint8_t* x_;
+  const uint8_t fill_;
+  const GemmOutput output_;
+  const GemmKernels* kernels_;
+  int64_t line_bytes_;   // of the image that the kernels read
+  int64_t block_lines_;  // output lines whose input lines stay in L2 while all panels pass
+};
+
+}  // namespace fastinfer

@@ -1,0 +1,70 @@
+#include "gemm_panel.h"
+
+#include <algorithm>
+
+namespace fastinfer {
+
+GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
+  static constexpr int32_t kNoOffset = 0;
+  const PackedHeader& h = *view.header;
+  const auto form = static_cast<GemmForm>(h.form);
+  const auto* weight = view.section<uint8_t>(h.weight);
+  GemmTiles tiles{};
+  if (form == GemmForm::kPairs) {
+    const auto* index = view.section<int32_t>(h.index);
+    const int32_t* entry = index + panel * 3;
+    tiles.weight = weight + int64_t{entry[0]} * h.nr * 4;
+    tiles.offsets = index + view.panels() * 3 + entry[0];
+    tiles.pairs = entry[1];
+    tiles.singles = entry[2];
+    return tiles;
+  }
+  const int64_t quad_bytes = form == GemmForm::kWords ? 8 : 4;
+  tiles.weight = weight + panel * h.quads() * h.nr * quad_bytes;
+  tiles.offsets = &kNoOffset;
+  tiles.runs = 1;
+  tiles.singles = h.quads();
+  return tiles;
+}
+
+Epilogue panel_epilogue(const PackedView& view, const GemmOutput& output, int64_t panel,
+                        int64_t m0) {
+  const PackedHeader& h = *view.header;
+  const int64_t group = panel / h.panels_per_group;
+  const int64_t in_group = (panel - group * h.panels_per_group) * h.nr;
+  Epilogue e = view.epilogue(panel * h.nr);
+  e.n_valid = static_cast<int>(std::min<int64_t>(h.nr, view.n_per_group() - in_group));
+  e.ldc = output.ldc;
+  e.row_step = output.row_step;
+  const int64_t at = m0 * output.ldc + group * view.n_per_group() + in_group;
+  if (output.out_u8) e.out_u8 = output.out_u8 + at;
+  if (output.out_f32) e.out_f32 = output.out_f32 + at;
+  if (output.residual_u8) e.residual_u8 = output.residual_u8 + at;
+  if (output.residual_f32) e.residual_f32 = output.residual_f32 + at;
+  if (output.row_scale) {
+    e.row_scale = output.row_scale + m0 * output.row_step;
+    e.row_zero_point = output.row_zero_point + m0 * output.row_step;
+  }
+  return e;
+}
+
+void look_up_panels(const PackedView& view, const GemmOutput& output, int64_t p0, int64_t p1,
+                    int64_t m0, int64_t m1) {
+  const PackedHeader& h = *view.header;
+  if (!h.table) return;
+  const int64_t group = p0 / h.panels_per_group, first = group * h.panels_per_group;
+  const int64_t per_group = view.n_per_group();
+  const int64_t begin = group * per_group + (p0 - first) * h.nr;
+  const int64_t end = group * per_group + std::min((p1 - first) * h.nr, per_group);
+  const auto look = view.table->lookup;
+  if (begin == 0 && end == output.ldc) {
+    uint8_t* rows = output.out_u8 + m0 * output.ldc;
+    return look(rows, rows, (m1 - m0) * output.ldc, view.lookup_table());
+  }
+  for (int64_t m = m0; m < m1; m++) {
+    uint8_t* row = output.out_u8 + m * output.ldc + begin;
+    look(row, row, end - begin, view.lookup_table());
+  }
+}
+
+}  // namespace fastinfer

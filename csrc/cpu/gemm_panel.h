@@ -1,0 +1,47 @@
+// A panel of a packed weight as the microkernels take it: what every driver of a GEMM shares.
+// Torch-free.
+#pragma once
+
+#include "packed_view.h"
+
+namespace fastinfer {
+
+// Where results go. All row-major with `ldc` elements a row.
+struct GemmOutput {
+  uint8_t* out_u8 = nullptr;
+  float* out_f32 = nullptr;
+  const uint8_t* residual_u8 = nullptr;
+  const float* residual_f32 = nullptr;
+  int64_t ldc = 0;
+  const float* row_scale = nullptr;
+  const int32_t* row_zero_point = nullptr;
+  int row_step = 0;
+};
+
+// How much more a thread may get by rows before a split by panels, which packs rows twice, is better.
+constexpr double kPackingRows = 1.04;
+
+// The largest of `threads` shares of `count` equal parts, of 1.
+inline double largest_share(int64_t count, int threads) {
+  return static_cast<double>((count + threads - 1) / threads) / static_cast<double>(count);
+}
+
+// A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
+inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
+
+// Bytes of packed rows a thread keeps at a time: they stay in its L2 while all panels pass.
+constexpr int64_t kRowBlockBytes = 192 * 1024;
+
+// The weights of a panel, for rows that lie together; the caller sets a, row_stride and tiles.
+GemmTiles panel_tiles(const PackedView& view, int64_t panel);
+
+// The epilogue of a panel, whose first result is in row m0.
+Epilogue panel_epilogue(const PackedView& view, const GemmOutput& output, int64_t panel,
+                        int64_t m0);
+
+// The activation table, where there is one, over the columns of panels [p0, p1) of one group and
+// rows [m0, m1), in place.
+void look_up_panels(const PackedView& view, const GemmOutput& output, int64_t p0, int64_t p1,
+                    int64_t m0, int64_t m1);
+
+}  // namespace fastinfer
