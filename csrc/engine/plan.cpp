@@ -1,7 +1,5 @@
 #include "plan.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "futex.h"
 #include "thread_pool.h"
 
 namespace fastinfer::engine {
@@ -57,12 +56,12 @@ class Plan::Call : public Job {
   static constexpr int kMostParts = 64;  // bits of State::taken
   // Pauses before another thread's part is taken: a few microseconds.
   static constexpr int kPatience = 100;
-  // Pauses before this core is offered to others.
-  static constexpr int kSpins = 500;
+  // Pauses before this thread sleeps: longer than parts of a step differ in time.
+  static constexpr int kSpins = 2000;
 
   struct alignas(64) State {
     std::atomic<uint64_t> taken{0};  // a bit for each part
-    std::atomic<int> done{0};
+    Signal done;
   };
 
   // Returns when the whole step is done.
@@ -71,7 +70,9 @@ class Plan::Call : public Job {
     const Step& step = *plan_->steps_[index].step;
     const int parts = useful_threads(plan_->steps_[index].work, threads);
     if (thread < parts) take(state, step, thread, parts);
-    for (int spins = 0; state.done.load(std::memory_order_acquire) < parts; spins++) {
+    const auto all = static_cast<uint32_t>(parts);
+    uint32_t done = state.done.value();
+    for (int spins = 0; done < all; spins++, done = state.done.value()) {
       if (spins < patience) {
         pause_cpu();
         continue;
@@ -83,7 +84,7 @@ class Plan::Call : public Job {
       if (spins < kSpins) {
         pause_cpu();
       } else {
-        sched_yield();
+        state.done.sleep(done);
       }
     }
     if (parts == threads && patience == 0) patience = kPatience / 10;
@@ -95,7 +96,7 @@ class Plan::Call : public Job {
     if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
     if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
     step.run(frame_, part, parts);
-    state.done.fetch_add(1, std::memory_order_acq_rel);
+    state.done.raise();
     return true;
   }
 

@@ -70,6 +70,7 @@ void ThreadPool::unlock_after_fork(bool is_child) {
     workers_ = 0;
     job_.reset();
     busy_.store(false);
+    posted_.forget_sleepers();
   }
   mutex_.unlock();
 }
@@ -77,7 +78,7 @@ void ThreadPool::unlock_after_fork(bool is_child) {
 // With mutex_ held.
 void ThreadPool::start_workers(int count) {
   // A worker is told what was posted before it starts, so it does not miss the next job.
-  const uint32_t seen = posted_.load();
+  const uint32_t seen = posted_.value();
   try {
     for (; workers_ < count; workers_++) {
       std::thread(&ThreadPool::work, this, workers_ + 1, seen).detach();
@@ -89,13 +90,13 @@ void ThreadPool::start_workers(int count) {
 
 void ThreadPool::work(int index, uint32_t seen) {
   for (;;) {
-    uint32_t posted = posted_.load(std::memory_order_acquire);
+    uint32_t posted = posted_.value();
     for (int spins = 0; posted == seen && spins < kWorkerSpins; spins++) {
       pause_cpu();
-      posted = posted_.load(std::memory_order_acquire);
+      posted = posted_.value();
     }
     if (posted == seen) {
-      posted_.wait(seen, std::memory_order_acquire);
+      posted_.sleep(seen);
       continue;
     }
     seen = posted;
@@ -121,8 +122,7 @@ void ThreadPool::run(int threads, const std::shared_ptr<Job>& job) {
   threads = std::min(threads, usable_cpus());
   if (threads <= 1 || busy_.exchange(true, std::memory_order_acquire)) return job->run(0, 1);
   post(job, threads);
-  posted_.fetch_add(1, std::memory_order_release);
-  posted_.notify_all();
+  posted_.raise();
   job->run(0, threads);
   post(nullptr, 0);
   busy_.store(false, std::memory_order_release);

@@ -6,6 +6,8 @@
 #include <memory>
 #include <mutex>
 
+#include "futex.h"
+
 namespace fastinfer::engine {
 
 // CPUs this process may use: its affinity, and its share of time where a cgroup limits that.
@@ -42,7 +44,7 @@ class ThreadPool {
   void lock_for_fork();
   void unlock_after_fork(bool is_child);
 
-  alignas(64) std::atomic<uint32_t> posted_{0};  // jobs so far; workers wait for it to change
+  alignas(64) Signal posted_;  // jobs so far; workers wait for it to change
   alignas(64) std::atomic<bool> busy_{false};
   std::mutex mutex_;  // of what follows
   std::shared_ptr<Job> job_;
