@@ -44,6 +44,7 @@ SOURCES = [
     "csrc/engine/plan.cpp",
     "csrc/engine/program.cpp",
     "csrc/engine/region_cache.cpp",
+    "csrc/engine/batch.cpp",
     "csrc/engine/step.cpp",
     "csrc/engine/thread_pool.cpp",
     "csrc/engine/steps/between.cpp",

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "../engine/region_cache.h"
+#include "../engine/batch.h"
 #include "conv_geometry.h"
 #include "ops.h"
 
@@ -36,9 +36,7 @@ Tensor empty_output(const engine::Value& value) {
                                  : empty_contiguous(value.shape, type);
 }
 
-std::shared_ptr<const engine::Plan> plan_of(const std::vector<Tensor>& inputs,
-                                            const std::vector<Tensor>& packed,
-                                            const std::string& program) {
+engine::PlanKey key_of(const std::vector<Tensor>& inputs, const std::vector<Tensor>& packed) {
   engine::PlanKey key{current_isa(), {}, {}};
   for (const Tensor& t : packed) {
     check_dtype(kOp, "packed", t, ScalarType::Byte);
@@ -46,15 +44,17 @@ std::shared_ptr<const engine::Plan> plan_of(const std::vector<Tensor>& inputs,
     key.weights.push_back({static_cast<const uint8_t*>(t.const_data_ptr()), t.numel()});
   }
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
-  return engine::RegionCache::instance().plan(program, key);
+  return key;
 }
 
-// Outputs of a run; seconds of every step are added to `seconds` when it is not empty.
-std::vector<Tensor> run(std::vector<Tensor>& inputs, const std::vector<Tensor>& packed,
-                        const std::string& program, std::vector<double>* seconds) {
+}  // namespace
+
+std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
+                                    std::string program) {
   try {
     for (Tensor& t : inputs) t = as_input(t);
-    const auto plan = plan_of(inputs, packed, program);
+    const engine::PlanKey key = key_of(inputs, packed);
+    const auto plan = engine::RegionCache::instance().plan(program, key);
     std::vector<const void*> from;
     for (const Tensor& t : inputs) from.push_back(t.const_data_ptr());
     std::vector<Tensor> outputs;
@@ -63,24 +63,13 @@ std::vector<Tensor> run(std::vector<Tensor>& inputs, const std::vector<Tensor>& 
       outputs.push_back(empty_output(plan->output(i)));
       to.push_back(outputs.back().mutable_data_ptr());
     }
-    std::span<double> times;
-    if (seconds != nullptr) {
-      seconds->assign(plan->steps(), 0.0);
-      times = *seconds;
-    }
-    plan->run(from, to, static_cast<int>(torch::stable::get_num_threads()), times);
+    const auto threads = static_cast<int>(torch::stable::get_num_threads());
+    engine::run_batch(program, key, *plan, from, to, threads);
     return outputs;
   } catch (const std::invalid_argument& error) {
     STD_TORCH_CHECK(false, error.what());
   }
   return {};
-}
-
-}  // namespace
-
-std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
-                                    std::string program) {
-  return run(inputs, packed, program, nullptr);
 }
 
 }  // namespace fastinfer

@@ -189,6 +189,15 @@ void Plan::run(std::span<const void* const> inputs, std::span<void* const> outpu
   give_back(std::move(memory));
 }
 
+// All steps there are work on each sample alone.
+int64_t Plan::batch() const {
+  const auto leading = [](const Value& value) { return value.shape.empty() ? 0 : value.shape[0]; };
+  const int64_t batch = values_.empty() ? 0 : leading(values_[0]);
+  const bool is_common = std::all_of(values_.begin(), values_.end(),
+                                     [&](const Value& value) { return leading(value) == batch; });
+  return is_common ? batch : 0;
+}
+
 Plan::Memory Plan::take_memory() const {
   {
     const std::lock_guard<std::mutex> lock(mutex_);

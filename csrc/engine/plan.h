@@ -24,6 +24,9 @@ class Plan : public std::enable_shared_from_this<Plan> {
   size_t outputs() const { return outputs_.size(); }
   const ArenaPlan& arena() const { return arena_; }
   size_t steps() const { return steps_.size(); }
+  // The first dimension of every value, where it is the same for all and none depends on another of
+  // its samples; else 0.
+  int64_t batch() const;
 
   // On at most `threads` threads. seconds: of every step, on the first thread, when not empty.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,

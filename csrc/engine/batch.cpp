@@ -1,0 +1,140 @@
+#include "batch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "futex.h"
+#include "thread_pool.h"
+
+namespace fastinfer::engine {
+namespace {
+
+// Memory for a slice's values that a core's cache keeps, more or less: 1 MiB of L2 and its share of L3.
+constexpr int64_t kSliceBytes = 2 << 20;
+// Weights that do not stay in the last cache are read again for every slice: then the batch is better.
+constexpr int64_t kMostWeights = 64 << 20;
+// Pauses before the caller sleeps until others are done with their slices.
+constexpr int kSpins = 2000;
+
+// The samples of one slice, as a range of the batch.
+struct Slice {
+  int64_t first, count;
+};
+
+// Slices of at most two sizes, one apart; an only one where slices are no use.
+class Slices {
+ public:
+  Slices(const Plan& whole, const PlanKey& key, int threads) : batch_(whole.batch()) {
+    int64_t weights = 0;
+    for (const Weight& weight : key.weights) weights += weight.bytes;
+    const int64_t arena = whole.arena().bytes;
+    if (batch_ < 2 || arena <= kSliceBytes || weights > kMostWeights) return;
+    const int64_t most = (batch_ + threads - 1) / threads;
+    const int64_t size = std::clamp(kSliceBytes / (arena / batch_), int64_t{1}, most);
+    count_ = (batch_ + size - 1) / size;
+    // As many for each thread, where there are samples enough.
+    count_ = std::min((count_ + threads - 1) / threads * threads, batch_);
+  }
+
+  int64_t count() const { return count_; }
+  Slice operator[](int64_t index) const {
+    const int64_t first = batch_ * index / count_;
+    return {first, batch_ * (index + 1) / count_ - first};
+  }
+
+ private:
+  int64_t batch_, count_ = 1;
+};
+
+// The plans of the slices and where the batch is. Threads take slices as they come; who comes late
+// finds none and touches nothing else.
+class BatchJob : public Job {
+ public:
+  BatchJob(const std::string& program, const PlanKey& key, const Plan& whole, const Slices& slices,
+           std::span<const void* const> inputs, std::span<void* const> outputs, int64_t shared)
+      : slices_(slices),
+        batch_(whole.batch()),
+        shared_(shared),
+        inputs_(inputs.begin(), inputs.end()),
+        outputs_(outputs.begin(), outputs.end()) {
+    for (const Value& input : key.inputs) input_bytes_.push_back(input.bytes() / batch_);
+    for (size_t i = 0; i < outputs.size(); i++) {
+      output_bytes_.push_back(whole.output(i).bytes() / batch_);
+    }
+    for (int64_t i = 0; i < slices.count(); i++) {
+      const int64_t count = slices[i].count;
+      if (!plan(count)) plans_.emplace_back(count, sliced(program, key, count));
+    }
+  }
+
+  // Slices that each are one thread's.
+  void run(int thread, int) override {
+    for (int64_t i = next_.fetch_add(1); i < shared_; i = next_.fetch_add(1)) {
+      run_slice(i, 1);
+      done_.raise();
+    }
+    if (thread != 0) return;
+    uint32_t done = done_.value();
+    for (int spins = 0; done < static_cast<uint32_t>(shared_); spins++, done = done_.value()) {
+      if (spins < kSpins) {
+        pause_cpu();
+      } else {
+        done_.sleep(done);
+      }
+    }
+  }
+
+  void run_slice(int64_t index, int threads) const {
+    const Slice slice = slices_[index];
+    std::vector<const void*> from;
+    std::vector<void*> to;
+    for (size_t i = 0; i < inputs_.size(); i++) {
+      from.push_back(static_cast<const uint8_t*>(inputs_[i]) + slice.first * input_bytes_[i]);
+    }
+    for (size_t i = 0; i < outputs_.size(); i++) {
+      to.push_back(static_cast<uint8_t*>(outputs_[i]) + slice.first * output_bytes_[i]);
+    }
+    plan(slice.count)->run(from, to, threads);
+  }
+
+ private:
+  static std::shared_ptr<const Plan> sliced(const std::string& program, PlanKey key,
+                                            int64_t count) {
+    for (Value& input : key.inputs) input.shape[0] = count;
+    return RegionCache::instance().plan(program, key);
+  }
+
+  std::shared_ptr<const Plan> plan(int64_t count) const {
+    for (const auto& [size, plan] : plans_) {
+      if (size == count) return plan;
+    }
+    return nullptr;
+  }
+
+  const Slices slices_;
+  const int64_t batch_, shared_;
+  const std::vector<const void*> inputs_;
+  const std::vector<void*> outputs_;
+  std::vector<int64_t> input_bytes_, output_bytes_;  // of one sample
+  std::vector<std::pair<int64_t, std::shared_ptr<const Plan>>> plans_;  // by samples
+  std::atomic<int64_t> next_{0};
+  Signal done_;
+};
+
+}  // namespace
+
+void run_batch(const std::string& program, const PlanKey& key, const Plan& whole,
+               std::span<const void* const> inputs, std::span<void* const> outputs, int threads) {
+  threads = std::clamp(threads, 1, usable_cpus());
+  const Slices slices(whole, key, threads);
+  if (slices.count() == 1) return whole.run(inputs, outputs, threads);
+  // Whole rounds of a slice for each thread; all threads share what is left.
+  const int64_t shared = slices.count() / threads * threads;
+  const auto job =
+      std::make_shared<BatchJob>(program, key, whole, slices, inputs, outputs, shared);
+  if (shared > 0) ThreadPool::instance().run(threads, job);
+  for (int64_t i = shared; i < slices.count(); i++) job->run_slice(i, threads);
+}
+
+}  // namespace fastinfer::engine
