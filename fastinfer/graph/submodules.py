@@ -128,6 +128,8 @@ def _captured(name: str, module: nn.Module, recording: Recording) -> Submodule:
     calls = recording.by_size
     if not calls:
         raise CaptureError("the example calls it without a tensor that has elements")
+    if type(module).__call__ is not nn.Module.__call__:
+        raise CaptureError("its class has a __call__ of its own, which a graph would not run")
     (args, kwargs), *others = calls
     try:
         program = capture(module, args, kwargs, others=others, prefix=f"{name}.")

@@ -186,6 +186,19 @@ def test_hooked_submodules_are_not_captured(place):
     assert [part.name for part in found.found] == ["head"] and "hooks" in found.reasons["stem"]
 
 
+class Doubles(nn.Sequential):
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+def test_a_call_of_its_own_is_kept():
+    model = Levels()
+    model.stem = Doubles(stem())
+    found = search(model, image())
+    assert [part.name for part in found.found] == ["stem.0", "head"]
+    assert "__call__ of its own" in found.reasons["stem"]
+
+
 def test_a_submodule_that_gets_nothing_is_not_captured():
     class Nothing(nn.Module):
         def __init__(self):
