@@ -29,11 +29,49 @@ class LayerReport:
     float_weight_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class RegionReport:
+    """A region that runs as one call of the engine.
+
+    part is the submodule it lies in, "" for the whole model. `before` and `after` count the
+    operations it gets values from and hands them to that are no steps of the engine: where it
+    begins and ends. "input" and "output" are those of the part.
+    """
+
+    steps: int
+    part: str = ""
+    before: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """A captured submodule of a model that was not captured as a whole.
+
+    It was called `calls` times in the example. path: "graph", or what became of it instead: its
+    layers were swapped ("modules") or left as they were ("original"), and the reason. Times are
+    those of its calls of different sizes; sqnr_db is its output's.
+    """
+
+    name: str
+    kind: str
+    path: str
+    reason: str = ""
+    calls: int = 1
+    layers: int = 0
+    int8_layers: int = 0
+    float_ms: float | None = None
+    fast_ms: float | None = None
+    sqnr_db: float | None = None
+
+
 @dataclass
 class Report:
     """Everything a user may ask about a converted model.
 
-    between_int8 of the between_total operations between layers that have an int8 form run in it.
+    path: how it was converted: as one "graph", by "submodules", layer by layer ("modules"), or not
+    ("original"). between_int8 of the between_total operations between layers that have an int8
+    form run in it.
     """
 
     path: str = ""
@@ -42,8 +80,11 @@ class Report:
     between_int8: int = 0
     notes: list[str] = field(default_factory=list)
     passes: dict[str, int] = field(default_factory=dict)
-    #: Steps of every region that runs as one call of the engine.
-    regions: list[int] = field(default_factory=list)
+    regions: list[RegionReport] = field(default_factory=list)
+    #: Captured submodules, where the whole model was not.
+    parts: list[PartReport] = field(default_factory=list)
+    #: Why the whole ("") and which submodules have no graph.
+    uncaptured: dict[str, str] = field(default_factory=dict)
     float_ms: float | None = None
     fast_ms: float | None = None
     sqnr_db: float | None = None
@@ -83,9 +124,12 @@ class Report:
             raise ValueError("Report: expected the data of Report.to_dict(), with a list of layers")
         values = {key: value for key, value in data.items() if key in known}
         try:
-            values["layers"] = [LayerReport(**row) for row in data["layers"]]
+            for key, kind in _ROWS.items():
+                values[key] = [kind(**row) for row in data.get(key, ())]
         except TypeError as error:
-            raise ValueError(f"Report: expected the fields of LayerReport, got {error}") from error
+            raise ValueError(
+                f"Report: expected the fields of a report's rows, got {error}"
+            ) from error
         return cls(**values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -118,6 +162,10 @@ class Report:
         from fastinfer.report_plot import plot_report
 
         plot_report(self, path)
+
+
+#: What Report's lists hold.
+_ROWS: dict[str, type] = {"layers": LayerReport, "regions": RegionReport, "parts": PartReport}
 
 
 def report(fast: object) -> Report:

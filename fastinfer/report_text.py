@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from fastinfer.report import LayerReport, Report
+from fastinfer.report import LayerReport, PartReport, RegionReport, Report
+
+#: Submodules without a graph that are named.
+MAX_REASONS = 12
 
 
 def format_table(
@@ -58,8 +61,14 @@ def number(value: float | None, digits: int = 3, unit: str = "") -> str:
 
 
 def render_report(report: Report) -> str:
-    """Return the whole report: summary, layers, what stayed float and why, notes."""
+    """Return the whole report: summary, parts, regions, layers, what stayed float, notes."""
     parts = [_summary(report)]
+    if report.uncaptured:
+        parts.append(_uncaptured(report.uncaptured))
+    if report.parts:
+        parts.append(_part_table(report.parts, report.regions))
+    if report.regions:
+        parts.append(_regions(report.regions))
     if report.layers:
         parts.append(_layer_table(report.layers))
     if report.fallbacks:
@@ -71,7 +80,7 @@ def render_report(report: Report) -> str:
 
 def _summary(report: Report) -> str:
     kinds = Counter(row.precision for row in report.layers)
-    counted = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
+    counted = ", ".join(f"{count}x {name}" for name, count in kinds.most_common()) or "none"
     lines = [f"fastinfer report ({report.path or 'no path recorded'})", f"  layers       {counted}"]
     if report.between_total:
         lines.append(
@@ -90,16 +99,74 @@ def _summary(report: Report) -> str:
         lines.append(f"  weights      {mebibytes(before)} -> {mebibytes(after)} ({share:.0f} %)")
     if report.convert_s is not None:
         lines.append(f"  converted in {report.convert_s:.1f} s")
+    if report.regions:
+        steps = " + ".join(str(region.steps) for region in report.regions)
+        lines.append(f"  engine       {len(report.regions)} regions: {steps} steps")
     if report.passes:
-        if report.regions:
-            steps = " + ".join(str(count) for count in report.regions)
-            lines.append(f"  engine       {len(report.regions)} regions: {steps} steps")
         rewrites = ", ".join(f"{name} {count}" for name, count in report.passes.items() if count)
         lines.append(f"  rewrites     {rewrites or 'none'}")
     if report.environment:
         facts = ", ".join(f"{key} {value}" for key, value in report.environment.items())
         lines.append(f"  environment  {facts}")
     return "\n".join(lines)
+
+
+def _uncaptured(reasons: Mapping[str, str]) -> str:
+    lines = [f"  {name or 'the whole model'}: {reason}" for name, reason in reasons.items()]
+    if len(lines) > MAX_REASONS:
+        lines[MAX_REASONS:] = [f"  and {len(lines) - MAX_REASONS} more"]
+    return "\n".join(["Has no graph:", *lines])
+
+
+def _part_table(parts: Sequence[PartReport], regions: Sequence[RegionReport]) -> str:
+    headers = [
+        "submodule", "class", "calls", "int8", "regions", "steps", "float ms", "fast ms", "ratio",
+        "SQNR dB",
+    ]  # fmt: skip
+    rows = []
+    for part in parts:
+        steps = [region.steps for region in regions if region.part == part.name]
+        rows.append(
+            [
+                part.name,
+                part.kind,
+                str(part.calls),
+                f"{part.int8_layers}/{part.layers}",
+                str(len(steps)),
+                str(sum(steps)),
+                number(part.float_ms),
+                number(part.fast_ms),
+                _ratio(part.float_ms, part.fast_ms),
+                number(part.sqnr_db, 1),
+            ]
+        )
+    lines = [format_table(headers, rows)]
+    lines += [
+        f"  {part.name} was not kept as a graph: {part.reason}"
+        for part in parts
+        if part.path != "graph"
+    ]
+    return "\n".join(lines)
+
+
+def _regions(regions: Sequence[RegionReport]) -> str:
+    lines = [f"Regions ({len(regions)}):"]
+    for region in regions:
+        where = f"{region.part}: " if region.part else ""
+        lines.append(
+            f"  {where}{region.steps} steps from {_counted(region.before)} "
+            f"to {_counted(region.after)}"
+        )
+    return "\n".join(lines)
+
+
+def _counted(names: Mapping[str, int]) -> str:
+    texts = [name if count == 1 else f"{count}x {name}" for name, count in names.items()]
+    return ", ".join(texts) or "nothing"
+
+
+def _ratio(float_ms: float | None, fast_ms: float | None) -> str:
+    return number(float_ms / fast_ms if float_ms and fast_ms else None, 2, "x")
 
 
 def _layer_table(layers: Sequence[LayerReport]) -> str:
@@ -112,7 +179,7 @@ def _layer_table(layers: Sequence[LayerReport]) -> str:
             row.precision,
             number(row.float_ms),
             number(row.fast_ms),
-            number(row.float_ms / row.fast_ms if row.float_ms and row.fast_ms else None, 2, "x"),
+            _ratio(row.float_ms, row.fast_ms),
             number(row.sqnr_db, 1),
         ]
         for row in layers

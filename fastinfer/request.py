@@ -12,19 +12,46 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fastinfer.config import Config
+from fastinfer.config import Config, named_ignores
 from fastinfer.nn.converted_module import InferenceModule
 from fastinfer.report import Report
+from fastinfer.types.call import Call
+
+#: model -> figure, higher is better.
+Evaluate = Callable[[nn.Module], float]
 
 
 @dataclass
 class Request:
-    """The model in eval mode and the example call; args is None without an example."""
+    """The model in eval mode, the example call (args is None without one), and the other wishes.
+
+    config names its ignored layers; report is the one to fill.
+    """
 
     model: nn.Module
     args: tuple[Any, ...] | None
     kwargs: dict[str, Any]
+    config: Config = field(default_factory=Config)
+    calibration: Iterable[Any] | None = None
+    evaluate: Evaluate | None = None
+    max_drop: float | None = None
     report: Report = field(default_factory=Report)
+    _baseline: float | None = None
+
+    def accuracy(self, candidate: nn.Module) -> float:
+        """Return evaluate's figure; the model's own is asked for once."""
+        assert self.evaluate is not None
+        if candidate is not self.model:
+            return float(self.evaluate(candidate))
+        if self._baseline is None:
+            self._baseline = float(self.evaluate(candidate))
+        return self._baseline
+
+    @property
+    def call(self) -> Call:
+        """The example call."""
+        assert self.args is not None
+        return self.args, self.kwargs
 
 
 def check_request(
@@ -33,7 +60,7 @@ def check_request(
     example_kwargs: Mapping[str, Any] | None,
     config: Config,
     calibration: Iterable[Any] | None,
-    evaluate: Callable[[nn.Module], float] | None,
+    evaluate: Evaluate | None,
     max_drop: float | None,
     target_ms: float | None,
 ) -> Request:
@@ -64,12 +91,13 @@ def check_request(
     if any(m.training for m in model.modules()):
         report.note("the model was in train mode; it was converted as in eval mode")
         model = copy.deepcopy(model).eval()
-    return Request(model, args, kwargs, report)
+    config = named_ignores(config, model)
+    return Request(model, args, kwargs, config, calibration, evaluate, max_drop, report)
 
 
 def _check_options(
     calibration: Iterable[Any] | None,
-    evaluate: Callable[[nn.Module], float] | None,
+    evaluate: Evaluate | None,
     max_drop: float | None,
     target_ms: float | None,
 ) -> None:

@@ -73,8 +73,8 @@ def test_views_of_a_convolution_without_a_graph():
 @pytest.mark.parametrize(
     "stage",
     [
-        "api.lower",
-        "api.run_passes",
+        "paths.graph.lower",
+        "paths.graph.run_passes",
         "compress.quantize.calibrate.find_betweens",
         "compress.quantize.decide.int8_betweens",
         "compress.quantize.bias_correction.find_betweens",

@@ -47,6 +47,7 @@ PART_OF = {
     "report_text": "report",
     "report_plot": "report",
     "request": "api",
+    "paths": "api",
     "cli_model": "cli",
     "__init__": "root",
 }

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from fastinfer.report import LayerReport, Report, report
-from fastinfer.report_text import format_table, mebibytes
+from fastinfer.report import LayerReport, PartReport, RegionReport, Report, report
+from fastinfer.report_text import MAX_REASONS, format_table, mebibytes
 
 
 @pytest.fixture
@@ -39,6 +39,49 @@ def test_operations_between_layers_are_counted(filled: Report) -> None:
     assert "between" not in str(filled)
     filled.between_total, filled.between_int8 = 17, 16
     assert "16 of 17 operations between layers in int8" in str(filled)
+
+
+def test_regions_are_listed_with_where_they_begin_and_end(filled: Report) -> None:
+    filled.regions = [
+        RegionReport(80, before={"input": 1}, after={"upsample_nearest2d": 3, "output": 1}),
+        RegionReport(4, before={"float conv2d": 1}),
+    ]
+    text = str(filled)
+    assert "engine       2 regions: 80 + 4 steps" in text
+    assert "  80 steps from input to 3x upsample_nearest2d, output" in text
+    assert "  4 steps from float conv2d to nothing" in text
+
+
+@pytest.fixture
+def of_parts(filled: Report) -> Report:
+    filled.path = "submodules"
+    filled.uncaptured = {"": "torch.export: values decide", "rpn": "takes a list of images"}
+    filled.parts = [
+        PartReport("backbone", "FPN", "graph", "", 1, 66, 64, 10.0, 2.0, 27.25),
+        PartReport("rpn.head", "RPNHead", "modules", "lower failed: no registers", 5),
+    ]
+    filled.regions = [RegionReport(80, "backbone", {"input": 1}, {"output": 1})] * 2
+    return filled
+
+
+def test_parts_are_listed_with_their_regions_and_reasons(of_parts: Report) -> None:
+    lines = str(of_parts).splitlines()
+    assert "  the whole model: torch.export: values decide" in lines
+    assert "  rpn: takes a list of images" in lines
+    (row,) = [line.split() for line in lines if line.startswith("backbone")]
+    assert row[1:] == ["FPN", "1", "64/66", "2", "160", "10.000", "2.000", "5.00x", "27.2"]
+    assert "  rpn.head was not kept as a graph: lower failed: no registers" in lines
+    assert "  backbone: 80 steps from input to output" in lines
+
+
+def test_parts_and_regions_are_saved_and_loaded(of_parts: Report, tmp_path) -> None:
+    of_parts.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == of_parts
+
+
+def test_many_reasons_are_not_all_printed() -> None:
+    text = str(Report(uncaptured={f"block{i}": "no" for i in range(MAX_REASONS + 5)}))
+    assert "and 5 more" in text and "block3: no" in text and f"block{MAX_REASONS}" not in text
 
 
 def test_an_empty_report_is_still_text() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ from fastinfer.graph.functional import NotFunctionalError, replace_in_place
 from fastinfer.graph.match import attribute, set_tensor
 from fastinfer.program import Program
 from fastinfer.report import Report
-from fastinfer.types.call import bind
+from fastinfer.types.call import Call, bind
 
 #: CPU seconds that export may spend on symbolic sizes before fewer dimensions are left free. Swin-T
 #: with a free height and width takes 271 s (torch 2.14.1, Zen 3, 2026-11), MobileNetV2 3 s.
@@ -35,20 +38,31 @@ _LAYOUT_FREE = {
 }
 _STRIDED = (torch.ops.aten.as_strided.default, torch.ops.aten.stride.int)
 
-#: Dimensions left free, most general first: every one, the batch, none.
-FREEDOMS = ("every size", "the batch size", "no size")
+VARIED = "the sizes that differ between calls"
+#: Dimensions left free, most general first: every one, those of VARIED and the batch, the batch,
+#: none.
+FREEDOMS = ("every size", VARIED, "the batch size", "no size")
 
 
-def capture(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> Program:
+def capture(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    others: Sequence[Call] = (),
+    prefix: str = "",
+) -> Program:
     """Return the model as a functional ATen graph over the tensor arguments of the call.
 
     The model must be in eval mode and is not modified; its tensors are shared, not copied. The
-    graph's tensors are get_attr nodes under the model's own names.
+    graph's tensors are get_attr nodes under prefix and the model's own names.
 
     Args:
         model: any module in eval mode.
         args: positional arguments of one example call.
         kwargs: keyword arguments of that call.
+        others: further calls, on which the graph is checked, and which say which sizes vary.
+        prefix: of every name, "backbone." where the model is the submodule backbone of another.
 
     Raises:
         CaptureError: the model does not export, or the graph would not answer as the model does.
@@ -56,13 +70,13 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | None
     """
     _check_capturable(model)
     signature = model_signature(model)
-    bound = bind(signature, tuple(args), dict(kwargs or {}))
+    calls = [bind(signature, a, k) for a, k in ((tuple(args), dict(kwargs or {})), *others)]
     reasons: list[str] = []
-    freedoms = list(FREEDOMS)
+    freedoms = [f for f in FREEDOMS if f != VARIED or any(v - {0} for v in _varied(calls))]
     while freedoms:
         freedom = freedoms.pop(0)
         try:
-            program = _capture(model, signature, bound, freedom)
+            program = _capture(model, signature, calls, freedom, prefix)
         except CaptureError as error:
             reasons.append(str(error))
             if isinstance(error.__cause__, GuardOnDataDependentSymNode):
@@ -94,26 +108,56 @@ def _check_capturable(model: nn.Module) -> None:
             raise CaptureError(f"{where} has forward hooks, which a captured graph would not call")
 
 
-def _capture(model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str) -> Program:
+def _capture(
+    model: nn.Module, signature: Any, calls: list[dict[str, Any]], freedom: str, prefix: str
+) -> Program:
+    bound = calls[0]
     batched, repeated = _with_batch_two(bound) if freedom != "no size" else (bound, False)
-    exported = _export(model, signature, batched, freedom)
+    exported = _export(model, signature, batched, freedom, _free_dims(freedom, calls))
     leaves, in_spec = pytree.tree_flatten(bound)
     unlifted = exported.module()
     try:
-        graph_module, placeholders = _plain(unlifted, leaves)
+        graph_module, placeholders = _plain(unlifted, leaves, prefix)
     except NotFunctionalError:
         # torch's own functionalization traces anew: 6x the seconds of replace_in_place.
         exported = _functionalized(exported)
         unlifted = exported.module()
         try:
-            graph_module, placeholders = _plain(unlifted, leaves)
+            graph_module, placeholders = _plain(unlifted, leaves, prefix)
         except NotFunctionalError as error:
             raise CaptureError(str(error)) from error
     spec = call_spec(
         signature, in_spec, leaves, placeholders, exported, unlifted, example_was_one=repeated
     )
-    spec = verified(model, graph_module, spec, bound)
+    spec = verified(model, graph_module, spec, bound, calls[1:])
     return Program(graph_module, report=Report(path="graph"), call=spec)
+
+
+def _varied(calls: list[dict[str, Any]]) -> list[set[int]]:
+    """Return for each tensor of the first call the dimensions whose size another one has not."""
+    leaves, structure = pytree.tree_flatten(calls[0])
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    varied: list[set[int]] = [set() for _ in tensors]
+    for call in calls[1:]:
+        others, other_structure = pytree.tree_flatten(call)
+        others = [leaf for leaf in others if isinstance(leaf, torch.Tensor)]
+        if other_structure != structure or len(others) != len(tensors):
+            continue
+        for dims, mine, other in zip(varied, tensors, others, strict=True):
+            if mine.dim() == other.dim():
+                dims |= {d for d in range(mine.dim()) if mine.shape[d] != other.shape[d]}
+    return varied
+
+
+def _free_dims(freedom: str, calls: list[dict[str, Any]]) -> list[set[int]]:
+    """Return the dimensions of each tensor of the call that are left free."""
+    tensors = [leaf for leaf in pytree.tree_leaves(calls[0]) if isinstance(leaf, torch.Tensor)]
+    if freedom == "every size":
+        return [set(range(t.dim())) for t in tensors]
+    batch = [{0} if t.dim() else set[int]() for t in tensors]
+    if freedom == VARIED:
+        return [first | other for first, other in zip(batch, _varied(calls), strict=True)]
+    return batch if freedom == "the batch size" else [set() for _ in tensors]
 
 
 def _with_batch_two(bound: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -130,17 +174,21 @@ def _with_batch_two(bound: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def _export(
-    model: nn.Module, signature: Any, bound: dict[str, Any], freedom: str
+    model: nn.Module,
+    signature: Any,
+    bound: dict[str, Any],
+    freedom: str,
+    free_dims: list[set[int]],
 ) -> torch.export.ExportedProgram:
     arguments = signature.bind_partial()
     arguments.arguments.update(bound)
     args, kwargs = arguments.args, arguments.kwargs
     shapes = torch.export.ShapesCollection()
     auto = torch.export.Dim.AUTO
-    for leaf in pytree.tree_leaves(bound):
-        if isinstance(leaf, torch.Tensor) and leaf.dim() and freedom != "no size":
-            free = range(leaf.dim()) if freedom == "every size" else range(1)
-            shapes[leaf] = {dim: auto for dim in free}
+    tensors = [leaf for leaf in pytree.tree_leaves(bound) if isinstance(leaf, torch.Tensor)]
+    for tensor, free in zip(tensors, free_dims, strict=True):
+        if free:
+            shapes[tensor] = dict.fromkeys(sorted(free), auto)
     seconds = SYMBOLIC_SECONDS if freedom == "every size" else float("inf")
     try:
         dynamic = shapes.dynamic_shapes(model, args, kwargs) if freedom != "no size" else None
@@ -160,7 +208,25 @@ def _functionalized(exported: torch.export.ExportedProgram) -> torch.export.Expo
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    text = str(error).strip() or type(error).__name__
+    line = text.splitlines()[0].partition(". ")[0]
+    if isinstance(error, GuardOnDataDependentSymNode):
+        # Said twice, and sums over the levels of a pyramid; where it stands says more.
+        line = line.partition(" (unhinted")[0]
+        line = line if len(line) <= 120 else f"{line[:119]}…"
+        return f"{line}{_place(error)}"
+    return line[:200]
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the model's own code in the traceback, " at boxes.py:103, f"."""
+    package = Path(__file__).parents[1]
+    ours = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, package))
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith((*ours, "<"))]
+    if not theirs:
+        return ""
+    return f" at {Path(theirs[-1].filename).name}:{theirs[-1].lineno}, {theirs[-1].name}"
 
 
 @contextmanager
@@ -197,7 +263,7 @@ class _Deadline(TorchFunctionMode):
 
 
 def _plain(
-    unlifted: fx.GraphModule, leaves: list[Any]
+    unlifted: fx.GraphModule, leaves: list[Any], prefix: str
 ) -> tuple[fx.GraphModule, list[fx.Node | None]]:
     """Return the graph with flat inputs and outputs, its tensors under TENSORS, and functional.
 
@@ -227,7 +293,7 @@ def _plain(
             if isinstance(value, torch.Tensor):
                 target = tensors.get(id(value))
                 if target is None:
-                    target = tensors[id(value)] = set_tensor(result, node.target, value)
+                    target = tensors[id(value)] = set_tensor(result, prefix + node.target, value)
                 copies[node] = graph.get_attr(target)
                 copies[node].meta = dict(node.meta)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,26 +86,27 @@ def _shape_guard(
 ) -> Callable[[Shapes], bool]:
     """Return a predicate over the shapes of the tensor inputs from torch.export's guards.
 
-    Free sizes of dim 0 below 2 are asked as 2: export excludes 0 and 1 from every free size,
-    whether or not the model treats them differently, which `verified` finds out instead.
+    Free sizes below 2 are asked as 2: export excludes 0 and 1 from every free size, whether or not
+    the model treats them differently, which `verified` finds out instead.
     """
     check = getattr(unlifted, "_guards_fn", None)
     if check is None:
         return lambda shapes: True
     kinds = [leaf.dtype if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
     constants = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    batched = [isinstance(i, TensorInput) and i.sizes[:1] and i.sizes[0].is_free for i in inputs]
+    least = [
+        [2 if size.is_free else 0 for size in i.sizes] if isinstance(i, TensorInput) else []
+        for i in inputs
+    ]
 
     def guard(shapes: Shapes) -> bool:
         remaining = iter(shapes)
         values: list[Any] = []
-        for kind, constant, is_batched in zip(kinds, constants, batched, strict=True):
+        for kind, constant, lows in zip(kinds, constants, least, strict=True):
             if kind is None:
                 values.append(constant)
                 continue
-            shape = list(next(remaining))
-            if is_batched:
-                shape[0] = max(shape[0], 2)
+            shape = [max(size, low) for size, low in zip(next(remaining), lows, strict=True)]
             values.append(torch.empty(shape, dtype=kind, device="meta"))
         try:
             check(*values)
@@ -117,17 +118,26 @@ def _shape_guard(
 
 
 def verified(
-    model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
+    model: nn.Module,
+    graph_module: fx.GraphModule,
+    spec: CallSpec,
+    bound: dict[str, Any],
+    others: Sequence[dict[str, Any]] = (),
 ) -> CallSpec:
-    """Return the spec with batch sizes 1 and 0 allowed where the graph answers them as the model.
+    """Return the spec with sizes 1 and 0 allowed where the graph answers them as the model.
 
-    Raises CaptureError when the graph differs from the model on the example or another batch, or
-    does not take the example.
+    others: the bound arguments of further calls; where only a size below 2 keeps the graph from
+    one, it is tried on that.
+
+    Raises CaptureError when the graph differs from the model on the example, another batch or
+    another call, or does not take the example.
     """
     spec = _relaxed(model, graph_module, spec, bound)
-    if not spec.accepts(_shapes(spec, bound)):
+    if not spec.accepts(_shapes(bound)):
         # A batch of 1 is exported as 2, on which the model may insist.
         raise CaptureError("the captured graph does not take the sizes of the example")
+    for other in others:
+        spec = _widened(model, graph_module, spec, other)
     return spec
 
 
@@ -143,28 +153,26 @@ def _relaxed(
         spec,
         contiguous=tuple(isinstance(x, torch.Tensor) and x.is_contiguous() for x in answer),
     )
-    batch = _batch_symbol(spec)
-    if not batch:
-        return spec
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    size = next(t.shape[0] for t, i in _batched(tensors, spec, batch))
+    batch = _batch_symbols(spec, tensors)
+    size = tensors[0].shape[0] if batch else 0
+    if size == 0:
+        return spec
 
     def resized(count: int) -> dict[str, Any]:
-        index = torch.arange(count) % max(size, 1)
+        index = torch.arange(count) % size
         resized_leaves, position = [], 0
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 sizes = spec.tensor_inputs[position].sizes
                 position += 1
-                if sizes and sizes[0].symbol == batch:
+                if sizes and sizes[0].symbol in batch:
                     leaf = leaf[index.to(leaf.device)]
             resized_leaves.append(leaf)
         return pytree.tree_unflatten(resized_leaves, in_spec)  # type: ignore[no-any-return]
 
-    if size == 0:
-        return spec
     three = resized(3)
-    taken = spec.accepts(_shapes(spec, three))
+    taken = spec.accepts(_shapes(three))
     if taken and _agree(model, graph_module, spec, three) is None:
         raise CaptureError("the captured graph answers another batch size differently")
     for low in (1, 0):
@@ -175,39 +183,67 @@ def _relaxed(
             same = False
         if not same:
             break
-        spec = _with_batch_low(spec, batch, low)
+        spec = _with_low(spec, dict.fromkeys(batch, low))
     return spec
 
 
-def _batch_symbol(spec: CallSpec) -> str:
-    """Return the symbol of dim 0 of the first tensor input where it is free from 2 on, or ""."""
-    for wanted in spec.tensor_inputs:
-        if wanted.sizes:
-            first = wanted.sizes[0]
-            return first.symbol if first.is_free and first.low == 2 else ""
-    return ""
+def _batch_symbols(spec: CallSpec, tensors: Sequence[torch.Tensor]) -> frozenset[str]:
+    """Return the symbols of dim 0 of the first tensor input and of those with as many rows.
+
+    Only what is free from 2 on counts. Maps of several sizes, each with the batch in dim 0 and
+    never meeting in one operator, have a symbol each.
+    """
+    if not tensors or not tensors[0].dim() or not spec.tensor_inputs[0].sizes[0].is_free:
+        return frozenset()
+    return frozenset(
+        wanted.sizes[0].symbol
+        for tensor, wanted in zip(tensors, spec.tensor_inputs, strict=True)
+        if wanted.sizes
+        and wanted.sizes[0].is_free
+        and wanted.sizes[0].low == 2
+        and tensor.shape[0] == tensors[0].shape[0]
+    )
 
 
-def _batched(
-    tensors: list[torch.Tensor], spec: CallSpec, batch: str
-) -> list[tuple[torch.Tensor, TensorInput]]:
-    pairs = zip(tensors, spec.tensor_inputs, strict=True)
-    return [(t, i) for t, i in pairs if i.sizes and i.sizes[0].symbol == batch]
+def _with_low(spec: CallSpec, lows: Mapping[str, int]) -> CallSpec:
+    """Return the spec with the least size of each named symbol."""
 
-
-def _with_batch_low(spec: CallSpec, batch: str, low: int) -> CallSpec:
-    def relaxed(wanted: TensorInput | Constant) -> TensorInput | Constant:
-        if not isinstance(wanted, TensorInput) or not wanted.sizes:
+    def lowered(wanted: TensorInput | Constant) -> TensorInput | Constant:
+        if not isinstance(wanted, TensorInput):
             return wanted
-        first, *rest = wanted.sizes
-        if first.symbol != batch:
-            return wanted
-        return replace(wanted, sizes=(replace(first, low=low), *rest))
+        sizes = tuple(replace(s, low=min(s.low, lows.get(s.symbol, s.low))) for s in wanted.sizes)
+        return replace(wanted, sizes=sizes)
 
-    return replace(spec, inputs=tuple(relaxed(i) for i in spec.inputs))
+    return replace(spec, inputs=tuple(lowered(i) for i in spec.inputs))
 
 
-def _shapes(spec: CallSpec, bound: dict[str, Any]) -> list[tuple[int, ...]]:
+def _widened(
+    model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
+) -> CallSpec:
+    """Return the spec, taking this call too if only sizes below 2 kept it from it."""
+    tensors = spec.flatten_bound(bound)
+    if tensors is None or any(
+        t.dim() != len(wanted.sizes) for t, wanted in zip(tensors, spec.tensor_inputs, strict=True)
+    ):
+        return spec
+    shapes = _shapes(bound)
+    lows = {
+        wanted.symbol: min(size, wanted.low)
+        for shape, tensor_input in zip(shapes, spec.tensor_inputs, strict=True)
+        for size, wanted in zip(shape, tensor_input.sizes, strict=True)
+        if wanted.is_free and size < 2
+    }
+    wider = _with_low(spec, lows)
+    if not wider.accepts(shapes):
+        return spec
+    if _agree(model, graph_module, spec, bound) is not None:
+        return wider
+    if lows and not spec.accepts(shapes):
+        return spec
+    raise CaptureError("the captured graph answers another call of the example differently")
+
+
+def _shapes(bound: dict[str, Any]) -> list[tuple[int, ...]]:
     leaves = pytree.tree_leaves(bound)
     return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 

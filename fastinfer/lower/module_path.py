@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,11 +120,11 @@ def _kept_because(module: nn.Module) -> str | None:
 
 
 def _leaves(
-    holder: nn.Module,
+    holder: nn.Module, parts: Collection[str]
 ) -> Iterator[tuple[str, nn.Module, tuple[tuple[nn.Module, str], ...]]]:
     """Yield (name, module, places) of every module under holder.root once.
 
-    What is inside a kept module is not yielded.
+    What is inside a kept module is not yielded, nor are parts, by name, and what is inside them.
     """
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     names: dict[int, tuple[str, nn.Module]] = {}
@@ -136,7 +136,7 @@ def _leaves(
             is_root = parent is holder
             first = id(child) not in places
             places.setdefault(id(child), []).append((parent, attribute))
-            if first:
+            if first and (is_root or f"{prefix}{attribute}" not in parts):
                 names[id(child)] = (f"{prefix}{attribute}" if not is_root else "model", child)
                 if not any(isinstance(child, kind) for kind, _ in KEPT):
                     walk(child, "" if is_root else f"{prefix}{attribute}.")
@@ -147,14 +147,17 @@ def _leaves(
 
 
 def find_swaps(
-    holder: nn.Module, config: Any, shapes: Mapping[str, tuple[int, ...]] | None = None
+    holder: nn.Module,
+    config: Any,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    parts: Collection[str] = (),
 ) -> list[Swap]:
     """Return every layer under holder.root with what it may become; nothing is changed.
 
-    shapes: of each layer's input by name, where it was seen.
+    shapes: of each layer's input by name, where it was seen; parts: submodules left out.
     """
     swaps = []
-    for name, module, places in _leaves(holder):
+    for name, module, places in _leaves(holder, parts):
         reason = _kept_because(module)
         layer: Layer | None = None
         if reason is None:
@@ -183,6 +186,17 @@ def open_fast_paths(root: nn.Module) -> None:
             module.activation_relu_or_gelu = 0
 
 
+def with_parts(model: nn.Module, parts: Mapping[str, nn.Module | None]) -> nn.Module:
+    """Return a copy of model with other modules in the place of submodules, by name.
+
+    A module stands wherever the submodule stood: in every parent that shares it, and in lists of
+    the user's own. None leaves a submodule as it is. The parts are not copied.
+    """
+    # deepcopy takes what is in its memo for a copy made already.
+    memo = {id(model.get_submodule(n)): part for n, part in parts.items() if part is not None}
+    return copy.deepcopy(model, memo)
+
+
 def lower_modules(
     model: nn.Module,
     config: Any,
@@ -191,18 +205,19 @@ def lower_modules(
     keep_float: Mapping[str, str] | None = None,
     times: Mapping[str, tuple[float, float]] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    parts: Mapping[str, nn.Module | None] | None = None,
 ) -> nn.Module:
     """Return a copy of model with its leaf layers on packed weights; model is untouched.
 
     keep_float: reasons by name of layers to leave; times: (float, fast) milliseconds by name, for
-    the report, which gets a row for every layer.
+    the report, which gets a row for every layer. parts: as `with_parts`; they get no rows.
     """
     holder = nn.Module()
-    holder.root = copy.deepcopy(model)
+    holder.root = with_parts(model, parts or {})
     rows: list[LayerReport] = []
     if requested_precision(config) != "fp32":
         open_fast_paths(holder)
-    for swap in find_swaps(holder, config, shapes):
+    for swap in find_swaps(holder, config, shapes, parts or {}):
         kept = (keep_float or {}).get(swap.name)
         precision, reason = swap.plan.precision, swap.plan.reason
         if kept is not None:

@@ -13,6 +13,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule
+from fastinfer.lower.region_borders import region_reports
 from fastinfer.nn import Int8Conv2d, Int8Linear
 from fastinfer.report import Report
 from fastinfer.types.region import Step, renumbered
@@ -363,7 +364,7 @@ def checked_regions(
     if not all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True)):
         report.note("engine not used: its answer to the example differs from the single ops'")
         return None
-    report.regions = [len(region.region.steps) for region in regions]
+    report.regions = region_reports(fused)
     return fused
 
 

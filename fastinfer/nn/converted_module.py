@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
 from fastinfer.nn.graph_code import GraphCode
-from fastinfer.types.call import CallSpec
+from fastinfer.types.call import CallSpec, TensorInput
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
@@ -77,7 +77,11 @@ class ConvertedModule(InferenceModule):
         self._takes_one = _takes_one_tensor(call)
         self._one_output = call.out_spec.is_leaf()
         # A class of its own carries the model's signature, which tools read from `forward`.
-        self.__class__ = _class_with_signature(call.signature)
+        self.__class__ = self._class_for(model, call.signature)
+
+    @classmethod
+    def _class_for(cls, model: nn.Module, signature: inspect.Signature) -> type[ConvertedModule]:
+        return type("ConvertedModule", (cls,), {"forward": forward_with(signature)})
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
         if self._takes_one and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -109,18 +113,21 @@ class ConvertedModule(InferenceModule):
         key = keys[0] if len(keys) == 1 else tuple(keys)
         known = self._known.get(key)
         if known is None:
-            for tensor, wanted in zip(flat, self._call.tensor_inputs, strict=True):
-                if tensor.dtype != wanted.dtype or tensor.device != wanted.device:
-                    raise TypeError(
-                        f"convert: input {wanted.name!r}: expected {wanted.describe()} on "
-                        f"{wanted.device}, got {str(tensor.dtype).removeprefix('torch.')} "
-                        f"{list(tensor.shape)} on {tensor.device}"
-                    )
-            known = self._call.accepts([tuple(t.shape) for t in flat])
+            known = all(
+                (t.dtype == wanted.dtype and t.device == wanted.device) or self._refuse(t, wanted)
+                for t, wanted in zip(flat, self._call.tensor_inputs, strict=True)
+            ) and self._call.accepts([tuple(t.shape) for t in flat])
             if len(self._known) >= KNOWN_SHAPES:
                 self._known.clear()
             self._known[key] = known
         return known
+
+    def _refuse(self, tensor: Tensor, wanted: TensorInput) -> bool:
+        """Raise TypeError for a tensor of another dtype or device; a subclass may answer False."""
+        raise TypeError(
+            f"convert: input {wanted.name!r}: expected {wanted.describe()} on {wanted.device}, got "
+            f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
+        )
 
     def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -151,7 +158,9 @@ def _takes_one_tensor(call: CallSpec) -> bool:
         return False
 
 
-def _class_with_signature(signature: inspect.Signature) -> type[ConvertedModule]:
+def forward_with(signature: inspect.Signature) -> Callable[..., Any]:
+    """Return a `forward` for a ConvertedModule's class that shows this signature."""
+
     def forward(self: ConvertedModule, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns."""
         return self._answer(*args, **kwargs)
@@ -163,7 +172,7 @@ def _class_with_signature(signature: inspect.Signature) -> type[ConvertedModule]
         forward.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[own, *parameters]
         )
-    return type("ConvertedModule", (ConvertedModule,), {"forward": forward})
+    return forward
 
 
 class ModulePath(InferenceModule):

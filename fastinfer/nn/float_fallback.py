@@ -29,6 +29,11 @@ class FloatFallback:
         self._tensors = tensors
         self._versions = _versions(tensors)
 
+    @property
+    def module(self) -> nn.Module:
+        """The copy that answers."""
+        return self._module
+
     def __deepcopy__(self, memo: dict[int, Any]) -> FloatFallback:
         return self
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fastinfer.tune.accuracy import guard_accuracy
-from fastinfer.tune.choose import choose
+from fastinfer.tune.choose import Times, choose
 from fastinfer.tune.modules import choose_modules
-from fastinfer.tune.whole import time_whole
+from fastinfer.tune.whole import loses, time_whole
 
-__all__ = ["choose", "choose_modules", "guard_accuracy", "time_whole"]
+__all__ = ["Times", "choose", "choose_modules", "guard_accuracy", "loses", "time_whole"]

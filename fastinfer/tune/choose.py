@@ -23,6 +23,9 @@ BUDGET_S = 4.0
 #: A layer turns float only when it is slower by more than what timings vary.
 NOISE = 1.05
 
+#: (float, fast) milliseconds of a layer, by what makes it different from others.
+Times = dict[Any, tuple[float, float]]
+
 
 class _Shapes(fx.Interpreter):
     """Runs the float graph once and keeps the inputs' shapes of every layer."""
@@ -67,11 +70,16 @@ def _time(module: nn.Module, inputs: list[Tensor], limit_s: float) -> float:
 
 
 def choose(
-    program: Program, calibrator: Calibrator, config: Config, inputs: Sequence[Any]
+    program: Program,
+    calibrator: Calibrator,
+    config: Config,
+    inputs: Sequence[Any],
+    known: Times | None = None,
 ) -> Program:
     """Return the program with layers that lose to float planned as float.
 
-    inputs: the graph's flat inputs of the example. Only "auto" is timed, and not with
+    inputs: the graph's flat inputs of the example. known: layers timed already, to be added to:
+    submodules of one model have many alike. Only "auto" is timed, and not with
     allow_slower. A layer behind a float neighbour also pays for quantizing its input.
     """
     if config.precision != "auto" or config.allow_slower:
@@ -82,19 +90,21 @@ def choose(
     static = {n for n, p in program.plan.items() if p.precision == "int8"}
     static |= set(program.between)
     times: dict[str, tuple[float, float]] = {}
-    known: dict[Any, tuple[float, float]] = {}
+    known = {} if known is None else known
+    new = 0
     start = time.perf_counter()
     for node, layer in calibrator.layers.items():
         name = str(node.target)
         plan = program.plan[name]
         if plan.precision == "fp32" or name not in recorder.shapes:
             continue
-        if time.perf_counter() - start > BUDGET_S and len(known) > 4:
+        if time.perf_counter() - start > BUDGET_S and new > 4:
             break
         bordered = plan.precision == "int8" and not _from_static(node, static)
         key = (layer.spec, recorder.shapes[name], plan.output is None, plan.precision, bordered)
         if key not in known:
             known[key] = _time_layer(layer, plan, recorder.shapes[name], bordered)
+            new += 1
         times[name] = known[key]
     losers = {n: t for n, t in times.items() if t[1] > t[0] * NOISE}
     if losers:

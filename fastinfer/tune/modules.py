@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,20 +44,21 @@ def choose_modules(
     *,
     args: tuple[Any, ...] | None = None,
     kwargs: dict[str, Any] | None = None,
+    parts: Mapping[str, nn.Module | None] | None = None,
 ) -> nn.Module:
     """Return a copy of model with packed layers; under "auto" and with args only the faster ones.
 
-    report gets a row for every layer.
+    report gets a row for every layer. parts: modules in the place of submodules, as `with_parts`.
     """
     if args is None:
-        return lower_modules(model, config, report)
+        return lower_modules(model, config, report, parts=parts)
     holder = nn.Module()
     holder.root = model
     shapes = _record(model, args, kwargs or {})
     times: dict[str, tuple[float, float]] = {}
     keep: dict[str, str] = {}
     known: dict[Any, tuple[float, float]] = {}
-    for swap in find_swaps(holder, config, shapes):
+    for swap in find_swaps(holder, config, shapes, parts or {}):
         shape = shapes.get(swap.name)
         if swap.layer is None or swap.plan.precision == "fp32" or shape is None or 0 in shape:
             continue
@@ -77,4 +79,6 @@ def choose_modules(
         float_ms, fast_ms = known[key]
         if config.precision == "auto" and not config.allow_slower and fast_ms > float_ms * NOISE:
             keep[swap.name] = f"float is faster ({float_ms:.3f} against {fast_ms:.3f} ms)"
-    return lower_modules(model, config, report, keep_float=keep, times=times, shapes=shapes)
+    return lower_modules(
+        model, config, report, keep_float=keep, times=times, shapes=shapes, parts=parts
+    )

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
+from fastinfer.config import Config
 from fastinfer.measure.latency import time_interleaved
+from fastinfer.types.call import Call
+
+#: A result is slower than the original only when it is so by more than timings vary.
+NOISE = 1.03
 
 
-def time_whole(
-    models: Mapping[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, float]:
-    """Return milliseconds of each model on the example, medians of interleaved rounds."""
+def time_whole(models: Mapping[str, nn.Module], *calls: Call) -> dict[str, float]:
+    """Return milliseconds of each model for all calls, medians of interleaved rounds."""
 
-    def call(model: nn.Module) -> Callable[[], object]:
-        return lambda: model(*args, **kwargs)
+    def run(model: nn.Module) -> Callable[[], object]:
+        return lambda: [model(*args, **kwargs) for args, kwargs in calls]
 
     with torch.inference_mode():
         timings = time_interleaved(
-            {name: call(model) for name, model in models.items()},
+            {name: run(model) for name, model in models.items()},
             min_time_s=0.3,
             max_rounds=30,
             warmup=1,
         )
     return {name: timing.median_ms for name, timing in timings.items()}
+
+
+def loses(times: Mapping[str, float], config: Config) -> bool:
+    """Return True where "converted" is to be undone: slower than "original", under "auto"."""
+    is_timed = config.precision == "auto" and not config.allow_slower
+    return is_timed and times["converted"] > times["original"] * NOISE

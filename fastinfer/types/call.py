@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+#: Positional and keyword arguments of a call.
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class SizeRange:
@@ -94,7 +97,11 @@ class CallSpec:
 
         Raises TypeError when the arguments do not fit the signature.
         """
-        leaves, spec = pytree.tree_flatten(bind(self.signature, args, kwargs))
+        return self.flatten_bound(bind(self.signature, args, kwargs))
+
+    def flatten_bound(self, bound: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Return the graph's inputs for arguments by name, or None as `flatten`."""
+        leaves, spec = pytree.tree_flatten(bound)
         if spec != self.in_spec:
             return None
         tensors = []

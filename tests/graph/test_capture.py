@@ -332,3 +332,61 @@ def test_the_example_itself_is_always_taken(batch):
     x = torch.randn(batch, 3, generator=generator())
     program = capture(model, (x,))
     assert_equal(run(program, x), model(x))
+
+
+class Two(nn.Module):
+    """Maps of two sizes that never meet: a batch symbol each."""
+
+    def forward(self, maps):
+        return [m.flatten(1).sum(1) for m in maps]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_maps_of_several_sizes_share_their_batch(batch):
+    maps = [torch.randn(batch, 3, 8, 8), torch.randn(batch, 3, 4, 4)]
+    program = capture(Two().eval(), (maps,))
+    assert all(i.sizes[0].low == 0 for i in program.call.tensor_inputs)
+    for count in (0, 1, 3):
+        got = run(program, [torch.randn(count, 3, 6, 6), torch.randn(count, 3, 10, 10)])
+        assert got is not None and [len(g) for g in got] == [count, count]
+
+
+def test_other_calls_say_which_sizes_vary(monkeypatch):
+    monkeypatch.setattr("fastinfer.graph.capture.SYMBOLIC_SECONDS", -1.0)
+    model = Conv().eval()
+    x, tall = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 12, 8)
+    program = capture(model, (x,), others=[((tall,), {})])
+    assert any("differ between calls" in note for note in program.report.notes)
+    assert_close(run(program, tall), model(tall))
+    assert run(program, torch.randn(2, 3, 12, 12)) is None
+
+
+class OneIsSpecial(nn.Module):
+    def forward(self, x):
+        return x * 3 if x.shape[1] == 1 else x + 1
+
+
+def test_another_call_that_the_graph_answers_wrongly_is_not_taken():
+    model, one = OneIsSpecial().eval(), torch.ones(2, 1)
+    program = capture(model, (torch.ones(2, 3),), others=[((one,), {})])
+    assert run(program, one) is None
+    assert_equal(run(program, torch.ones(2, 4)), torch.full((2, 4), 2.0))
+
+
+def test_names_get_a_prefix():
+    program = capture(Conv().eval(), (torch.randn(2, 3, 8, 8),), prefix="body.")
+    names = {name for name, _ in program.graph_module.named_parameters()}
+    assert "_tensors.body.conv.weight" in names and len(names) == 4
+
+
+class Chooses(nn.Module):
+    def forward(self, x):
+        return x[: int(x.sum().abs()) + 1]
+
+
+def test_a_reason_is_one_short_line_and_says_where():
+    with pytest.raises(CaptureError) as found:
+        capture(Chooses().eval(), (torch.ones(4, 3),))
+    reason = str(found.value)
+    assert "\n" not in reason and len(reason) < 300
+    assert "test_capture.py" in reason or "data-dependent" in reason

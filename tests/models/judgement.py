@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fastinfer.engine import RegionModule
 from fastinfer.measure import time_interleaved
 from fastinfer.measure.accuracy import ErrorSums
+from fastinfer.nn import PackedModule
 
 #: A measured ratio under 1 / NOISE is slower. convert keeps what is up to 3 % slower in its own
 #: measurement; medians of a shared machine differ by some percent more from one to the next.
@@ -92,7 +94,7 @@ def detector_error(model: nn.Module, fast: nn.Module, args: tuple) -> ErrorSums:
     are compared from one call of each model on the image; the heads on regions get the regions of
     the original in both models.
     """
-    copy = fast.model  # the module path: the user's own module on packed layers
+    copy = fast.model  # the user's own module, parts of it converted
     sums = ErrorSums()
     with (
         _recorded(model, DENSE_PARTS + REGION_PARTS) as wanted,
@@ -111,6 +113,25 @@ def detector_error(model: nn.Module, fast: nn.Module, args: tuple) -> ErrorSums:
             sums.signal += 1.0
             sums.noise += one.noise / one.signal
     return sums
+
+
+def body_regions(fast: nn.Module) -> int:
+    """Return how many regions a detector's body is run in; each layer outside of one counts too.
+
+    The body is the backbone without its pyramid, whose up-sampling no step of the engine does.
+    """
+    part = fast.model.backbone
+    names = [name for name, _ in part.lowered.named_modules()]
+    prefix = "backbone.body." if any(n.startswith("backbone.body.") for n in names) else "backbone."
+    modules = [m for m in part._regions[0].modules() if isinstance(m, RegionModule)]
+    region_of = {id(layer): index for index, m in enumerate(modules) for layer in m._modules_of}
+    layers = [
+        m
+        for name, m in part.lowered.named_modules()
+        if name.startswith(prefix) and isinstance(m, PackedModule)
+    ]
+    found = {region_of.get(id(layer), f"outside {id(layer)}") for layer in layers}
+    return len(found)
 
 
 def ratio_of_times(model: nn.Module, fast: nn.Module, args: tuple) -> tuple[float, float, float]:

@@ -28,6 +28,7 @@ class Row:
     sqnr_db: float | None = None
     int8_layers: int = 0
     layers: int = 0
+    regions: list[int] = field(default_factory=list)
     kept_float: dict[str, int] = field(default_factory=dict)
     eager_ms: float | None = None
     fast_ms: float | None = None
@@ -56,6 +57,7 @@ class Row:
             text(self.convert_s, 1),
             text(self.sqnr_db, 1),
             f"{self.int8_layers}/{self.layers}",
+            str(len(self.regions)),
             text(self.eager_ms, 2),
             text(self.fast_ms, 2),
             text(self.ratio, 2),
@@ -72,7 +74,9 @@ def kind_of_reason(reason: str) -> str:
 class Results:
     """The rows of one session."""
 
-    headers = ("model", "path", "convert s", "SQNR dB", "int8", "eager ms", "fast ms", "ratio")
+    headers = (
+        "model", "path", "convert s", "SQNR dB", "int8", "regions", "eager ms", "fast ms", "ratio"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

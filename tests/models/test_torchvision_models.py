@@ -1,5 +1,7 @@
 """Every torchvision model through `convert`: it works, it is accurate, it is never slower.
 
+A detector is converted by its submodules, and its body runs in one region of the engine.
+
 Run by `make test-models`. Timings live in bench/, never in a test; this tier is the one exception,
 because "never slower than eager" is what "auto" promises and so what must be checked. Each model is
 measured here again, interleaved with eager, and fails only when it is slower by more than
@@ -41,7 +43,13 @@ def test_model(case, results):
     start = time.perf_counter()
     fast = fastinfer.convert(model, example, calibration=case.calibration())
     row.convert_s = time.perf_counter() - start
-    _describe(row, fastinfer.report(fast))
+    report = fastinfer.report(fast)
+    _describe(row, report)
+    if detector:
+        assert report.path == "submodules", report.uncaptured
+        body = [layer for layer in report.layers if layer.name.startswith("backbone.")]
+        if all(layer.precision == "int8" for layer in body):  # one in float parts its region
+            assert judgement.body_regions(fast) == 1
     gc.collect()
 
     with torch.inference_mode():
@@ -74,6 +82,7 @@ def test_median_accuracy(results):
 def _describe(row, report):
     row.path = report.path
     row.layers = len(report.layers)
+    row.regions = [region.steps for region in report.regions]
     row.int8_layers = sum(layer.precision.startswith("int8") for layer in report.layers)
     reasons = Counter(kind_of_reason(layer.reason) for layer in report.fallbacks)
     row.kept_float = dict(reasons.most_common())

@@ -29,6 +29,6 @@ def test_time_whole(monkeypatch):
             calls.append((self, x is given, scale, torch.is_inference_mode_enabled()))
 
     first, second = Probe(), Probe()
-    got = time_whole({"original": first, "converted": second}, (given,), {"scale": 3})
+    got = time_whole({"original": first, "converted": second}, ((given,), {"scale": 3}))
     assert got == {"original": 0.0, "converted": 1.0}
     assert calls == [(first, True, 3, True), (second, True, 3, True)]

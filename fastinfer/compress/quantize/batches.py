@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastinfer.types.call import Call
+
 #: (args, kwargs) of a call -> values for the graph's placeholders, in order.
 #: None skips the batch.
 Flatten = Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Any] | None]
@@ -62,13 +64,11 @@ def check_finite(values: Sequence[Any], index: int) -> None:
                 raise ValueError(f"calibration: batch {index} input {position} contains infinity")
 
 
-def read_batches(
-    calibration: Iterable[Any], n_inputs: int, flatten: Flatten = flatten_in_order
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the flat graph inputs of every batch.
+def read_calls(calibration: Iterable[Any], n_inputs: int) -> Iterator[Call]:
+    """Yield (args, kwargs) of every batch.
 
     Raises:
-        ValueError: no batch, NaN or infinity in a batch, or a wrong number of inputs.
+        ValueError: no batch.
         TypeError: calibration or a batch is of the wrong type.
     """
     if isinstance(calibration, (str, bytes)) or not isinstance(calibration, Iterable):
@@ -79,9 +79,25 @@ def read_batches(
     source: Iterable[Any] = (
         [calibration] if isinstance(calibration, (Tensor, Mapping)) else calibration
     )
-    index, used = -1, 0
-    for index, batch in enumerate(source):
-        args, kwargs = batch_call(batch, n_inputs)
+    empty = True
+    for batch in source:
+        empty = False
+        yield batch_call(batch, n_inputs)
+    if empty:
+        raise ValueError("calibration: expected at least one batch, got an empty iterable")
+
+
+def read_batches(
+    calibration: Iterable[Any], n_inputs: int, flatten: Flatten = flatten_in_order
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the flat graph inputs of every batch.
+
+    Raises:
+        ValueError: no batch, NaN or infinity in a batch, or a wrong number of inputs.
+        TypeError: calibration or a batch is of the wrong type.
+    """
+    used = 0
+    for index, (args, kwargs) in enumerate(read_calls(calibration, n_inputs)):
         flat = flatten(args, kwargs)
         if flat is None:
             continue
@@ -93,7 +109,5 @@ def read_batches(
         check_finite(values, index)
         used += 1
         yield values
-    if index >= 0 and not used:
+    if not used:
         raise ValueError("calibration: no batch has sizes that the captured graph takes")
-    if index < 0:
-        raise ValueError("calibration: expected at least one batch, got an empty iterable")

@@ -155,13 +155,16 @@ class Calibrator:
             check_finite(next(iter(batches)), 0)
         else:
             batches = read_batches(calibration, self._n_inputs, self._flatten)
-        recorder = _Recorder(self.graph_module, self)
-        with torch.no_grad():
-            for values in batches:
-                self.largest = 1
-                recorder.run(*values)
-                self._keep(values)
+        for values in batches:
+            self.add(values)
         return self
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        """Observe one call. values: the graph's inputs, which may be kept."""
+        self.largest = 1
+        with torch.no_grad():
+            _Recorder(self.graph_module, self).run(*values)
+        self._keep(values)
 
     def run_layer(self, node: fx.Node, layer: Layer, args: tuple[Any, ...]) -> Tensor:
         """Return the layer's output; observe what is inside it when its activation is a table."""
