@@ -160,15 +160,20 @@ CASES = {
 FLOOR_DB = 12.0
 
 
-def make(name):
-    torch.manual_seed(0)
-    build, example, other = CASES[name]
+def seeded(build, seed=0):
+    """Return build() in eval mode, its BatchNorms with statistics unlike those of construction."""
+    torch.manual_seed(seed)
     model = build().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    return model, example(), other()
+    return model
+
+
+def make(name):
+    build, example, other = CASES[name]
+    return seeded(build), example(), other()
 
 
 def leaves(value):

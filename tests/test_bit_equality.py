@@ -10,6 +10,7 @@ import functools
 
 import pytest
 import torch
+from small_models import seeded
 from torch import fx, nn
 
 import fastinfer
@@ -90,12 +91,7 @@ MODELS = {"mobile": (Mobile, (3, 37, 35)), "mixer": (Mixer, (301,)), "encoder": 
 def build(name):
     """Return (model, whole batch)."""
     make, shape = MODELS[name]
-    torch.manual_seed(0)
-    model = make().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    model = seeded(make)
     # Samples of unlike size: a range shared by a batch would show.
     size = torch.arange(1.0, BATCH + 1).view(-1, *[1] * len(shape))
     return model, torch.randn(BATCH, *shape) * size

@@ -85,7 +85,7 @@ def started(contender: str, workload: str, threads: int) -> Any:
 
 @dataclass(frozen=True)
 class Measured:
-    """A contender's time, and per round its median over that of the contender compared with."""
+    """A contender's time, and how much faster than it the one of `time_in_turns`' `against` is."""
 
     timing: Timing
     ratio: float
@@ -97,8 +97,7 @@ def time_in_turns(
 ) -> dict[str, Measured]:
     """Return each contender's `Measured` from rounds in which each runs for `seconds` in turn.
 
-    `ratio` is the median over the rounds of time of `against` over time of the contender: above 1
-    is faster.
+    `ratio` is the median over the rounds of the contender's time over that of `against`.
     """
     size = {"batch": case.batch, "threads": case.threads}
     peaks = {n: c.ask(do="at", **size)["run_peak_mb"] for n, c in contenders.items()}
@@ -110,7 +109,7 @@ def time_in_turns(
     return {
         name: Measured(
             Timing.from_samples([ms for taken in samples[name] for ms in taken]),
-            statistics.median(a / b for a, b in zip(medians[against], medians[name], strict=True)),
+            statistics.median(b / a for a, b in zip(medians[against], medians[name], strict=True)),
             peaks[name],
         )
         for name in contenders

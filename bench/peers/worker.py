@@ -80,7 +80,8 @@ def time_for(run: Run, x: torch.Tensor, seconds: float) -> list[float]:
 
 def serve(at: At, work: Workload, requests: Any, answer: Any) -> None:
     """Answer requests until there are no more: `at` compiles, `time` times what is compiled."""
-    run, x = at(Case()), work.calibration[:1]
+    run: Run | None = None
+    x = work.calibration[:1]
     for line in requests:
         request = json.loads(line)
         if request["do"] == "at":
@@ -92,6 +93,7 @@ def serve(at: At, work: Workload, requests: Any, answer: Any) -> None:
             time_for(run, x, 0.1)
             answer({"run_peak_mb": resident_mb("VmHWM") - before})
         else:
+            assert run is not None, "asked for a time before `at`"
             answer({"ms": time_for(run, x, request["seconds"])})
 
 

@@ -65,15 +65,9 @@ Work DirectConv::work() const {
 }
 
 void DirectConv::run_part(int thread, int threads) const {
-  const int64_t lines = g_.batch * g_.out_height, panels = view_.panels();
-  // Over lines every thread frames its own, over panels all of them: only for an evener share.
-  if (largest_share(lines, threads) <= largest_share(panels, threads) * kPackingRows) {
-    const auto [l0, l1] = share_of(lines, thread, threads);
-    part(l0, l1, 0, panels);
-  } else {
-    const auto [p0, p1] = share_of(panels, thread, threads);
-    part(0, lines, p0, p1);
-  }
+  const auto [lines, panels] =
+      gemm_share(g_.batch * g_.out_height, view_.panels(), thread, threads);
+  part(lines.begin, lines.end, panels.begin, panels.end);
 }
 
 // Lines [l0, l1) of all images times panels [p0, p1).

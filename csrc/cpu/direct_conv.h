@@ -7,7 +7,6 @@
 
 #include "conv_shape.h"
 #include "gemm_panel.h"
-#include "work.h"
 
 namespace fastinfer {
 

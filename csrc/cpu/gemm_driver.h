@@ -8,7 +8,6 @@
 
 #include "gemm_panel.h"
 #include "scratch.h"
-#include "work.h"
 
 namespace fastinfer {
 
@@ -55,14 +54,9 @@ class GemmDriver {
 
   void run_part(int thread, int threads) const {
     if (m_ == 0) return;
-    const int64_t panels = view_.panels();
-    // Over tiles every thread packs its own rows, over panels all of them: only for an evener share.
-    if (largest_share(tiles_, threads) <= largest_share(panels, threads) * kPackingRows) {
-      const auto [t0, t1] = share_of(tiles_, thread, threads);
-      if (t0 < t1) part(t0, t1, 0, panels);
-    } else {
-      const auto [p0, p1] = share_of(panels, thread, threads);
-      if (p0 < p1) part(0, tiles_, p0, p1);
+    const auto [tiles, panels] = gemm_share(tiles_, view_.panels(), thread, threads);
+    if (tiles.begin < tiles.end && panels.begin < panels.end) {
+      part(tiles.begin, tiles.end, panels.begin, panels.end);
     }
   }
 

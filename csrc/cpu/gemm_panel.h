@@ -3,6 +3,7 @@
 #pragma once
 
 #include "packed_view.h"
+#include "work.h"
 
 namespace fastinfer {
 
@@ -24,6 +25,19 @@ constexpr double kPackingRows = 1.04;
 // The largest of `threads` shares of `count` equal parts, of 1.
 inline double largest_share(int64_t count, int threads) {
   return static_cast<double>((count + threads - 1) / threads) / static_cast<double>(count);
+}
+
+// What one of `threads` threads does of all rows (or tiles, or lines of them) times all panels.
+struct GemmShare {
+  Range rows, panels;
+};
+
+// Over rows every thread packs its own, over panels all of them: only for an evener share.
+inline GemmShare gemm_share(int64_t rows, int64_t panels, int thread, int threads) {
+  if (largest_share(rows, threads) <= largest_share(panels, threads) * kPackingRows) {
+    return {share_of(rows, thread, threads), {0, panels}};
+  }
+  return {{0, rows}, share_of(panels, thread, threads)};
 }
 
 // A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.

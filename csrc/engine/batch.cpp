@@ -14,8 +14,6 @@ namespace {
 constexpr int64_t kSliceBytes = 2 << 20;
 // Weights that do not stay in the last cache are read again for every slice: then the batch is better.
 constexpr int64_t kMostWeights = 64 << 20;
-// Pauses before the caller sleeps until others are done with their slices.
-constexpr int kSpins = 2000;
 
 // The samples of one slice, as a range of the batch.
 struct Slice {
@@ -25,11 +23,9 @@ struct Slice {
 // Slices of at most two sizes, one apart; an only one where slices are no use.
 class Slices {
  public:
-  Slices(const Plan& whole, const PlanKey& key, int threads) : batch_(whole.batch()) {
-    int64_t weights = 0;
-    for (const Weight& weight : key.weights) weights += weight.bytes;
+  Slices(const Plan& whole, int threads) : batch_(whole.batch()) {
     const int64_t arena = whole.arena().bytes;
-    if (batch_ < 2 || arena <= kSliceBytes || weights > kMostWeights) return;
+    if (batch_ < 2 || arena <= kSliceBytes || whole.weight_bytes() > kMostWeights) return;
     const int64_t most = (batch_ + threads - 1) / threads;
     const int64_t size = std::clamp(kSliceBytes / (arena / batch_), int64_t{1}, most);
     count_ = (batch_ + size - 1) / size;
@@ -74,15 +70,7 @@ class BatchJob : public Job {
       run_slice(i, 1);
       done_.raise();
     }
-    if (thread != 0) return;
-    uint32_t done = done_.value();
-    for (int spins = 0; done < static_cast<uint32_t>(shared_); spins++, done = done_.value()) {
-      if (spins < kSpins) {
-        pause_cpu();
-      } else {
-        done_.sleep(done);
-      }
-    }
+    if (thread == 0) done_.await(static_cast<uint32_t>(shared_));
   }
 
   void run_slice(int64_t index, int threads) const {
@@ -127,7 +115,7 @@ class BatchJob : public Job {
 void run_batch(const std::string& program, const PlanKey& key, const Plan& whole,
                std::span<const void* const> inputs, std::span<void* const> outputs, int threads) {
   threads = std::clamp(threads, 1, usable_cpus());
-  const Slices slices(whole, key, threads);
+  const Slices slices(whole, threads);
   if (slices.count() == 1) return whole.run(inputs, outputs, threads);
   // Whole rounds of a slice for each thread; all threads share what is left.
   const int64_t shared = slices.count() / threads * threads;

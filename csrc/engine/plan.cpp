@@ -22,6 +22,15 @@ constexpr StepMaker kMakers[] = {
 };
 static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kInterleave) + 1);
 
+// All steps there are work on each sample alone.
+int64_t common_batch(const std::vector<Value>& values) {
+  const auto leading = [](const Value& value) { return value.shape.empty() ? 0 : value.shape[0]; };
+  const int64_t batch = values.empty() ? 0 : leading(values[0]);
+  const bool is_common = std::all_of(values.begin(), values.end(),
+                                     [&](const Value& value) { return leading(value) == batch; });
+  return is_common ? batch : 0;
+}
+
 }  // namespace
 
 // One run of a plan. A step has as many parts as it has use for threads, and a thread takes the part
@@ -56,8 +65,6 @@ class Plan::Call : public Job {
   static constexpr int kMostParts = 64;  // bits of State::taken
   // Pauses before another thread's part is taken: a few microseconds.
   static constexpr int kPatience = 100;
-  // Pauses before this thread sleeps: longer than parts of a step differ in time.
-  static constexpr int kSpins = 2000;
 
   struct alignas(64) State {
     std::atomic<uint64_t> taken{0};  // a bit for each part
@@ -71,21 +78,13 @@ class Plan::Call : public Job {
     const int parts = useful_threads(plan_->steps_[index].work, threads);
     if (thread < parts) take(state, step, thread, parts);
     const auto all = static_cast<uint32_t>(parts);
-    uint32_t done = state.done.value();
-    for (int spins = 0; done < all; spins++, done = state.done.value()) {
-      if (spins < patience) {
-        pause_cpu();
-        continue;
-      }
+    for (int spins = 0; spins < patience && state.done.value() < all; spins++) pause_cpu();
+    if (state.done.value() < all) {
       bool took = false;
       for (int part = 0; part < parts; part++) took |= take(state, step, part, parts);
       // Somebody who missed a step misses the next one, too.
       if (took) patience = 0;
-      if (spins < kSpins) {
-        pause_cpu();
-      } else {
-        state.done.sleep(done);
-      }
+      state.done.await(all);
     }
     if (parts == threads && patience == 0) patience = kPatience / 10;
   }
@@ -124,6 +123,8 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
     steps_.push_back({std::move(step), instruction, work});
   }
   place();
+  batch_ = common_batch(values_);
+  for (const Weight& weight : weights) weight_bytes_ += weight.bytes;
 }
 
 // quantize reads an NCHW input; for any other step a copy in NHWC memory is made first.
@@ -187,15 +188,6 @@ void Plan::run(std::span<const void* const> inputs, std::span<void* const> outpu
   ThreadPool::instance().run(
       threads, std::make_shared<Call>(shared_from_this(), std::move(frame), seconds));
   give_back(std::move(memory));
-}
-
-// All steps there are work on each sample alone.
-int64_t Plan::batch() const {
-  const auto leading = [](const Value& value) { return value.shape.empty() ? 0 : value.shape[0]; };
-  const int64_t batch = values_.empty() ? 0 : leading(values_[0]);
-  const bool is_common = std::all_of(values_.begin(), values_.end(),
-                                     [&](const Value& value) { return leading(value) == batch; });
-  return is_common ? batch : 0;
 }
 
 Plan::Memory Plan::take_memory() const {

@@ -26,7 +26,8 @@ class Plan : public std::enable_shared_from_this<Plan> {
   size_t steps() const { return steps_.size(); }
   // The first dimension of every value, where it is the same for all and none depends on another of
   // its samples; else 0.
-  int64_t batch() const;
+  int64_t batch() const { return batch_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
 
   // On at most `threads` threads. seconds: of every step, on the first thread, when not empty.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
@@ -51,6 +52,7 @@ class Plan : public std::enable_shared_from_this<Plan> {
   const std::vector<int64_t> outputs_;
   std::vector<Planned> steps_;
   ArenaPlan arena_;
+  int64_t batch_ = 0, weight_bytes_ = 0;
   std::vector<int64_t> places_;  // offset in the arena, by value; -1 where it is the caller's
   mutable std::mutex mutex_;
   mutable std::vector<Memory> free_;

@@ -10,10 +10,6 @@
 #include <thread>
 #include <utility>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace fastinfer::engine {
 namespace {
 
@@ -31,14 +27,6 @@ int cgroup_cpus() {
 }
 
 }  // namespace
-
-void pause_cpu() {
-#if defined(__x86_64__)
-  _mm_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 int usable_cpus() {
   static const int cpus = [] {

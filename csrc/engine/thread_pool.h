@@ -13,9 +13,6 @@ namespace fastinfer::engine {
 // CPUs this process may use: its affinity, and its share of time where a cgroup limits that.
 int usable_cpus();
 
-// Tells the core that this thread waits for another one.
-void pause_cpu();
-
 // Work that any number of threads may join, at any time; run(0, n) returns when all of it is done.
 class Job {
  public:

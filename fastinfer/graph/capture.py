@@ -25,7 +25,7 @@ from fastinfer.graph.functional import NotFunctionalError, replace_in_place
 from fastinfer.graph.match import attribute, set_tensor
 from fastinfer.program import Program
 from fastinfer.report import Report
-from fastinfer.types.call import Call, bind
+from fastinfer.types.call import Call, bind, tensors_of
 
 #: CPU seconds that export may spend on symbolic sizes before fewer dimensions are left free. Swin-T
 #: with a free height and width takes 271 s (torch 2.14.1, Zen 3, 2026-11), MobileNetV2 3 s.
@@ -151,7 +151,7 @@ def _varied(calls: list[dict[str, Any]]) -> list[set[int]]:
 
 def _free_dims(freedom: str, calls: list[dict[str, Any]]) -> list[set[int]]:
     """Return the dimensions of each tensor of the call that are left free."""
-    tensors = [leaf for leaf in pytree.tree_leaves(calls[0]) if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_of(calls[0])
     if freedom == "every size":
         return [set(range(t.dim())) for t in tensors]
     batch = [{0} if t.dim() else set[int]() for t in tensors]
@@ -185,7 +185,7 @@ def _export(
     args, kwargs = arguments.args, arguments.kwargs
     shapes = torch.export.ShapesCollection()
     auto = torch.export.Dim.AUTO
-    tensors = [leaf for leaf in pytree.tree_leaves(bound) if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_of(bound)
     for tensor, free in zip(tensors, free_dims, strict=True):
         if free:
             shapes[tensor] = dict.fromkeys(sorted(free), auto)

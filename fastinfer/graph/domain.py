@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from fastinfer.graph.errors import CaptureError
-from fastinfer.types.call import CallSpec, Constant, SizeRange, TensorInput
+from fastinfer.types.call import CallSpec, Constant, SizeRange, TensorInput, tensors_of
 
 Shapes = Sequence[Sequence[int]]
 
@@ -244,8 +244,7 @@ def _widened(
 
 
 def _shapes(bound: dict[str, Any]) -> list[tuple[int, ...]]:
-    leaves = pytree.tree_leaves(bound)
-    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return [tuple(tensor.shape) for tensor in tensors_of(bound)]
 
 
 def _agree(
@@ -253,7 +252,7 @@ def _agree(
 ) -> list[Any] | None:
     """Return the model's flat answer; None where the graph's differs in form or values."""
     arguments = inspect.BoundArguments(spec.signature, bound)  # type: ignore[arg-type]
-    tensors = [x for x in pytree.tree_leaves(bound) if isinstance(x, torch.Tensor)]
+    tensors = tensors_of(bound)
     try:
         with torch.no_grad():
             wanted = model(*_copied(arguments.args), **_copied(arguments.kwargs))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fastinfer.types.call import Call
+from fastinfer.types.call import Call, tensors_of
 
 #: Calls of different sizes that are kept of one module: the levels of a pyramid, not the steps of a
 #: loop.
@@ -36,13 +36,9 @@ class Recording:
         ]
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
 def _elements(call: Call) -> int:
     """Return the elements of the call's tensors, 0 when one of them is empty."""
-    sizes = [tensor.numel() for tensor in _tensors(call)]
+    sizes = [tensor.numel() for tensor in tensors_of(call)]
     return sum(sizes) if all(sizes) else 0
 
 

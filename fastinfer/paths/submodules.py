@@ -24,6 +24,7 @@ from fastinfer.paths.modules import convert_modules
 from fastinfer.paths.part import Part, merge_reports
 from fastinfer.request import Request
 from fastinfer.tune import Times, loses, time_whole
+from fastinfer.types.call import tensors_of
 
 
 def convert_submodules(request: Request) -> InferenceModule:
@@ -89,10 +90,10 @@ def _calibrate(parts: Sequence[Part], request: Request) -> None:
     if request.config.precision == "fp32":
         return
     if request.calibration is not None:
-        n_inputs = len(_tensors(request.call))
+        n_inputs = len(tensors_of(request.call))
         with _observed(parts), torch.no_grad():
             for index, (args, kwargs) in enumerate(read_calls(request.calibration, n_inputs)):
-                check_finite(_tensors((args, kwargs)), index)
+                check_finite(tensors_of((args, kwargs)), index)
                 try:
                     request.model(*_as_example(args, request), **kwargs)
                 except Exception as error:  # whatever the model's own code raises
@@ -120,10 +121,6 @@ def _as_example(args: tuple[Any, ...], request: Request) -> tuple[Any, ...]:
     if is_list and args and all(isinstance(a, Tensor) for a in args):
         return (list(args),)
     return args
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 @contextmanager

@@ -14,6 +14,11 @@ from torch.utils import _pytree as pytree
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Return the tensors of a pytree, as a call or its bound arguments, in its order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
 @dataclass(frozen=True)
 class SizeRange:
     """Sizes one dimension may take: low <= size <= high (None is unbounded).

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from program_call import run
 from torch import nn
 
 from fastinfer.graph.capture import capture
@@ -16,15 +17,6 @@ from fastinfer.testing.compare import assert_equal, float32_bound
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def run(program, *args, **kwargs):
-    """Call a program as its model is called; None when the graph does not take the call."""
-    flat = program.call.flatten(args, kwargs)
-    if flat is None or not program.call.accepts([t.shape for t in flat]):
-        return None
-    with torch.no_grad():
-        return program.call.unflatten(program.graph_module(*flat))
 
 
 def assert_close(got, wanted):

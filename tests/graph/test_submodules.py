@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from program_call import run
 from torch import nn
 
 from fastinfer.graph import submodules as search_module
@@ -51,14 +52,6 @@ class Levels(nn.Module):
 def search(model, x, is_ignored=lambda name: False):
     names = candidates(model.eval(), is_ignored)
     return capture_submodules(model, record_calls(model, ((x,), {}), names), names)
-
-
-def run(program, *args, **kwargs):
-    flat = program.call.flatten(args, kwargs)
-    if flat is None or not program.call.accepts([t.shape for t in flat]):
-        return None
-    with torch.no_grad():
-        return program.call.unflatten(program.graph_module(*flat))
 
 
 def test_candidates_hold_layers():
