@@ -40,6 +40,8 @@ SOURCES = [
     "csrc/cpu/depthwise_driver.cpp",
     "csrc/cpu/int8_pointwise.cpp",
     "csrc/cpu/int8_pool.cpp",
+    "csrc/cpu/upsample_driver.cpp",
+    "csrc/cpu/int8_upsample.cpp",
     "csrc/engine/arena.cpp",
     "csrc/engine/plan.cpp",
     "csrc/engine/program.cpp",
@@ -52,6 +54,7 @@ SOURCES = [
     "csrc/engine/steps/elements.cpp",
     "csrc/engine/steps/linear.cpp",
     "csrc/engine/steps/moves.cpp",
+    "csrc/engine/steps/upsample.cpp",
 ]
 
 # Every unit of csrc/cpu/isa and the flags it alone is built with. -fno-tree-pre -fno-gcse: gcc 12

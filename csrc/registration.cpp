@@ -21,4 +21,5 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("int8_max_pool2d", TORCH_BOX(&fastinfer::int8_max_pool2d_cpu));
   m.impl("int8_avg_pool2d", TORCH_BOX(&fastinfer::int8_avg_pool2d_cpu));
   m.impl("int8_adaptive_avg_pool2d", TORCH_BOX(&fastinfer::int8_adaptive_avg_pool2d_cpu));
+  m.impl("int8_upsample2d", TORCH_BOX(&fastinfer::int8_upsample2d_cpu));
 }

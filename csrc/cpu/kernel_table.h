@@ -107,6 +107,19 @@ struct MeanRun {
   int64_t out_step;
 };
 
+// Outputs of one row of an enlarged image, n channels each: the mean of two pixels of two rows, as
+// int8_upsample2d defines it.
+struct LerpRun {
+  const uint8_t* top;     // rows of x
+  const uint8_t* bottom;
+  const int64_t* left;    // of each output the two pixels of a row, and the second one's weight
+  const int64_t* right;
+  const float* right_weight;
+  float bottom_weight;
+  int64_t pixels, n;
+  uint8_t* out;
+};
+
 struct KernelTable {
   Isa isa;
   GemmFamily gemm[kMaxFamilies];  // ends with the first whose nr is 0
@@ -131,6 +144,7 @@ struct KernelTable {
   void (*max)(const MaxRun&);
   // v is the window's sum of x - x_zero_point.
   void (*mean)(const MeanRun&, const Requantize&);
+  void (*lerp)(const LerpRun&);
 
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {

@@ -51,6 +51,8 @@ Tensor int8_avg_pool2d_cpu(Tensor x, std::vector<int64_t> kernel_size, std::vect
 Tensor int8_adaptive_avg_pool2d_cpu(Tensor x, std::vector<int64_t> output_size, double multiplier,
                                     int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
                                     int64_t qmax);
+Tensor int8_upsample2d_cpu(Tensor x, std::optional<Tensor> like, std::vector<int64_t> output_size,
+                           std::vector<double> scale_factors, bool bilinear, bool align_corners);
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program);
 

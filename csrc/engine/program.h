@@ -27,6 +27,7 @@ enum class StepKind : int64_t {
   kFlatten,
   kSlice,
   kChannelShuffle,
+  kUpsample2d,
   kCount,
   kInterleave = kCount,  // a plan's own: an NCHW input to NHWC
 };

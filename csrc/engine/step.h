@@ -57,6 +57,7 @@ std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& cont
 std::unique_ptr<Step> make_interleave(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_slice(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_channel_shuffle(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_upsample2d(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.
 class Operands {

@@ -21,7 +21,9 @@ from fastinfer.types import Activation
 
 aten = torch.ops.aten
 
-KINDS = ("add", "mul", "cat", "max_pool", "avg_pool", "adaptive_avg_pool", "activation")
+KINDS = (
+    "add", "mul", "cat", "max_pool", "avg_pool", "adaptive_avg_pool", "upsample", "activation",
+)  # fmt: skip
 #: Kinds whose int8 op clamps its codes; "add" alone has a table too.
 _CLAMPED = ("add", "mul", "avg_pool", "adaptive_avg_pool")
 
@@ -32,7 +34,8 @@ class BetweenSpec:
 
     `activation` follows the operation, or is it (kind "activation"). `output_size` belongs to
     adaptive_avg_pool, whose result is [N, C] when not `keepdim`; `dim` to cat, with the parts'
-    `sizes` in it where all are known; the rest to max_pool and avg_pool.
+    `sizes` in it where all are known; `align_corners` and `scale_factors` to upsample, which is
+    bilinear and whose size the factors say when there are any; the rest to max_pool and avg_pool.
     """
 
     kind: str
@@ -47,6 +50,8 @@ class BetweenSpec:
     keepdim: bool = True
     dim: int = 0
     sizes: tuple[int, ...] = ()
+    align_corners: bool = False
+    scale_factors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -58,16 +63,21 @@ class Between:
     """An operation as it stands in a graph.
 
     `inputs` are in the order the int8 op takes them; `inner` is the node of the operation itself
-    where this one is the activation behind it.
+    where this one is the activation behind it. `size` is what an upsample without scale factors is
+    given as height and width.
     """
 
     spec: BetweenSpec
     inputs: tuple[fx.Node, ...]
     inner: fx.Node | None = None
+    size: tuple[Any, ...] = ()
 
 
-def accumulate(spec: BetweenSpec, xs: Sequence[Tensor]) -> Tensor:
-    """Return the operation of float tensors, without the activation behind it."""
+def accumulate(spec: BetweenSpec, xs: Sequence[Tensor], size: Sequence[int] = ()) -> Tensor:
+    """Return the operation of float tensors, without the activation behind it.
+
+    size: height and width of what an upsample without scale factors makes.
+    """
     s, x = spec, xs[0]
     if s.kind == "add":
         return x + xs[1]
@@ -82,12 +92,16 @@ def accumulate(spec: BetweenSpec, xs: Sequence[Tensor]) -> Tensor:
     if s.kind == "adaptive_avg_pool":
         y = F.adaptive_avg_pool2d(x, s.output_size)
         return y if s.keepdim else y.flatten(1)
+    if s.kind == "upsample":
+        return aten.upsample_bilinear2d.vec(
+            x, None if s.scale_factors else list(size), s.align_corners, s.scale_factors or None
+        )
     return x
 
 
-def compute(spec: BetweenSpec, xs: Sequence[Tensor]) -> Tensor:
+def compute(spec: BetweenSpec, xs: Sequence[Tensor], size: Sequence[int] = ()) -> Tensor:
     """Return what the float graph computes for an operation and its activation."""
-    return apply_activation(spec.activation, accumulate(spec, xs))
+    return apply_activation(spec.activation, accumulate(spec, xs, size))
 
 
 def find_betweens(graph: fx.Graph) -> dict[fx.Node, Between]:
@@ -239,6 +253,18 @@ def _mean(node: fx.Node, values: dict[str, Any]) -> Between | None:
     )
 
 
+def _upsample(node: fx.Node, values: dict[str, Any]) -> Between | None:
+    x, size, factors = values["input"], values["output_size"], values["scale_factors"]
+    if not _is_image(x) or (size is None) == (factors is None):
+        return None
+    spec = BetweenSpec(
+        "upsample",
+        align_corners=values["align_corners"],
+        scale_factors=tuple(map(float, factors or ())),
+    )
+    return Between(spec, (x,), size=tuple(size or ()))
+
+
 _READERS: dict[object, Any] = {
     aten.add.Tensor: _binary,
     aten.mul.Tensor: _binary,
@@ -247,4 +273,5 @@ _READERS: dict[object, Any] = {
     aten.avg_pool2d.default: _avg_pool,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool,
     aten.mean.dim: _mean,
+    aten.upsample_bilinear2d.vec: _upsample,
 }

@@ -103,6 +103,8 @@ class _Borders:
         ]
         if between.spec.kind == "cat":
             args = [args]
+        if between.spec.kind == "upsample":
+            args += [None, list(between.size)]
         args += folded.numbers
         if folded.table is not None:
             args.append(add_constant(self._module, node, f"{node.name}_table", folded.table))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule
 from fastinfer.lower.region_borders import region_reports
+from fastinfer.lower.region_nodes import Shapes, channel_slices, is_uint8, rank, shape, upsamples
 from fastinfer.nn import Int8Conv2d, Int8Linear
 from fastinfer.report import Report
 from fastinfer.types.region import Step, renumbered
@@ -51,7 +51,7 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
     reads = tuple(a for a in node.args if isinstance(a, fx.Node))
     if node.kwargs or len(reads) != len(node.args):
         return None
-    if type(module) is Int8Linear and _rank(reads[0]) not in (None, 4):
+    if type(module) is Int8Linear and rank(reads[0]) not in (None, 4):
         arguments = (_SOURCE, module.out_features, module.float_output)
         return _Operation("int8_linear", reads, arguments, (module,))
     if type(module) is Int8Conv2d:
@@ -66,63 +66,6 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
         )  # fmt: skip
         return _Operation("int8_conv2d", reads, arguments, (module,))
     return None
-
-
-#: Keys of node.meta, in this file's own copies of a graph: size and type of the example's value.
-_SHAPE, _DTYPE = "fastinfer_shape", "fastinfer_dtype"
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a graph and notes the shape and dtype of every value."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, Tensor):
-            n.meta[_SHAPE], n.meta[_DTYPE] = tuple(value.shape), value.dtype
-        return value
-
-
-def _rank(node: fx.Node) -> int | None:
-    shape = node.meta.get(_SHAPE)
-    return None if shape is None else len(shape)
-
-
-def _is_uint8(node: fx.Node) -> bool:
-    return node.meta.get(_DTYPE) is torch.uint8
-
-
-def _channel_slices(graph: fx.Graph) -> None:
-    """Turn chunk and split of an image's channels into one slice for each part."""
-    for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in _SPLITS or node.kwargs:
-            continue
-        x, _, *dim = node.args
-        users = list(node.users)
-        if dim != [1] or _rank(x) != 4 or any(u.target is not operator.getitem for u in users):
-            continue
-        first = 0
-        starts = []
-        for size in _part_sizes(x.meta[_SHAPE][1], node):
-            starts.append((first, first + size))
-            first += size
-        for user in users:
-            with graph.inserting_before(user):
-                part = graph.call_function(aten.slice.Tensor, (x, 1, *starts[user.args[1]]))
-            part.meta = dict(user.meta)
-            user.replace_all_uses_with(part)
-            graph.erase_node(user)
-        graph.erase_node(node)
-
-
-_SPLITS = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
-
-
-def _part_sizes(channels: int, node: fx.Node) -> list[int]:
-    argument: Any = node.args[1]
-    if node.target is aten.split_with_sizes.default:
-        return list(argument)
-    size = -(-channels // argument) if node.target is aten.chunk.default else argument
-    return [min(size, channels - at) for at in range(0, channels, size)]
 
 
 def _table(node: Any, graph_module: fx.GraphModule) -> Any:
@@ -150,9 +93,9 @@ def _dequantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
 def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     x, *dims = node.args
     assert isinstance(x, fx.Node)
-    rank = _rank(x)
+    count = rank(x)
     start, end = (*dims, *(0, -1)[len(dims) :])
-    if rank is None or rank < 2 or start != 1 or end not in (-1, rank - 1):
+    if count is None or count < 2 or start != 1 or end not in (-1, count - 1):
         return None
     return _Operation("flatten", (x,), ())
 
@@ -160,10 +103,12 @@ def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
 def _slice(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     x, dim, first, last, *step = node.args
     assert isinstance(x, fx.Node)
-    if _rank(x) != 4 or dim != 1 or step not in ([], [1]) or not isinstance(last, int):
+    if rank(x) != 4 or dim != 1 or step not in ([], [1]) or not isinstance(last, int):
         return None
     assert isinstance(first, int)
-    channels = x.meta[_SHAPE][1]
+    sizes = shape(x)
+    assert sizes is not None
+    channels = sizes[1]
     return _Operation("slice", (x,), tuple(slice(first, last).indices(channels)[:2]))
 
 
@@ -223,10 +168,22 @@ def _cat(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     parts, dim, multipliers, zero_points, out_zero_point = node.args
     assert isinstance(parts, (list, tuple))
     # In NHWC memory the other dimensions' order is not the engine's.
-    if _rank(parts[0]) is None or (_rank(parts[0]) == 4 and dim not in (0, 1)):
+    if rank(parts[0]) is None or (rank(parts[0]) == 4 and dim not in (0, 1)):
         return None
     numbers = (dim, tuple(multipliers), tuple(zero_points), out_zero_point)
     return _Operation("int8_cat", tuple(parts), numbers)
+
+
+def _upsample(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, like, size, factors, *flags = node.args
+    assert isinstance(x, fx.Node) and isinstance(size, (list, tuple))
+    assert isinstance(factors, (list, tuple))
+    if any(isinstance(n, fx.Node) for n in size):
+        return None
+    reads = (x, like) if isinstance(like, fx.Node) else (x,)
+    return _Operation(
+        "int8_upsample2d", reads, (tuple(size) or (0, 0), *(factors or (0.0, 0.0)), *flags)
+    )
 
 
 _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]] = {
@@ -242,6 +199,7 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]]
     own.int8_add.default: _add,
     own.int8_mul.default: _mul,
     own.int8_cat.default: _cat,
+    own.int8_upsample2d.default: _upsample,
 }
 
 
@@ -252,7 +210,7 @@ def _operation(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None
     if node.op == "call_function" and not node.kwargs:
         make = _FUNCTIONS.get(node.target)
         moves = node.target in (aten.slice.Tensor, aten.channel_shuffle.default)
-        if make is None or (moves and not _is_uint8(node)):
+        if make is None or (moves and not is_uint8(node)):
             return None
         return make(node, graph_module)
     return None
@@ -280,8 +238,9 @@ def with_regions(
     call.
     """
     graph_module = fx.GraphModule(lowered, _copied(lowered))
-    result = _Shapes(graph_module).run(*inputs)
-    _channel_slices(graph_module.graph)
+    result = Shapes(graph_module).run(*inputs)
+    channel_slices(graph_module.graph)
+    upsamples(graph_module.graph)
     graph_module.recompile()
     partitioner = CapabilityBasedPartitioner(
         graph_module, _Support(graph_module), allows_single_node_partition=True

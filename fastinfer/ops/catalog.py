@@ -13,6 +13,7 @@ from fastinfer.ops.int8_pool import (
 )
 from fastinfer.ops.int8_prepack import INT8_PREPACK, INT8_UNPACK
 from fastinfer.ops.int8_region import INT8_REGION
+from fastinfer.ops.int8_upsample import INT8_UPSAMPLE2D
 from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE, QUANTIZE_DYNAMIC
 from fastinfer.ops.spec import OpSpec
 
@@ -34,5 +35,6 @@ OPS: tuple[OpSpec, ...] = (
     INT8_MAX_POOL2D,
     INT8_AVG_POOL2D,
     INT8_ADAPTIVE_AVG_POOL2D,
+    INT8_UPSAMPLE2D,
     INT8_REGION,
 )

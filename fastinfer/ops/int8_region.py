@@ -18,6 +18,7 @@ from fastinfer.ops.int8_pool import (
     INT8_AVG_POOL2D,
     INT8_MAX_POOL2D,
 )
+from fastinfer.ops.int8_upsample import INT8_UPSAMPLE2D
 from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE
 from fastinfer.ops.spec import OpSpec
 from fastinfer.types.region import Region, Step
@@ -35,6 +36,7 @@ _STEP_OPS = (
     INT8_ADD,
     INT8_MUL,
     INT8_CAT,
+    INT8_UPSAMPLE2D,
 )
 _REFERENCES: dict[str, Callable[..., Any]] = {op.name: op.reference for op in _STEP_OPS}
 _FAKES: dict[str, Callable[..., Any]] = {op.name: op.fake for op in _STEP_OPS}
@@ -71,6 +73,11 @@ def run_step(
         result = function(x, packed[_index(weight)], residual, *geometry, float_output)
     elif kind == "int8_lookup":
         result = function(x, packed[_index(arguments[0])])
+    elif kind == "int8_upsample2d":
+        size, factor_h, factor_w, *flags = arguments
+        like = reads[1] if len(reads) > 1 else None
+        factors = (factor_h, factor_w) if factor_h != 0 else ()
+        result = function(x, like, size if size != (0, 0) else (), factors, *flags)
     elif kind == "int8_cat":
         result = function(list(reads), *arguments)
     elif kind == "int8_add":

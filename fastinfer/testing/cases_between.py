@@ -264,6 +264,58 @@ def _pool_cases() -> Iterator[Case]:
     yield adaptive_case(inside, (1, 1), "inside")
 
 
+#: (shape, size): larger, smaller, both, one pixel, the same, channels round the vectors' widths.
+UPSAMPLES = (
+    *(((2, c, 3, 4), (5, 9)) for c in (1, 3, 16, 31, 32, 33, 63, 64, 65, 100)),
+    ((1, 20, 7, 7), (14, 14)),
+    ((1, 20, 8, 6), (4, 13)),
+    ((1, 40, 1, 1), (6, 5)),
+    ((1, 40, 5, 6), (5, 6)),
+    ((2, 5, 9, 8), (1, 1)),
+    ((1, 7, 2, 300), (3, 7)),
+    ((0, 4, 3, 3), (6, 6)),
+    ((2, 48, 15, 14), (30, 29)),  # split over threads
+)
+_FACTORS = ((2.0, 2.0), (1.5, 0.7), (3.3, 1.0))
+
+
+def upsample_case(
+    x: Tensor,
+    label: str,
+    *,
+    size: Pair | None = None,
+    like: Tensor | None = None,
+    factors: tuple[float, float] | None = None,
+    bilinear: bool = True,
+    align_corners: bool = False,
+) -> Case:
+    """Return an int8_upsample2d case; one of size, like and factors is given."""
+    to = f"like{_text(tuple(like.shape))}" if like is not None else str(size or factors)
+    label = f"{label}_{to}" + ("_bilinear" if bilinear else "") + "_corners" * align_corners
+    args = (x, like, list(size or ()), list(factors or ()), bilinear, align_corners)
+    return Case("int8_upsample2d", label.replace(" ", ""), lambda: args)
+
+
+def _upsample_cases() -> Iterator[Case]:
+    for shape, size in UPSAMPLES:
+        label = _text(shape)
+        x = image(generator(label), shape, "nhwc")
+        yield upsample_case(x, label, size=size)
+        yield upsample_case(x, label, size=size, align_corners=True)
+        yield upsample_case(x, label, size=size, bilinear=False)
+    shape = (2, 24, 7, 10)
+    for layout in ("nhwc", "nchw", "strided"):
+        x = image(generator(layout), shape, layout)
+        for factors in _FACTORS:
+            yield upsample_case(x, layout, factors=factors)
+            yield upsample_case(x, layout, factors=factors, bilinear=False)
+        yield upsample_case(x, layout, like=torch.zeros(1, 1, 11, 8))
+        yield upsample_case(x, layout, like=x, align_corners=True)
+    for value in (0, 255):
+        x = torch.full((1, 33, 4, 5), value, dtype=torch.uint8)
+        yield upsample_case(x, f"all{value}", size=(11, 9))
+
+
 def between_cases() -> list[Case]:
     """Return every case of the ops between layers."""
-    return [*_pointwise_cases(), *_cat_cases(), *_pool_cases()]
+    return [*_pointwise_cases(), *_cat_cases(), *_pool_cases(), *_upsample_cases()]

@@ -52,8 +52,11 @@ def _between_region() -> Region:
         Step("channel_shuffle", 13, (0,), (2,)),
         Step("slice", 14, (13,), (1, 4)),
         Step("channel_shuffle", 15, (14,), (3,)),
+        Step("int8_upsample2d", 16, (2, 0), (_NONE, 0.0, 0.0, True, True)),
+        Step("int8_upsample2d", 17, (1,), (_NONE, 1.7, 2.0, True, False)),
+        Step("int8_upsample2d", 18, (17,), ((4, 5), 0.0, 0.0, False, False)),
     )
-    return Region(1, 16, (8, 11, 12, 13, 15), steps)
+    return Region(1, 19, (8, 11, 12, 13, 15, 16, 18), steps)
 
 
 def _between_case(n: int, height: int, width: int, channels: int) -> Case:

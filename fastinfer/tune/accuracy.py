@@ -82,7 +82,7 @@ class _BetweenNoise(fx.Interpreter):
         value = super().run_node(n)
         xs = self._inputs.pop(n, None)
         if xs is not None:
-            got = simulate_between(self._betweens[n].spec, self._plans[n.name], xs)
+            got = simulate_between(self._betweens[n].spec, self._plans[n.name], xs, value)
             self.sqnr_db[n.name] = _sqnr_db(value, got)
         return value
 

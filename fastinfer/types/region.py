@@ -33,6 +33,7 @@ PARAMETERS: dict[str, str] = {
     "flatten": "",
     "slice": "ii",  # first channel, the one after the last
     "channel_shuffle": "i",  # groups
+    "int8_upsample2d": "pffbb",  # size or zeros, factors or zeros, bilinear, align_corners
 }
 KINDS = tuple(PARAMETERS)
 

@@ -157,6 +157,7 @@ CALLS = {
     ),
     "adaptive": (BetweenSpec("adaptive_avg_pool", output_size=(2, 3)), (X,), OUT),
     "silu": (BetweenSpec("activation", Activation("silu")), (X,), OUT),
+    "upsample": (BetweenSpec("upsample", scale_factors=(1.7, 0.6)), (X,), X),
 }
 
 
@@ -167,7 +168,9 @@ def test_call_computes_what_is_simulated(name):
     plan = BetweenPlan(inputs, output)
     folded = fold_between(spec, plan)
     tensors = [codes(IMAGE, seed) for seed in range(len(inputs))]
-    args = [tensors] if spec.kind == "cat" else tensors
+    args = [tensors] if spec.kind == "cat" else list(tensors)
+    if spec.kind == "upsample":
+        args += [None, []]
     tail = [folded.table] if folded.table is not None or spec.kind == "add" else []
     got = getattr(torch.ops.fastinfer, folded.op)(*args, *folded.numbers, *tail)
     floats = [q.scale[0] * (t.float() - q.zero_point) for t, q in zip(tensors, inputs, strict=True)]

@@ -60,6 +60,18 @@ SERVED = {
         lambda x, s, v, c: F.adaptive_avg_pool2d(x, (2, 3)),
         BetweenSpec("adaptive_avg_pool", output_size=(2, 3)),
     ),
+    "upsample": (
+        lambda x, s, v, c: F.interpolate(x, size=x.shape[2:], mode="bilinear"),
+        BetweenSpec("upsample"),
+    ),
+    "upsample_corners": (
+        lambda x, s, v, c: F.interpolate(x, (5, 11), mode="bilinear", align_corners=True),
+        BetweenSpec("upsample", align_corners=True),
+    ),
+    "upsample_factors": (
+        lambda x, s, v, c: F.interpolate(x, scale_factor=(1.5, 2), mode="bilinear"),
+        BetweenSpec("upsample", scale_factors=(1.5, 2.0)),
+    ),
     "mean": (
         lambda x, s, v, c: x.mean((-1, 2)),
         BetweenSpec("adaptive_avg_pool", keepdim=False),
@@ -96,7 +108,9 @@ def test_found_and_computed(name):
 
     Keep(graph_module).run(*inputs())
     wanted = values[node]
-    assert torch.allclose(compute(spec, [values[n] for n in between.inputs]), wanted, atol=1e-6)
+    xs = [values[n] for n in between.inputs]
+    size = torch.fx.node.map_arg(between.size, lambda n: values[n])
+    assert torch.allclose(compute(spec, xs, size), wanted, atol=1e-6)
 
 
 REFUSED = {
@@ -108,6 +122,8 @@ REFUSED = {
     "double": lambda x, s, v, c: x.double() * x.double(),
     "divisor": lambda x, s, v, c: F.avg_pool2d(x, 2, divisor_override=3),
     "batchless": lambda x, s, v, c: F.max_pool2d(x[0], 2),
+    "bicubic": lambda x, s, v, c: F.interpolate(x, (5, 5), mode="bicubic"),
+    "antialias": lambda x, s, v, c: F.interpolate(x, (5, 5), mode="bilinear", antialias=True),
     "rows": lambda x, s, v, c: x.mean(3),
     "everything": lambda x, s, v, c: x.mean(),
     "indices": lambda x, s, v, c: F.max_pool2d(x, 2, return_indices=True)[0],

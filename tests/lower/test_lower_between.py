@@ -109,6 +109,15 @@ BODIES = {
         lambda m, a, b: F.adaptive_avg_pool2d(F.avg_pool2d(F.relu(a), 3, 2, 1, True, False), 5), 8,
         [ops.int8_avg_pool2d, ops.int8_adaptive_avg_pool2d],
     ),
+    "upsample": (
+        lambda m, a, b: a + F.interpolate(
+            F.max_pool2d(b, 2), size=a.shape[2:], mode="bilinear", align_corners=True
+        ), 8, [ops.int8_max_pool2d, ops.int8_upsample2d],  # the addition is the layer's residual
+    ),
+    "upsample_factor": (
+        lambda m, a, b: F.interpolate(F.relu(a), scale_factor=1.5, mode="bilinear"), 8,
+        [ops.int8_upsample2d],
+    ),
     "mean": (
         lambda m, a, b: F.relu6(a).mean((2, 3))[:, :, None, None] * m.gate(b), 8,
         [ops.int8_adaptive_avg_pool2d, ops.int8_mul],

@@ -165,6 +165,19 @@ void mean(const MeanRun& run, const Requantize& r) {
   }
 }
 
+void lerp(const LerpRun& run) {
+  const float h0 = 1.0f - run.bottom_weight, h1 = run.bottom_weight;
+  for (int64_t pixel = 0; pixel < run.pixels; pixel++) {
+    const float w0 = 1.0f - run.right_weight[pixel], w1 = run.right_weight[pixel];
+    for (int64_t j = 0; j < run.n; j++) {
+      const int64_t left = run.left[pixel] * run.n + j, right = run.right[pixel] * run.n + j;
+      const float top = run.top[left] * w0 + run.top[right] * w1;
+      const float bottom = run.bottom[left] * w0 + run.bottom[right] * w1;
+      run.out[pixel * run.n + j] = requantize(top * h0 + bottom * h1, 0, 0, 255);
+    }
+  }
+}
+
 }  // namespace
 
 const KernelTable kScalarTable = {
@@ -185,6 +198,7 @@ const KernelTable kScalarTable = {
     requantize_row,
     max,
     mean,
+    lerp,
 };
 
 }  // namespace fastinfer

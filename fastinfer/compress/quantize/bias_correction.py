@@ -132,7 +132,8 @@ class _PairedRun:
             f[node] = self._call(node, f)
             if between is not None:
                 entry = self._program.between[node.name]
-                q[node] = simulate_between(between.spec, entry, [q[n] for n in between.inputs])
+                xs = [q[n] for n in between.inputs]
+                q[node] = simulate_between(between.spec, entry, xs, f[node])
                 continue
             same = all(f[n] is q[n] for n in node.all_input_nodes)
             q[node] = f[node] if same else self._call(node, q)

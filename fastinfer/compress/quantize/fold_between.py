@@ -22,7 +22,7 @@ _LEAST, _MOST = 1.2e-38, 3.4e38
 
 @dataclass(frozen=True, eq=False)
 class FoldedBetween:
-    """A call of torch.ops.fastinfer.<op>: its tensors, then `numbers`, then `table`.
+    """A call of torch.ops.fastinfer.<op>: its tensors and sizes, then `numbers`, then `table`.
 
     table: [256] uint8 or None; int8_add and int8_lookup take it.
     """
@@ -51,6 +51,9 @@ def fold_between(spec: BetweenSpec, plan: BetweenPlan) -> FoldedBetween:
     if spec.kind == "max_pool":
         pairs = _pairs(spec.kernel_size, spec.stride, spec.padding, spec.dilation)
         return FoldedBetween("int8_max_pool2d", (*pairs, spec.ceil_mode))
+    if spec.kind == "upsample":  # a mean of codes of one map
+        numbers = (list(spec.scale_factors), True, spec.align_corners)
+        return FoldedBetween("int8_upsample2d", numbers)
     if spec.kind == "activation":
         return FoldedBetween("int8_lookup", (), activation_table(spec.activation, x, plan.output))
     if spec.kind == "cat":

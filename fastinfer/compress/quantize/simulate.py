@@ -101,11 +101,16 @@ class SimulatedLayer(nn.Module):
         )
 
 
-def simulate_between(spec: BetweenSpec, plan: BetweenPlan, xs: Sequence[Tensor]) -> Tensor:
-    """Return what an int8 operation between layers computes, on real-valued tensors."""
+def simulate_between(
+    spec: BetweenSpec, plan: BetweenPlan, xs: Sequence[Tensor], like: Tensor | None = None
+) -> Tensor:
+    """Return what an int8 operation between layers computes, on real-valued tensors.
+
+    like: what the float operation computes, whose size the result has; an upsample needs it.
+    """
     # Only a cat may have scales of its own for channels; where else would be no axis to name.
     coded = [fake_quantize(x, quant, 1) for x, quant in zip(xs, plan.inputs, strict=True)]
-    y = accumulate(spec, coded)
+    y = accumulate(spec, coded, () if like is None else like.shape[2:])
     if plan.preactivation is not None:
         y = fake_quantize(y, plan.preactivation, 1)
     return fake_quantize(apply_activation(spec.activation, y), plan.output, 1)

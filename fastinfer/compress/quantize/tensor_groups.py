@@ -86,6 +86,8 @@ def find_groups(
         if is_transparent(node) and not is_cat:
             for source in tensor_inputs(node):
                 sets.join(source, node)
+        if node in betweens and betweens[node].spec.kind == "upsample":
+            sets.join(betweens[node].inputs[0], node)
     for node, between in betweens.items():
         if between.spec.kind == "cat" and node not in split:
             _share_cat(sets, node, between)
