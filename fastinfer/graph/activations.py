@@ -40,6 +40,35 @@ def _softplus(values: dict[str, Any]) -> Activation | None:
     return Activation("softplus") if plain else None
 
 
+def _numbers(name: str, *arguments: str) -> _Reader:
+    """Return the reader of an operator whose arguments of these names are its numbers."""
+
+    def read(values: dict[str, Any]) -> Activation | None:
+        found = [values[a] for a in arguments]
+        if not all(type(v) in (int, float) and math.isfinite(v) for v in found):
+            return None
+        return Activation(name, tuple(map(float, found)))
+
+    return read
+
+
+def _with_scalar(name: str, sign: float = 1.0) -> _Reader:
+    """Return the reader of x op number; sign: of the number in the activation."""
+
+    def read(values: dict[str, Any]) -> Activation | None:
+        number = values["other"]
+        plain = type(number) in (int, float) and math.isfinite(number)
+        if not plain or values.get("alpha", 1) != 1:
+            return None
+        return Activation(name, (sign * float(number),))
+
+    return read
+
+
+def _power(values: dict[str, Any]) -> Activation | None:
+    return Activation("square") if values["exponent"] == 2 else None
+
+
 def _leaky_relu(values: dict[str, Any]) -> Activation:
     return Activation("leaky_relu", (float(values["negative_slope"]),))
 
@@ -61,6 +90,25 @@ _ACTIVATIONS: Mapping[object, _Reader] = {
     aten.elu.default: _elu,
     aten.mish.default: lambda v: Activation("mish"),
     aten.softplus.default: _softplus,
+    aten.selu.default: lambda v: Activation("selu"),
+    aten.celu.default: _numbers("celu", "alpha"),
+    aten.log_sigmoid.default: lambda v: Activation("log_sigmoid"),
+    aten.hardshrink.default: _numbers("hardshrink", "lambd"),
+    aten.softshrink.default: _numbers("softshrink", "lambd"),
+    aten.threshold.default: _numbers("threshold", "threshold", "value"),
+    aten.abs.default: lambda v: Activation("abs"),
+    aten.neg.default: lambda v: Activation("neg"),
+    aten.square.default: lambda v: Activation("square"),
+    aten.pow.Tensor_Scalar: _power,
+    aten.exp.default: lambda v: Activation("exp"),
+    aten.erf.default: lambda v: Activation("erf"),
+    aten.sin.default: lambda v: Activation("sin"),
+    aten.cos.default: lambda v: Activation("cos"),
+    aten.add.Tensor: _with_scalar("add_scalar"),
+    aten.sub.Tensor: _with_scalar("add_scalar", -1.0),
+    aten.mul.Tensor: _with_scalar("mul_scalar"),
+    aten.div.Tensor: _with_scalar("div_scalar"),
+    aten.rsub.Scalar: _with_scalar("rsub_scalar"),
 }
 
 

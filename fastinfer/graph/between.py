@@ -135,7 +135,9 @@ def _takes(spec: BetweenSpec, behind: BetweenSpec) -> bool:
 def _between(node: fx.Node) -> Between | None:
     """Return the operation a node alone is, None when no int8 op serves it."""
     reader = _READERS.get(node.target) if node.op == "call_function" else None
-    between = _activation(node) if reader is None else reader(node, arguments(node))
+    between = None if reader is None else reader(node, arguments(node))
+    if between is None:  # a tensor and a number are a function of the tensor
+        between = _activation(node)
     if between is None or not all(_is_served(n) for n in (node, *between.inputs)):
         return None
     return between

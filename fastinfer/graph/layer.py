@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,24 +20,41 @@ def apply_activation(activation: Activation, x: torch.Tensor) -> torch.Tensor:
         return x
     if name == "clamp":
         return torch.clamp(x, p[0], p[1])
-    if name == "gelu":
-        return F.gelu(x)
-    if name == "gelu_tanh":
-        return F.gelu(x, approximate="tanh")
-    if name == "leaky_relu":
-        return F.leaky_relu(x, p[0])
-    if name == "elu":
-        return F.elu(x, p[0])
-    simple = {
-        "silu": F.silu,
-        "hardswish": F.hardswish,
-        "hardsigmoid": F.hardsigmoid,
-        "sigmoid": torch.sigmoid,
-        "tanh": torch.tanh,
-        "mish": F.mish,
-        "softplus": F.softplus,
-    }
-    return simple[name](x)
+    function = _FUNCTIONS[name]
+    y: torch.Tensor = function(x, *p)
+    return y
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "mish": F.mish,
+    "softplus": F.softplus,
+    "selu": F.selu,
+    "celu": F.celu,
+    "log_sigmoid": F.logsigmoid,
+    "hardshrink": F.hardshrink,
+    "softshrink": F.softshrink,
+    "threshold": F.threshold,
+    "abs": torch.abs,
+    "neg": torch.neg,
+    "square": torch.square,
+    "exp": torch.exp,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "add_scalar": lambda x, number: x + number,
+    "mul_scalar": lambda x, number: x * number,
+    "div_scalar": lambda x, number: x / number,
+    "rsub_scalar": lambda x, number: number - x,
+}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,23 @@ ACTIVATIONS: dict[str, int] = {
     "elu": 1,
     "mish": 0,
     "softplus": 0,
+    "selu": 0,
+    "celu": 1,
+    "log_sigmoid": 0,
+    "hardshrink": 1,
+    "softshrink": 1,
+    "threshold": 2,  # threshold, value
+    "abs": 0,
+    "neg": 0,
+    "square": 0,
+    "exp": 0,
+    "erf": 0,
+    "sin": 0,
+    "cos": 0,
+    "add_scalar": 1,
+    "mul_scalar": 1,
+    "div_scalar": 1,
+    "rsub_scalar": 1,  # the number less x
 }
 
 

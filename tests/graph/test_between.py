@@ -40,12 +40,12 @@ def found(body):
 
 
 SERVED = {
-    "add": (lambda x, s, v, c: x + x.neg(), BetweenSpec("add")),
+    "add": (lambda x, s, v, c: x + x.trunc(), BetweenSpec("add")),
     "add_scale": (lambda x, s, v, c: s + x, BetweenSpec("add")),
-    "mul_vectors": (lambda x, s, v, c: v * v.neg(), BetweenSpec("mul")),
+    "mul_vectors": (lambda x, s, v, c: v * v.trunc(), BetweenSpec("mul")),
     "mul_scale": (lambda x, s, v, c: s * x, BetweenSpec("mul")),
     "cat": (
-        lambda x, s, v, c: torch.cat([x, x.neg()], -3),
+        lambda x, s, v, c: torch.cat([x, x.trunc()], -3),
         BetweenSpec("cat", dim=1),
     ),
     "max_pool": (
@@ -82,9 +82,18 @@ SERVED = {
     ),
     "silu": (lambda x, s, v, c: F.silu(x), BetweenSpec("activation", Activation("silu"))),
     "add_relu": (
-        lambda x, s, v, c: torch.relu(x + x.neg()),
+        lambda x, s, v, c: torch.relu(x + x.trunc()),
         BetweenSpec("add", Activation("clamp", (0.0, math.inf))),
     ),
+    "scalar": (
+        lambda x, s, v, c: x - 1.5,
+        BetweenSpec("activation", Activation("add_scalar", (-1.5,))),
+    ),
+    "less": (
+        lambda x, s, v, c: 2 - x,
+        BetweenSpec("activation", Activation("rsub_scalar", (2.0,))),
+    ),
+    "square": (lambda x, s, v, c: x**2, BetweenSpec("activation", Activation("square"))),
     "add_silu": (lambda x, s, v, c: F.silu(s + x), BetweenSpec("add", Activation("silu"))),
     "mul_relu6": (
         lambda x, s, v, c: F.relu6(x * s),
@@ -114,9 +123,11 @@ def test_found_and_computed(name):
 
 
 REFUSED = {
-    "scalar": lambda x, s, v, c: x + 1.5,
+    "infinite": lambda x, s, v, c: x * math.inf,
+    "scaled_scalar": lambda x, s, v, c: torch.add(x, 1.5, alpha=2),
+    "cube": lambda x, s, v, c: x**3,
     "constant": lambda x, s, v, c: x * c,
-    "alpha": lambda x, s, v, c: torch.add(x, x.neg(), alpha=2),
+    "alpha": lambda x, s, v, c: torch.add(x, x.trunc(), alpha=2),
     "row": lambda x, s, v, c: x + x[:, :, :1],
     "both": lambda x, s, v, c: s + x[:1],
     "double": lambda x, s, v, c: x.double() * x.double(),
@@ -144,7 +155,7 @@ def test_sizes_of_a_cat_are_known_behind_layers():
             self.conv = conv
 
         def forward(self, x):
-            return torch.cat([self.conv(x), self.conv(x.neg())[:, :5]], 1)
+            return torch.cat([self.conv(x), self.conv(x.trunc())[:, :5]], 1)
 
     program = capture(Joined().eval(), inputs()[:1])
     ((_, between),) = find_betweens(program.graph_module.graph).items()
@@ -153,7 +164,7 @@ def test_sizes_of_a_cat_are_known_behind_layers():
 
 def test_an_activation_fuses_only_into_what_nothing_else_reads():
     def body(x, s, v, c):
-        y = x + x.neg()
+        y = x + x.trunc()
         return torch.relu(y), y
 
     kinds = [between.spec.kind for _, between in found(body)[0]]

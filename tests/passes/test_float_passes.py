@@ -214,6 +214,12 @@ ACTIVATIONS = {
     "elu": nn.ELU(0.7),
     "mish": nn.Mish(),
     "softplus": nn.Softplus(),
+    "selu": nn.SELU(),
+    "celu": nn.CELU(0.6),
+    "log_sigmoid": nn.LogSigmoid(),
+    "hardshrink": nn.Hardshrink(0.3),
+    "softshrink": nn.Softshrink(0.2),
+    "threshold": nn.Threshold(0.1, -0.5),
 }
 
 
