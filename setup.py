@@ -42,6 +42,7 @@ SOURCES = [
     "csrc/cpu/int8_pool.cpp",
     "csrc/cpu/upsample_driver.cpp",
     "csrc/cpu/int8_upsample.cpp",
+    "csrc/cpu/float_rows.cpp",
     "csrc/engine/arena.cpp",
     "csrc/engine/plan.cpp",
     "csrc/engine/program.cpp",
@@ -55,6 +56,7 @@ SOURCES = [
     "csrc/engine/steps/linear.cpp",
     "csrc/engine/steps/moves.cpp",
     "csrc/engine/steps/upsample.cpp",
+    "csrc/engine/steps/float_rows.cpp",
 ]
 
 # Every unit of csrc/cpu/isa and the flags it alone is built with. -fno-tree-pre -fno-gcse: gcc 12

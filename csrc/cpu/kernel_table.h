@@ -120,6 +120,22 @@ struct LerpRun {
   uint8_t* out;
 };
 
+// Rows of n floats side by side. weight, bias: n floats each, or null.
+struct NormRows {
+  const float* x;
+  float* out;  // may be x
+  int64_t rows, n;
+  const float* weight;
+  const float* bias;
+  float eps;
+};
+
+struct SoftmaxRows {
+  const float* x;
+  float* out;  // may be x
+  int64_t rows, n;
+};
+
 struct KernelTable {
   Isa isa;
   GemmFamily gemm[kMaxFamilies];  // ends with the first whose nr is 0
@@ -145,6 +161,9 @@ struct KernelTable {
   // v is the window's sum of x - x_zero_point.
   void (*mean)(const MeanRun&, const Requantize&);
   void (*lerp)(const LerpRun&);
+
+  void (*layer_norm)(const NormRows&);
+  void (*softmax)(const SoftmaxRows&);
 
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {

@@ -18,7 +18,8 @@ constexpr StepMaker kMakers[] = {
     make_quantize,   make_dequantize,          make_conv2d, make_depthwise_conv2d, make_linear,
     make_lookup,     make_max_pool2d,          make_avg_pool2d,
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
-    make_slice, make_channel_shuffle, make_upsample2d, make_interleave,
+    make_slice, make_channel_shuffle, make_upsample2d, make_layer_norm,
+    make_softmax, make_interleave,
 };
 static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kInterleave) + 1);
 

@@ -28,6 +28,8 @@ enum class StepKind : int64_t {
   kSlice,
   kChannelShuffle,
   kUpsample2d,
+  kLayerNorm,
+  kSoftmax,
   kCount,
   kInterleave = kCount,  // a plan's own: an NCHW input to NHWC
 };

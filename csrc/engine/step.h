@@ -58,6 +58,8 @@ std::unique_ptr<Step> make_interleave(const Instruction& instruction, Context& c
 std::unique_ptr<Step> make_slice(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_channel_shuffle(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_upsample2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_layer_norm(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_softmax(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.
 class Operands {

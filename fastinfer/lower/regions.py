@@ -186,6 +186,38 @@ def _upsample(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     )
 
 
+def _layer_norm(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+    x, weight, bias, eps, dim = node.args
+    assert isinstance(x, fx.Node)
+    if not _is_along_rows(node, dim):
+        return None
+    arguments: list[Any] = [dim]
+    sources = []
+    for parameter in (weight, bias):
+        if parameter is None:
+            arguments.append(-1)
+            continue
+        source = _table(parameter, graph_module)
+        if source is None or not source.is_contiguous():
+            return None
+        arguments.append(_SOURCE)
+        # The engine takes bytes; the memory is the parameter's own.
+        sources.append(source.detach().view(torch.uint8))
+    return _Operation("float_layer_norm", (x,), (*arguments, eps), tuple(sources))
+
+
+def _softmax(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    x, dim = node.args
+    assert isinstance(x, fx.Node)
+    return _Operation("float_softmax", (x,), (dim,)) if _is_along_rows(node, dim) else None
+
+
+def _is_along_rows(node: fx.Node, dim: Any) -> bool:
+    """Return True when dim is what lies together in the engine's memory."""
+    count = rank(node)
+    return count is not None and dim == (1 if count == 4 else count - 1)
+
+
 _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]] = {
     own.quantize.default: _quantize,
     own.dequantize.default: _dequantize,
@@ -200,6 +232,8 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]]
     own.int8_mul.default: _mul,
     own.int8_cat.default: _cat,
     own.int8_upsample2d.default: _upsample,
+    own.float_layer_norm.default: _layer_norm,
+    own.float_softmax.default: _softmax,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastinfer.ops.float_rows import FLOAT_LAYER_NORM, FLOAT_SOFTMAX
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
@@ -37,6 +38,8 @@ _STEP_OPS = (
     INT8_MUL,
     INT8_CAT,
     INT8_UPSAMPLE2D,
+    FLOAT_LAYER_NORM,
+    FLOAT_SOFTMAX,
 )
 _REFERENCES: dict[str, Callable[..., Any]] = {op.name: op.reference for op in _STEP_OPS}
 _FAKES: dict[str, Callable[..., Any]] = {op.name: op.fake for op in _STEP_OPS}
@@ -73,6 +76,12 @@ def run_step(
         result = function(x, packed[_index(weight)], residual, *geometry, float_output)
     elif kind == "int8_lookup":
         result = function(x, packed[_index(arguments[0])])
+    elif kind == "float_layer_norm":
+        dim, weight, bias, eps = arguments
+        parameters = (
+            None if a == -1 else packed[_index(a)].view(torch.float32) for a in (weight, bias)
+        )
+        result = function(x, *parameters, eps, dim)
     elif kind == "int8_upsample2d":
         size, factor_h, factor_w, *flags = arguments
         like = reads[1] if len(reads) > 1 else None

@@ -10,6 +10,7 @@ from fastinfer.passes.contiguous_outputs import contiguous_outputs
 from fastinfer.passes.dead_code import dead_code
 from fastinfer.passes.fold_batch_norm import fold_batch_norm
 from fastinfer.passes.fold_constants import fold_constants
+from fastinfer.passes.fold_scale import fold_scale
 from fastinfer.passes.fuse_activation import fuse_activation
 from fastinfer.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from fastinfer.passes.fuse_residual import fuse_residual
@@ -17,6 +18,8 @@ from fastinfer.passes.make_layers import make_layers
 from fastinfer.passes.make_norm_layers import make_norm_layers
 from fastinfer.passes.remove_identity import remove_identity
 from fastinfer.passes.sink_dequantize import sink_dequantize
+from fastinfer.passes.sink_permutes import sink_permutes
+from fastinfer.passes.use_float_rows import use_float_rows
 from fastinfer.program import Program
 
 Pass = Callable[[Program], int]
@@ -30,17 +33,18 @@ FLOAT_PASSES: tuple[Pass, ...] = (
     fold_batch_norm,
     fuse_channel_shuffle,
     make_layers,
+    fold_scale,
     fuse_residual,
     fuse_activation,
     dead_code,
 )
 
 #: The same where layers will be static int8: norms that no layer takes are layers too, before
-#: activations are fused.
+#: activations are fused, and linears between images are convolutions.
 STATIC_FLOAT_PASSES: tuple[Pass, ...] = tuple(
     step
     for one in FLOAT_PASSES
-    for step in ((one, make_norm_layers) if one is make_layers else (one,))
+    for step in ((one, make_norm_layers, sink_permutes) if one is make_layers else (one,))
 )
 
 #: On the lowered graph: what stands between two int8 layers becomes int8.
@@ -48,6 +52,7 @@ INT8_PASSES: tuple[Pass, ...] = (
     cancel_quantize,
     sink_dequantize,
     cancel_quantize,
+    use_float_rows,
     dead_code,
     contiguous_outputs,
 )

@@ -140,6 +140,31 @@ def _rows_case(rows: tuple[int, ...], k: int, n: int) -> Case:
     return Case("int8_region", label, build)
 
 
+def _float_rows_case(shape: tuple[int, ...], nhwc: bool = False) -> Case:
+    """Return layer norm and softmax between uint8 values, of rows or of an image's channels."""
+    label = f"norm_{'x'.join(map(str, shape))}" + ("_nhwc" if nhwc else "")
+    dim = 1 if len(shape) == 4 else len(shape) - 1
+    steps = (
+        Step("dequantize", 2, (0,), (0.03, 120)),
+        Step("float_layer_norm", 3, (2,), (dim, 0, 1, 1e-5)),
+        Step("float_layer_norm", 4, (1,), (dim, -1, -1, 0.1)),
+        Step("float_softmax", 5, (3,), (dim,)),
+        Step("quantize", 6, (5,), (0.004, 0)),
+        Step("quantize", 7, (4,), (0.02, 128)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        x = torch.randn(shape, generator=g)
+        if nhwc:
+            x = x.contiguous(memory_format=torch.channels_last)
+        packed = [torch.randn(shape[dim], generator=g).view(torch.uint8) for _ in range(2)]
+        program = Region(2, 8, (6, 7, 3), steps).to_text()
+        return [random_uint8(g, *shape), x], packed, program
+
+    return Case("int8_region", label, build)
+
+
 def region_cases() -> Iterator[Case]:
     """Yield programs on images and on rows, batches of none to some."""
     for n, height, width, channels in (
@@ -158,3 +183,6 @@ def region_cases() -> Iterator[Case]:
         yield _float_case(2, 6, 20, nhwc)
     for rows, k, n in (((1,), 30, 17), ((5,), 64, 130), ((2, 3), 33, 40), ((0,), 8, 8)):
         yield _rows_case(rows, k, n)
+    for shape in ((4, 37), (2, 3, 16), (2, 24, 5, 3), (0, 9), (1, 64, 30, 31)):
+        yield _float_rows_case(shape)
+    yield _float_rows_case((2, 24, 5, 3), nhwc=True)

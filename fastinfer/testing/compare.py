@@ -30,6 +30,15 @@ def float32_bound(k: int, a: Tensor, b: Tensor) -> float:
     return 2 * (k + 1) * torch.finfo(torch.float32).eps * float(a.abs().max() * b.abs().max())
 
 
+def row_bound(n: int, largest: float) -> float:
+    """Return how far layer norm or softmax of n float32 may be from exact.
+
+    largest: the most that a result's terms are, 1 for softmax. Sums of n terms err by n / 16 + 4
+    roundings, and some ten operations follow.
+    """
+    return (n / 16 + 14) * torch.finfo(torch.float32).eps * max(largest, 1.0)
+
+
 def sqnr_db(reference: Tensor, value: Tensor) -> float:
     """Return the signal-to-noise ratio of value against reference in dB (inf when equal)."""
     reference, value = reference.detach().double(), value.detach().double()

@@ -34,6 +34,8 @@ PARAMETERS: dict[str, str] = {
     "slice": "ii",  # first channel, the one after the last
     "channel_shuffle": "i",  # groups
     "int8_upsample2d": "pffbb",  # size or zeros, factors or zeros, bilinear, align_corners
+    "float_layer_norm": "iiif",  # dim, weight or -1, bias or -1, eps
+    "float_softmax": "i",  # dim
 }
 KINDS = tuple(PARAMETERS)
 

@@ -131,6 +131,10 @@ int main() {
        [](I a, I b) { return _mm256_adds_epi16(a, b); });
   ints("add_epi32", [](Int a, Int b) { return emu::_mm512_add_epi32(a, b); },
        [](I a, I b) { return _mm256_add_epi32(a, b); });
+  ints("slli_epi32", [](Int a, Int) { return emu::_mm512_slli_epi32(a, 23); },
+       [](I a, I) { return _mm256_slli_epi32(a, 23); });
+  ints("srai_epi32", [](Int a, Int) { return emu::_mm512_srai_epi32(a, 1); },
+       [](I a, I) { return _mm256_srai_epi32(a, 1); });
   ints("sub_epi32", [](Int a, Int b) { return emu::_mm512_sub_epi32(a, b); },
        [](I a, I b) { return _mm256_sub_epi32(a, b); });
   ints("mullo_epi32", [](Int a, Int b) { return emu::_mm512_mullo_epi32(a, b); },

@@ -50,6 +50,34 @@ MAP = (1.0, 3, 1.0, 3, 4, 0, 255)  # int8_add's, behind x and y
 
 #: label -> (op, arguments, words of the message besides the op's name, reference refuses too).
 BAD = {
+    "norm dtype": ("float_layer_norm", lambda: (u8(2, 5), None, None, 1e-5, 1),
+                   ["x", "loat"], True),
+    "norm dim": ("float_layer_norm", lambda: (torch.zeros(2, 5, 3), None, None, 1e-5, 1),
+                 ["dim", "1", "[2, 5, 3]"], True),
+    "norm weight": ("float_layer_norm", lambda: (torch.zeros(2, 5), torch.ones(4), None, 1e-5, 1),
+                    ["weight", "[5]", "[4]"], True),
+    "softmax dim": ("float_softmax", lambda: (torch.zeros(2, 5), 0), ["dim", "0", "[2, 5]"], True),
+    "softmax scalar": ("float_softmax", lambda: (torch.zeros(()), 0), ["dim", "[]"], True),
+    "upsample no size": ("int8_upsample2d", lambda: (u8(1, 2, 3, 3), None, [], [], True, False),
+                         ["one of like, output_size", "no like"], True),
+    "upsample two sizes": (
+        "int8_upsample2d", lambda: (u8(1, 2, 3, 3), None, [2, 2], [2.0, 2.0], True, False),
+        ["one of like, output_size"], True,
+    ),
+    "upsample like": (
+        "int8_upsample2d", lambda: (u8(1, 2, 3, 3), u8(3, 3), [], [], True, False),
+        ["like [N, C, H, W]", "[3, 3]"], True,
+    ),
+    "upsample empty": (
+        "int8_upsample2d", lambda: (u8(1, 2, 0, 3), None, [2, 2], [], True, False),
+        ["sizes >= 1", "[1, 2, 0, 3]"], True,
+    ),
+    "upsample to nothing": (
+        "int8_upsample2d", lambda: (u8(1, 2, 3, 3), None, [], [0.1, 1.0], False, False),
+        ["sizes >= 1"], True,
+    ),
+    "upsample rank": ("int8_upsample2d", lambda: (u8(2, 3, 3), None, [2, 2], [], True, False),
+                      ["x [N, C, H, W]", "[2, 3, 3]"], True),
     "linear x float": ("int8_linear", lambda: (torch.zeros(2, 20), linear(), None, 6, False),
                        ["x", "loat"], True),
     "linear x shape": ("int8_linear", lambda: (u8(2, 19), linear(), None, 6, False),

@@ -15,7 +15,15 @@ from fastinfer.testing.cases import (
     generator,
     linear_case,
 )
-from fastinfer.testing.cases_between import Pool, avg_case, cat_case, image, max_case, pair_cases
+from fastinfer.testing.cases_between import (
+    Pool,
+    avg_case,
+    cat_case,
+    image,
+    max_case,
+    pair_cases,
+    upsample_case,
+)
 from fastinfer.testing.compare import assert_equal
 
 SPECS = {op.name: op for op in OPS}
@@ -120,3 +128,15 @@ def test_pools(n, c, shape, ceil_mode, include_pad, layout):
     check(max_case(pool, layout))
     if dilation == (1, 1):
         check(avg_case(pool, include_pad, layout))
+
+
+@QUICK
+@given(st.integers(0, 2), st.integers(1, 140), st.tuples(*[st.integers(1, 12)] * 4), st.booleans(),
+       st.booleans(), LAYOUT)  # fmt: skip
+def test_upsamples(n, c, sizes, bilinear, align_corners, layout):
+    label = f"{n}x{c}_{sizes}"
+    x = image(generator(label), (n, c, *sizes[:2]), layout)
+    corners = align_corners and bilinear
+    check(upsample_case(x, label, size=sizes[2:], bilinear=bilinear, align_corners=corners))
+    factors = (sizes[2] / sizes[0] + 0.01, sizes[3] / sizes[1] + 0.013)
+    check(upsample_case(x, label, factors=factors, bilinear=bilinear))

@@ -1,4 +1,5 @@
 // The AVX2 table.
+#include "../micro/float_rows.h"
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
@@ -45,6 +46,8 @@ const KernelTable kAvx2Table = {
     max_rows<Vec>,
     mean_rows<Vec>,
     lerp_rows<Vec>,
+    layer_norm_rows<Vec>,
+    softmax_rows<Vec>,
 };
 
 }  // namespace fastinfer

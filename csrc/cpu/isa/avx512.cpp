@@ -1,4 +1,5 @@
 // The AVX-512 table for CPUs without VNNI.
+#include "../micro/float_rows.h"
 #include "../micro/vec_avx512.h"
 
 #include "../micro/int8_depthwise.h"
@@ -41,6 +42,8 @@ const KernelTable kAvx512Table = {
     max_rows<Vec>,
     mean_rows<Vec>,
     lerp_rows<Vec>,
+    layer_norm_rows<Vec>,
+    softmax_rows<Vec>,
 };
 
 }  // namespace fastinfer

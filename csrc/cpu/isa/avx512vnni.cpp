@@ -1,4 +1,5 @@
 // The AVX-512 VNNI + VBMI table.
+#include "../micro/float_rows.h"
 #include "../micro/vec_avx512vnni.h"
 
 #include "../micro/int8_depthwise.h"
@@ -51,6 +52,8 @@ const KernelTable kAvx512VnniTable = {
     max_rows<Vec>,
     mean_rows<Vec>,
     lerp_rows<Vec>,
+    layer_norm_rows<Vec>,
+    softmax_rows<Vec>,
 };
 
 }  // namespace fastinfer

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../kernel_table.h"
+#include "../micro/float_rows.h"
 
 namespace fastinfer {
 namespace {
@@ -165,6 +166,32 @@ void mean(const MeanRun& run, const Requantize& r) {
   }
 }
 
+// One number as a vector, for kernels written over a Vec.
+struct OneLane {
+  using Int = int32_t;
+  using Float = float;
+  static constexpr int kLanes = 1;
+
+  static float loadf(const float* p) { return *p; }
+  static void storef(float* p, float v) { *p = v; }
+  static float setf(float v) { return v; }
+  static float addf(float a, float b) { return a + b; }
+  static float subf(float a, float b) { return a - b; }
+  static float mulf(float a, float b) { return a * b; }
+  static float minf(float a, float b) { return a < b ? a : b; }
+  static float maxf(float a, float b) { return a > b ? a : b; }
+  static int32_t round(float v) { return static_cast<int32_t>(std::lrint(v)); }
+  static float to_float(int32_t v) { return static_cast<float>(v); }
+  static int32_t sub32(int32_t a, int32_t b) { return a - b; }
+  static int32_t half32(int32_t v) { return v >> 1; }
+  static float power_of_two(int32_t n) {
+    const uint32_t bits = static_cast<uint32_t>(n + 127) << 23;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+};
+
 void lerp(const LerpRun& run) {
   const float h0 = 1.0f - run.bottom_weight, h1 = run.bottom_weight;
   for (int64_t pixel = 0; pixel < run.pixels; pixel++) {
@@ -199,6 +226,8 @@ const KernelTable kScalarTable = {
     max,
     mean,
     lerp,
+    layer_norm_rows<OneLane>,
+    softmax_rows<OneLane>,
 };
 
 }  // namespace fastinfer

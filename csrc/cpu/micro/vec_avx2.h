@@ -45,6 +45,12 @@ struct VecAvx2 {
   static Int add16(Int a, Int b) { return _mm256_add_epi16(a, b); }
   static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int sub32(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  // Half of each, rounded down.
+  static Int half32(Int v) { return _mm256_srai_epi32(v, 1); }
+  // 2^n for n in -126..127.
+  static Float power_of_two(Int n) {
+    return as_float(_mm256_slli_epi32(add32(n, set32(127)), 23));
+  }
   static Int mul32(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
   static Int max_u8(Int a, Int b) { return _mm256_max_epu8(a, b); }
   static Int mul_u8s8_add16(Int a, Int b) { return _mm256_maddubs_epi16(a, b); }

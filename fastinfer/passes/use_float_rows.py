@@ -1,0 +1,53 @@
+"""use_float_rows: layer norm and softmax beside int8 are steps of a region."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from fastinfer.graph.match import arguments, dims, dtype, finish, nodes_calling, replace
+from fastinfer.passes.cancel_quantize import is_dequantize, is_quantize
+from fastinfer.program import Program
+
+aten = torch.ops.aten
+own = torch.ops.fastinfer
+
+
+def use_float_rows(program: Program) -> int:
+    """Replace torch's layer norm and softmax between int8 by fastinfer's; return how many.
+
+    Those along what lies together in the engine's memory: the last dimension, of images the
+    channels.
+    """
+    graph_module = program.graph_module
+    graph, count = graph_module.graph, 0
+    for node in nodes_calling(graph, aten.layer_norm.default, aten.softmax.int):
+        values = arguments(node)
+        x = node.args[0]
+        rank = len(dims(x) or ())
+        if not isinstance(x, fx.Node) or dtype(node) != torch.float32 or not rank:
+            continue
+        if not _is_beside_int8(node, x):
+            continue
+        is_norm = node.target is aten.layer_norm.default
+        if is_norm and len(values["normalized_shape"]) != 1:
+            continue
+        dim = rank - 1 if is_norm else values["dim"] % rank
+        if dim != (1 if rank == 4 else rank - 1):
+            continue
+        with graph.inserting_before(node):
+            if is_norm:
+                rest = (values["weight"], values["bias"], values["eps"], dim)
+                made = graph.call_function(own.float_layer_norm.default, (x, *rest))
+            else:
+                made = graph.call_function(own.float_softmax.default, (x, dim))
+        replace(node, made)
+        count += 1
+    if count:
+        finish(graph_module)
+    return count
+
+
+def _is_beside_int8(node: fx.Node, x: fx.Node) -> bool:
+    """Return True when an int8 value is right before or behind a node."""
+    return is_dequantize(x) or x.op == "call_module" or any(map(is_quantize, node.users))

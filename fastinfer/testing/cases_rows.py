@@ -1,0 +1,64 @@
+"""Inputs for layer norm and softmax: row lengths round the lanes, extremes, images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fastinfer.testing.case import Case, generator
+
+LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 768, 1000)
+
+
+def _norm_case(x: Tensor, label: str, dim: int, parts: str = "wb", eps: float = 1e-5) -> Case:
+    g = generator(label)
+    n = x.shape[dim]
+    weight = torch.randn(n, generator=g) if "w" in parts else None
+    bias = torch.randn(n, generator=g) if "b" in parts else None
+    return Case("float_layer_norm", f"{label}_{parts}", lambda: (x, weight, bias, eps, dim))
+
+
+def _softmax_case(x: Tensor, label: str, dim: int) -> Case:
+    return Case("float_softmax", label, lambda: (x, dim))
+
+
+def _tensors() -> Iterator[tuple[str, Tensor, int]]:
+    """Yield (label, x, dim)."""
+    g = generator("rows")
+    for n in LENGTHS:
+        yield f"rows_{n}", torch.randn(5, n, generator=g) * 3, 1
+    yield "vector", torch.randn(70, generator=g), 0
+    yield "three", torch.randn(2, 3, 50, generator=g), 2
+    yield "four_last", torch.randn(2, 3, 4, 21, generator=g), 3
+    yield "strided", torch.randn(6, 80, generator=g)[:, ::2], 1
+    yield "empty", torch.zeros(0, 9), 1
+    for c in (1, 16, 24, 65):
+        image = torch.randn(2, c, 5, 3, generator=g)
+        yield f"image_{c}", image.contiguous(memory_format=torch.channels_last), 1
+    yield "image_nchw", torch.randn(2, 40, 5, 3, generator=g), 1
+    yield "many", torch.randn(1, 96, 40, 39, generator=g), 1  # split over threads
+    yield "equal", torch.full((3, 37), 1.7), 1
+    yield "large", torch.randn(3, 37, generator=g) * 1e5 + 1e6, 1
+    yield "tiny", torch.randn(3, 37, generator=g) * 1e-30, 1
+
+
+def _extreme_softmax() -> Iterator[tuple[str, Tensor]]:
+    inf = math.inf
+    yield "masked", torch.tensor([[0.5, -inf, 2.0, -inf, -1e9] * 7])
+    yield "steps", torch.linspace(-120, 0, 400).reshape(2, 200)
+    yield "spread", torch.tensor([[88.0, -88.0, 0.0, 1e30, -1e30]])
+
+
+def row_cases() -> list[Case]:
+    """Return every case of float_layer_norm and float_softmax."""
+    cases = []
+    for label, x, dim in _tensors():
+        cases.append(_norm_case(x, label, dim))
+        cases.append(_softmax_case(x, label, dim))
+    x = torch.randn(4, 50, generator=generator("parts"))
+    cases += [_norm_case(x, "parts", 1, parts, eps=0.3) for parts in ("", "w", "b")]
+    cases += [_softmax_case(x, label, 1) for label, x in _extreme_softmax()]
+    return cases

@@ -1,0 +1,58 @@
+"""Layer norm and softmax against torch's in float64, and the exponential over its whole range."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastinfer.ops.float_rows import float_layer_norm_ref, float_softmax_ref
+from fastinfer.testing.cases_rows import row_cases
+from fastinfer.testing.compare import assert_equal, row_bound
+
+ops = torch.ops.fastinfer
+
+
+@pytest.mark.parametrize("case", row_cases(), ids=str)
+def test_close_to_float64(case):
+    args = case.build()
+    value, x = getattr(ops, case.op)(*args), args[0].double()
+    if case.op == "float_softmax":
+        dim, wanted = args[1], torch.softmax(x, args[1])
+        largest = torch.ones(())
+    else:
+        _, weight, bias, eps, dim = args
+        parts = [None if p is None else p.double() for p in (weight, bias)]
+        rows = x.movedim(dim, -1)
+        wanted = torch.nn.functional.layer_norm(rows, rows.shape[-1:], *parts, eps).movedim(-1, dim)
+        spread = rows.var(-1, correction=0).add(eps).sqrt()
+        # A mean far from zero is known to its own last digits only.
+        largest = (rows.abs().amax(-1) / spread).amax() if x.numel() else torch.ones(())
+        if weight is not None and x.numel():
+            largest = largest * weight.abs().max()
+    error = (value.double() - wanted).abs()
+    assert error.numel() == 0 or float(error.max()) <= row_bound(x.shape[dim], float(largest))
+
+
+def test_rows_without_a_number_are_nan():
+    inf, nan = float("inf"), float("nan")
+    x = torch.tensor([[1.0, nan, 2.0], [inf, 0.0, 1.0], [-inf, -inf, -inf], [0.0, 1.0, 2.0]])
+    y = ops.float_softmax(x, 1)
+    assert y[:3].isnan().all() and y[3].isfinite().all()
+    assert ops.float_layer_norm(x, None, None, 1e-5, 1)[:3].isnan().all()
+
+
+shapes = st.lists(st.integers(0, 5), max_size=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, n=st.integers(1, 90), scale=st.sampled_from([1e-20, 1.0, 50.0, 1e20]),
+       seed=st.integers(0, 99))  # fmt: skip
+def test_random_rows(shape, n, scale, seed):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, n, generator=g) * scale
+    weight = torch.randn(n, generator=g)
+    args = (x, weight, None, 1e-5, len(shape))
+    assert_equal(ops.float_layer_norm(*args), float_layer_norm_ref(*args))
+    assert_equal(ops.float_softmax(x, len(shape)), float_softmax_ref(x, len(shape)))
