@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from fastinfer.engine import RegionModule
+from fastinfer.engine import RegionModule, Source
 from fastinfer.lower.region_borders import region_reports
 from fastinfer.nn import Int8Conv2d, Int8Linear
+from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.report import Report
 from fastinfer.types.region import Step, renumbered
 
@@ -35,7 +36,7 @@ class _Operation:
     kind: str
     reads: tuple[fx.Node, ...]
     arguments: tuple[Any, ...]
-    sources: tuple[Any, ...] = ()
+    sources: tuple[Source, ...] = ()
 
 
 #: Stands among the arguments for the index of the next source.
@@ -53,18 +54,18 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
         return None
     if type(module) is Int8Linear and _rank(reads[0]) not in (None, 4):
         arguments = (_SOURCE, module.out_features, module.float_output)
-        return _Operation("int8_linear", reads, arguments, (module,))
+        return _Operation("int8_linear", reads, arguments, ((module, "packed"),))
     if type(module) is Int8Conv2d:
         geometry = [
             _pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
         ]
         if module._op is own.int8_depthwise_conv2d.default:
             arguments = (_SOURCE, *geometry, module.float_output)
-            return _Operation("int8_depthwise_conv2d", reads, arguments, (module,))
+            return _Operation("int8_depthwise_conv2d", reads, arguments, ((module, "packed"),))
         arguments = (
             _SOURCE, module.out_features, *geometry, module.groups, module.float_output,
         )  # fmt: skip
-        return _Operation("int8_conv2d", reads, arguments, (module,))
+        return _Operation("int8_conv2d", reads, arguments, ((module, "packed"),))
     return None
 
 
@@ -125,14 +126,13 @@ def _part_sizes(channels: int, node: fx.Node) -> list[int]:
     return [min(size, channels - at) for at in range(0, channels, size)]
 
 
-def _table(node: Any, graph_module: fx.GraphModule) -> Any:
-    """Return the tensor a get_attr node names."""
+def _table(node: Any, graph_module: fx.GraphModule) -> Source | None:
+    """Return the module and the name of the buffer a get_attr node reads, None for another node."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value: Any = graph_module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value if isinstance(value, Tensor) else None
+    path, _, name = str(node.target).rpartition(".")
+    holder = graph_module.get_submodule(path)
+    return (holder, name) if holder._buffers.get(name) is not None else None
 
 
 def _quantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
@@ -279,7 +279,7 @@ def with_regions(
     lowered is untouched; both share the packed modules. The list is empty when no region is worth a
     call.
     """
-    graph_module = fx.GraphModule(lowered, _copied(lowered))
+    graph_module = SharedGraph(lowered, _copied(lowered))
     result = _Shapes(graph_module).run(*inputs)
     _channel_slices(graph_module.graph)
     graph_module.recompile()
@@ -295,6 +295,8 @@ def with_regions(
         if node.op == "call_module" and str(node.target).startswith("region_"):
             part = fused.get_submodule(str(node.target))
             assert isinstance(part, fx.GraphModule)
+            part = SharedGraph(part, part.graph)
+            part.share_tensors(lowered)
             region = _region_module(part)
             fused.set_submodule(str(node.target), region)
             regions.append(region)
@@ -319,7 +321,7 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
     """Return the region of a partition's own graph module."""
     values: dict[fx.Node, int] = {}
     steps: list[Step] = []
-    sources: list[Any] = []
+    sources: list[Source] = []
     inputs: list[int] = []
     outputs: list[int] = []
     for node in part.graph.nodes:

@@ -156,7 +156,9 @@ class PackedModule(nn.Module):
                 f"{type(self).__name__}: packed weights run on cpu only, got .to({str(target)!r}); "
                 "move the original model and convert it there"
             )
-        # Bytes stay bytes whatever dtype is asked for, so there is nothing to apply fn to.
+        applied = fn(self.packed)
+        if applied.dtype == torch.uint8:  # bytes stay bytes whatever dtype is asked for
+            self.packed = applied
         return self
 
     def extra_repr(self) -> str:
