@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
 from fastinfer.nn.graph_code import GraphCode
 from fastinfer.nn.no_gradient import wants_gradient, without_gradient
+from fastinfer.nn.packed_module import PackedModule
 from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.types.call import CallSpec, TensorInput
 
@@ -42,6 +43,10 @@ class InferenceModule(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
+        # All that a layer would refuse is asked before the first tensor is moved.
+        for module in self.modules():
+            if isinstance(module, PackedModule):
+                module.check_move(fn)
         probe = fn(torch.empty(0, dtype=torch.float32))
         if probe.dtype != torch.float32:
             raise RuntimeError(
@@ -221,9 +226,9 @@ def _takes_one_tensor(call: CallSpec) -> bool:
 
 
 def forward_with(signature: inspect.Signature) -> Callable[..., Any]:
-    """Return a `forward` for a ConvertedModule's class that shows this signature."""
+    """Return a `forward` for a module's class that shows this signature and calls `_answer`."""
 
-    def forward(self: ConvertedModule, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: ConvertedModule | ModulePath, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns."""
         return self._answer(*args, **kwargs)
 
@@ -245,9 +250,15 @@ class ModulePath(InferenceModule):
         self.model = model.eval().requires_grad_(False)
         with contextlib.suppress(TypeError, ValueError):
             self.__signature__ = inspect.signature(model.forward)
+            # As ConvertedModule: torch.export names inputs by the signature of `forward`.
+            members = {"forward": forward_with(self.__signature__)}
+            self.__class__ = type("ModulePath", (ModulePath,), members)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns."""
+        return self._answer(*args, **kwargs)
+
+    def _answer(self, *args: Any, **kwargs: Any) -> Any:
         if wants_gradient(args, kwargs):
             return without_gradient(self.model, args, kwargs)
         return self.model(*args, **kwargs)
