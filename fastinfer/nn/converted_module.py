@@ -85,7 +85,7 @@ class ConvertedModule(InferenceModule):
 
     regions: the same graph on the same submodules with regions of it as one call each, or None.
     Calls run on it, and tools that trace see its regions. Calls that the graph does not hold for go
-    to the float model; while a tool traces they raise ValueError.
+    to the float model; while torch.export or torch.jit.trace records they raise ValueError.
     """
 
     def __init__(
@@ -127,12 +127,10 @@ class ConvertedModule(InferenceModule):
             flat = self._call.flatten(args, kwargs)
         if wants_gradient(args, kwargs):
             return without_gradient(self._answer, args, kwargs)
-        if _is_traced():
-            outputs = self._traced(flat, args, kwargs)
-        elif flat is None or not self._holds(flat):
+        if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
-        else:
-            outputs = self._code(self._graph(), *flat)
+        graph = self._graph()
+        outputs = graph.forward(*flat) if _is_traced() else self._code(graph, *flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
 
     def _graph(self) -> fx.GraphModule:
@@ -144,6 +142,8 @@ class ConvertedModule(InferenceModule):
         return self._known.get((x.shape, x.dtype, x.device), False)
 
     def _holds(self, flat: tuple[Any, ...]) -> bool:
+        if _is_traced():
+            return self._fits(flat) and self._call.accepts_sizes(_sizes(flat))
         keys = [(t.shape, t.dtype, t.device) for t in flat]
         key = keys[0] if len(keys) == 1 else tuple(keys)
         known = self._known.get(key)
@@ -161,21 +161,6 @@ class ConvertedModule(InferenceModule):
             for t, wanted in zip(flat, self._call.tensor_inputs, strict=True)
         )
 
-    def _traced(
-        self, flat: tuple[Any, ...] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Return the graph's outputs; ValueError for a call it does not hold for.
-
-        There is no going to the float model: a tool would record that in the graph's place. Where
-        torch.compile may break the graph, it does so at the error and runs the call untraced.
-        """
-        if flat is None or not self._fits(flat) or not self._call.accepts_sizes(_sizes(flat)):
-            raise ValueError(
-                f"convert: {self._wanted_and_got(args, kwargs)}, which only the float model takes; "
-                "compile, export or trace with a call that the graph holds for"
-            )
-        return self._graph().forward(*flat)
-
     def _refuse(self, tensor: Tensor, wanted: TensorInput) -> bool:
         """Raise TypeError for a tensor of another dtype or device; a subclass may answer False."""
         raise TypeError(
@@ -184,6 +169,12 @@ class ConvertedModule(InferenceModule):
         )
 
     def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            # What they record runs without us: it would be float at every size.
+            raise ValueError(
+                f"convert: {self._wanted_and_got(args, kwargs)}, which only the float model takes; "
+                "export or trace with a call that the graph holds for"
+            )
         try:
             return self._fallback(*args, **kwargs)
         except Exception as error:
