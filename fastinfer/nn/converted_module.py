@@ -17,7 +17,7 @@ from fastinfer.nn.graph_code import GraphCode
 from fastinfer.nn.no_gradient import wants_gradient, without_gradient
 from fastinfer.nn.packed_module import PackedModule
 from fastinfer.nn.shared_graph import SharedGraph
-from fastinfer.types.call import CallSpec, TensorInput
+from fastinfer.types.call import CallSpec, TensorInput, tensors_of
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
@@ -125,7 +125,7 @@ class ConvertedModule(InferenceModule):
             flat: tuple[Any, ...] | None = args
         else:
             flat = self._call.flatten(args, kwargs)
-        if wants_gradient(args, kwargs):
+        if wants_gradient(tensors_of((args, kwargs)) if flat is None else flat):
             return without_gradient(self._answer, args, kwargs)
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
@@ -186,7 +186,7 @@ class ConvertedModule(InferenceModule):
     def _wanted_and_got(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
         got = ", ".join(
-            f"{list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+            f"{list(_sizes([a])[0])}" if isinstance(a, Tensor) else type(a).__name__
             for a in (*args, *kwargs.values())
         )
         return f"expected inputs {wanted}, got {got}"
@@ -250,6 +250,6 @@ class ModulePath(InferenceModule):
         return self._answer(*args, **kwargs)
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
-        if wants_gradient(args, kwargs):
+        if torch.is_grad_enabled() and wants_gradient(tensors_of((args, kwargs))):
             return without_gradient(self.model, args, kwargs)
         return self.model(*args, **kwargs)

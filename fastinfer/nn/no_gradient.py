@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,9 +33,9 @@ class _Refusal(torch.autograd.Function):
         )
 
 
-def wants_gradient(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return True when autograd records and a tensor of the call requires a gradient."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((args, kwargs)))
+def wants_gradient(tensors: Sequence[Tensor]) -> bool:
+    """Return True when autograd records and one of the tensors requires a gradient."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def without_gradient(
