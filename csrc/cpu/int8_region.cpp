@@ -39,9 +39,13 @@ Tensor empty_output(const engine::Value& value) {
 engine::PlanKey key_of(const std::vector<Tensor>& inputs, const std::vector<Tensor>& packed) {
   engine::PlanKey key{current_isa(), {}, {}};
   for (const Tensor& t : packed) {
-    check_dtype(kOp, "packed", t, ScalarType::Byte);
+    const bool is_float = t.scalar_type() == ScalarType::Float;
+    STD_TORCH_CHECK(is_float || t.scalar_type() == ScalarType::Byte, kOp,
+                    ": packed: expected uint8 or float32, got ",
+                    torch::headeronly::toString(t.scalar_type()));
     STD_TORCH_CHECK(t.is_contiguous(), kOp, ": packed: expected contiguous buffers");
-    key.weights.push_back({static_cast<const uint8_t*>(t.const_data_ptr()), t.numel()});
+    key.weights.push_back(
+        {static_cast<const uint8_t*>(t.const_data_ptr()), t.numel() * (is_float ? 4 : 1)});
   }
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
   return key;

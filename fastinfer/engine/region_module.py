@@ -9,15 +9,17 @@ from torch import Tensor, fx, nn
 
 from fastinfer.types.region import Region
 
-Source = nn.Module | Tensor
+#: A module and the name of its buffer or parameter.
+Source = tuple[nn.Module, str]
 
 
 class RegionModule(nn.Module):
     """The nodes of `graph_module` as one op.
 
-    sources: what the region's steps name by index: a module with a buffer `packed`, or a table. The
-    modules belong to the graph they came from and are not registered here, so a state_dict has each
-    once. A hook on one of them makes the region run node by node, so that the hook sees its call.
+    sources: what the region's steps name by index: packed weights, tables, parameters of norms. They
+    are read from their modules at every call, which belong to the graph they came from and are not
+    registered here, so a state_dict has each once. A hook on a layer makes the region run node by
+    node, so that the hook sees its call.
     """
 
     def __init__(
@@ -27,7 +29,8 @@ class RegionModule(nn.Module):
         self.region = region
         self._program = region.to_text()
         # In tuples: nn.Module would register them.
-        self._modules_of = tuple(s for s in sources if isinstance(s, nn.Module))
+        called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
+        self._modules_of = tuple(graph_module.get_submodule(name) for name in dict.fromkeys(called))
         self._sources = tuple(sources)
         self._graph_modules = (graph_module,)
         self._op = torch.ops.fastinfer.int8_region.default
@@ -38,7 +41,10 @@ class RegionModule(nn.Module):
             if module._forward_hooks or module._forward_pre_hooks:
                 result: Tensor | tuple[Tensor, ...] = self._graph_modules[0](*inputs)
                 return result
-        packed = [s if isinstance(s, Tensor) else s._buffers["packed"] for s in self._sources]
+        packed = [
+            module._buffers[name] if name in module._buffers else module._parameters[name]
+            for module, name in self._sources
+        ]
         outputs: list[Tensor] = self._op(inputs, packed, self._program)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 

@@ -11,10 +11,11 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from fastinfer.engine import RegionModule
+from fastinfer.engine import RegionModule, Source
 from fastinfer.lower.region_borders import region_reports
 from fastinfer.lower.region_nodes import Shapes, channel_slices, is_uint8, rank, shape, upsamples
 from fastinfer.nn import Int8Conv2d, Int8Linear
+from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.report import Report
 from fastinfer.types.region import Step, renumbered
 
@@ -35,7 +36,7 @@ class _Operation:
     kind: str
     reads: tuple[fx.Node, ...]
     arguments: tuple[Any, ...]
-    sources: tuple[Any, ...] = ()
+    sources: tuple[Source, ...] = ()
 
 
 #: Stands among the arguments for the index of the next source.
@@ -53,29 +54,28 @@ def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
         return None
     if type(module) is Int8Linear and rank(reads[0]) not in (None, 4):
         arguments = (_SOURCE, module.out_features, module.float_output)
-        return _Operation("int8_linear", reads, arguments, (module,))
+        return _Operation("int8_linear", reads, arguments, ((module, "packed"),))
     if type(module) is Int8Conv2d:
         geometry = [
             _pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
         ]
         if module._op is own.int8_depthwise_conv2d.default:
             arguments = (_SOURCE, *geometry, module.float_output)
-            return _Operation("int8_depthwise_conv2d", reads, arguments, (module,))
+            return _Operation("int8_depthwise_conv2d", reads, arguments, ((module, "packed"),))
         arguments = (
             _SOURCE, module.out_features, *geometry, module.groups, module.float_output,
         )  # fmt: skip
-        return _Operation("int8_conv2d", reads, arguments, (module,))
+        return _Operation("int8_conv2d", reads, arguments, ((module, "packed"),))
     return None
 
 
-def _table(node: Any, graph_module: fx.GraphModule) -> Any:
-    """Return the tensor a get_attr node names."""
+def _table(node: Any, graph_module: fx.GraphModule) -> Source | None:
+    """Return the module and the name of the tensor a get_attr node reads, None for another node."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value: Any = graph_module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value if isinstance(value, Tensor) else None
+    path, _, name = str(node.target).rpartition(".")
+    holder = graph_module.get_submodule(path)
+    return (holder, name) if isinstance(getattr(holder, name), Tensor) else None
 
 
 def _quantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
@@ -198,11 +198,10 @@ def _layer_norm(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | Non
             arguments.append(-1)
             continue
         source = _table(parameter, graph_module)
-        if source is None or not source.is_contiguous():
+        if source is None:
             return None
         arguments.append(_SOURCE)
-        # The engine takes bytes; the memory is the parameter's own.
-        sources.append(source.detach().view(torch.uint8))
+        sources.append(source)
     return _Operation("float_layer_norm", (x,), (*arguments, eps), tuple(sources))
 
 
@@ -271,7 +270,7 @@ def with_regions(
     lowered is untouched; both share the packed modules. The list is empty when no region is worth a
     call.
     """
-    graph_module = fx.GraphModule(lowered, _copied(lowered))
+    graph_module = SharedGraph(lowered, _copied(lowered))
     result = Shapes(graph_module).run(*inputs)
     channel_slices(graph_module.graph)
     upsamples(graph_module.graph)
@@ -288,6 +287,8 @@ def with_regions(
         if node.op == "call_module" and str(node.target).startswith("region_"):
             part = fused.get_submodule(str(node.target))
             assert isinstance(part, fx.GraphModule)
+            part = SharedGraph(part, part.graph)
+            part.share_tensors(lowered)
             region = _region_module(part)
             fused.set_submodule(str(node.target), region)
             regions.append(region)
@@ -312,7 +313,7 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
     """Return the region of a partition's own graph module."""
     values: dict[fx.Node, int] = {}
     steps: list[Step] = []
-    sources: list[Any] = []
+    sources: list[Source] = []
     inputs: list[int] = []
     outputs: list[int] = []
     for node in part.graph.nodes:

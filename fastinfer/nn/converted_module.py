@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
 from fastinfer.nn.graph_code import GraphCode
-from fastinfer.types.call import CallSpec, TensorInput
+from fastinfer.nn.no_gradient import wants_gradient, without_gradient
+from fastinfer.nn.packed_module import PackedModule
+from fastinfer.nn.shared_graph import SharedGraph
+from fastinfer.types.call import CallSpec, TensorInput, tensors_of
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
@@ -38,22 +43,49 @@ class InferenceModule(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
+        # All that a layer would refuse is asked before the first tensor is moved.
+        for module in self.modules():
+            if isinstance(module, PackedModule):
+                module.check_move(fn)
         probe = fn(torch.empty(0, dtype=torch.float32))
         if probe.dtype != torch.float32:
             raise RuntimeError(
                 f"to: a converted model computes in the dtypes it was converted to, got "
                 f"{probe.dtype}; convert the original model in that dtype instead"
             )
-        super()._apply(fn, recurse)
+
+        def in_its_dtype(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            return applied if applied.dtype == tensor.dtype else tensor
+
+        super()._apply(in_its_dtype, recurse)
         return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """Raise TypeError: a pickle would run code on loading, and holds for one version only."""
+        raise TypeError(
+            "fastinfer: a converted model is not pickled; use fastinfer.save(fast, path) and "
+            "fastinfer.load(path), or convert in the other process and send the state_dict"
+        )
+
+    def __copy__(self) -> InferenceModule:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InferenceModule:
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
 
 class ConvertedModule(InferenceModule):
     """A lowered graph that answers the calls of the model it came from.
 
-    regions: the same graph on the same submodules with regions of it as one call each, or None;
-    calls run on it, but tools that trace see the single ops. Calls that the graph does not hold for
-    go to the float model.
+    regions: the same graph on the same submodules with regions of it as one call each, or None.
+    Calls run on it, and tools that trace see its regions. Calls that the graph does not hold for go
+    to the float model; while torch.export or torch.jit.trace records they raise ValueError.
     """
 
     def __init__(
@@ -67,7 +99,7 @@ class ConvertedModule(InferenceModule):
         super().__init__(report)
         own_tensors(graph_module, model)
         # "graph" would be a name of its own where torch.export makes a GraphModule of this.
-        self.lowered = graph_module.eval()
+        self.lowered = SharedGraph(graph_module, graph_module.graph).eval()
         # In a tuple: as a submodule it would put every layer into the state_dict twice.
         self._regions = () if regions is None else (regions.eval(),)
         self._code = GraphCode()
@@ -87,15 +119,18 @@ class ConvertedModule(InferenceModule):
         if self._takes_one and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
             x = args[0]
             # A subclass of Tensor has a shape of its own kind while it is traced.
-            if type(x) is Tensor and self._is_known(x):
+            if type(x) is Tensor and not x.requires_grad and self._is_known(x):
                 outputs = self._code(self._graph(), x)
                 return outputs[0] if self._one_output else self._call.unflatten(outputs)
             flat: tuple[Any, ...] | None = args
         else:
             flat = self._call.flatten(args, kwargs)
+        if wants_gradient(tensors_of((args, kwargs)) if flat is None else flat):
+            return without_gradient(self._answer, args, kwargs)
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
-        outputs = self.lowered.forward(*flat) if _is_traced() else self._code(self._graph(), *flat)
+        graph = self._graph()
+        outputs = graph.forward(*flat) if _is_traced() else self._code(graph, *flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
 
     def _graph(self) -> fx.GraphModule:
@@ -108,19 +143,23 @@ class ConvertedModule(InferenceModule):
 
     def _holds(self, flat: tuple[Any, ...]) -> bool:
         if _is_traced():
-            return True
+            return self._fits(flat) and self._call.accepts_sizes(_sizes(flat))
         keys = [(t.shape, t.dtype, t.device) for t in flat]
         key = keys[0] if len(keys) == 1 else tuple(keys)
         known = self._known.get(key)
         if known is None:
-            known = all(
-                (t.dtype == wanted.dtype and t.device == wanted.device) or self._refuse(t, wanted)
-                for t, wanted in zip(flat, self._call.tensor_inputs, strict=True)
-            ) and self._call.accepts([tuple(t.shape) for t in flat])
+            known = self._fits(flat) and self._call.accepts([tuple(t.shape) for t in flat])
             if len(self._known) >= KNOWN_SHAPES:
                 self._known.clear()
             self._known[key] = known
         return known
+
+    def _fits(self, flat: tuple[Any, ...]) -> bool:
+        """Return True when dtypes and devices are the graph's."""
+        return all(
+            (t.dtype == wanted.dtype and t.device == wanted.device) or self._refuse(t, wanted)
+            for t, wanted in zip(flat, self._call.tensor_inputs, strict=True)
+        )
 
     def _refuse(self, tensor: Tensor, wanted: TensorInput) -> bool:
         """Raise TypeError for a tensor of another dtype or device; a subclass may answer False."""
@@ -130,22 +169,41 @@ class ConvertedModule(InferenceModule):
         )
 
     def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            # What they record runs without us: it would be float at every size.
+            raise ValueError(
+                f"convert: {self._wanted_and_got(args, kwargs)}, which only the float model takes; "
+                "export or trace with a call that the graph holds for"
+            )
         try:
             return self._fallback(*args, **kwargs)
         except Exception as error:
-            wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
-            got = ", ".join(
-                f"{list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
-                for a in (*args, *kwargs.values())
-            )
             raise ValueError(
-                f"convert: expected inputs {wanted}, got {got}; the float model does not take "
+                f"convert: {self._wanted_and_got(args, kwargs)}; the float model does not take "
                 f"them either: {error}"
             ) from error
+
+    def _wanted_and_got(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
+        got = ", ".join(
+            f"{list(_sizes([a])[0])}" if isinstance(a, Tensor) else type(a).__name__
+            for a in (*args, *kwargs.values())
+        )
+        return f"expected inputs {wanted}, got {got}"
 
 
 def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _sizes(flat: Sequence[Tensor]) -> list[Sequence[int]]:
+    """Return the shapes, as numbers where torch.jit.trace would give tensors."""
+    if not torch.jit.is_tracing():
+        return [t.shape for t in flat]
+    with warnings.catch_warnings():
+        # That these numbers become constants is the point: they are compared once, now.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return [[int(size) for size in t.shape] for t in flat]
 
 
 def _takes_one_tensor(call: CallSpec) -> bool:
@@ -159,9 +217,9 @@ def _takes_one_tensor(call: CallSpec) -> bool:
 
 
 def forward_with(signature: inspect.Signature) -> Callable[..., Any]:
-    """Return a `forward` for a ConvertedModule's class that shows this signature."""
+    """Return a `forward` for a module's class that shows this signature and calls `_answer`."""
 
-    def forward(self: ConvertedModule, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: ConvertedModule | ModulePath, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns."""
         return self._answer(*args, **kwargs)
 
@@ -180,10 +238,18 @@ class ModulePath(InferenceModule):
 
     def __init__(self, model: nn.Module, report: Any) -> None:
         super().__init__(report)
-        self.model = model.eval()
+        self.model = model.eval().requires_grad_(False)
         with contextlib.suppress(TypeError, ValueError):
             self.__signature__ = inspect.signature(model.forward)
+            # As ConvertedModule: torch.export names inputs by the signature of `forward`.
+            members = {"forward": forward_with(self.__signature__)}
+            self.__class__ = type("ModulePath", (ModulePath,), members)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model returns."""
+        return self._answer(*args, **kwargs)
+
+    def _answer(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and wants_gradient(tensors_of((args, kwargs))):
+            return without_gradient(self.model, args, kwargs)
         return self.model(*args, **kwargs)

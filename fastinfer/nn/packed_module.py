@@ -149,14 +149,20 @@ class PackedModule(nn.Module):
             )
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedModule:
+    def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Raise RuntimeError when fn, of nn.Module's `_apply`, takes tensors off the CPU."""
         target = fn(torch.empty(0, dtype=torch.uint8)).device
         if target.type != "cpu":
             raise RuntimeError(
                 f"{type(self).__name__}: packed weights run on cpu only, got .to({str(target)!r}); "
                 "move the original model and convert it there"
             )
-        # Bytes stay bytes whatever dtype is asked for, so there is nothing to apply fn to.
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedModule:
+        self.check_move(fn)
+        applied = fn(self.packed)
+        if applied.dtype == torch.uint8:  # bytes stay bytes whatever dtype is asked for
+            self.packed = applied
         return self
 
     def extra_repr(self) -> str:

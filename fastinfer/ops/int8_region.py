@@ -78,9 +78,7 @@ def run_step(
         result = function(x, packed[_index(arguments[0])])
     elif kind == "float_layer_norm":
         dim, weight, bias, eps = arguments
-        parameters = (
-            None if a == -1 else packed[_index(a)].view(torch.float32) for a in (weight, bias)
-        )
+        parameters = (None if a == -1 else packed[_index(a)] for a in (weight, bias))
         result = function(x, *parameters, eps, dim)
     elif kind == "int8_upsample2d":
         size, factor_h, factor_w, *flags = arguments
@@ -135,7 +133,8 @@ def int8_region_ref(
     """Return the outputs of a program's steps, each computed by its own op's reference.
 
     inputs: the region's, float32 or uint8. packed: the buffers its steps name by index: packed
-    weights, and tables [256] uint8. program: types.region.Region.to_text().
+    weights, tables [256] uint8, parameters [C] float32 of norms. program:
+    types.region.Region.to_text().
     """
     return _run(inputs, packed, program, _REFERENCES)
 

@@ -158,7 +158,7 @@ def _float_rows_case(shape: tuple[int, ...], nhwc: bool = False) -> Case:
         x = torch.randn(shape, generator=g)
         if nhwc:
             x = x.contiguous(memory_format=torch.channels_last)
-        packed = [torch.randn(shape[dim], generator=g).view(torch.uint8) for _ in range(2)]
+        packed = [torch.randn(shape[dim], generator=g) for _ in range(2)]
         program = Region(2, 8, (6, 7, 3), steps).to_text()
         return [random_uint8(g, *shape), x], packed, program
 

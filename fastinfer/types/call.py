@@ -125,6 +125,13 @@ class CallSpec:
 
     def accepts(self, shapes: Sequence[Sequence[int]]) -> bool:
         """Return True when the captured graph holds for tensor inputs of these shapes."""
+        return self.accepts_sizes(shapes) and self.guard(shapes)
+
+    def accepts_sizes(self, shapes: Sequence[Sequence[int]]) -> bool:
+        """Return True when each size is in its range and sizes of one symbol are equal.
+
+        Sizes may be symbolic: then the tool that traces guards what is compared here.
+        """
         symbols: dict[str, int] = {}
         for shape, wanted in zip(shapes, self.tensor_inputs, strict=True):
             if len(shape) != len(wanted.sizes):
@@ -134,7 +141,7 @@ class CallSpec:
                     return False
                 if allowed.symbol and symbols.setdefault(allowed.symbol, size) != size:
                     return False
-        return self.guard(shapes)
+        return True
 
     @property
     def is_dynamic(self) -> bool:

@@ -1,4 +1,4 @@
-"""What `convert` returns is a good citizen: calls, copies, threads, compile, export, trace."""
+"""What `convert` returns is a good citizen: calls, copies, threads."""
 
 from __future__ import annotations
 
@@ -112,25 +112,3 @@ def test_threads_give_the_same_bits(residual):
     for worker in workers:
         worker.join()
     assert same == [True] * 60
-
-
-def test_compile(residual):
-    _, fast, x = residual
-    torch._dynamo.reset()
-    compiled = torch.compile(fast, fullgraph=True, backend="eager")
-    for value in (x, x[:1]):
-        assert torch.equal(compiled(value)["logits"], fast(value)["logits"])
-
-
-def test_export(residual):
-    _, fast, x = residual
-    dynamic = {"x": {0: torch.export.Dim.AUTO}, "scale": None}
-    exported = torch.export.export(fast, (x, 1.0), dynamic_shapes=dynamic).module()
-    assert torch.equal(exported(x[:3], 1.0)["logits"], fast(x[:3])["logits"])
-
-
-def test_trace():
-    model, x, _ = make("shuffled")
-    fast = fastinfer.convert(model, x, config="int8")
-    traced = torch.jit.trace(fast, (x,))
-    assert torch.equal(traced(x), fast(x))
