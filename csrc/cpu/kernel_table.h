@@ -132,6 +132,10 @@ struct KernelTable {
   // v is the window's sum of x - x_zero_point.
   void (*mean)(const MeanRun&, const Requantize&);
 
+  // Multiply-adds in registers by the fastest exact way the table's GEMMs have, and how many they
+  // were. Null where no vectors are used.
+  int64_t (*peak)(int64_t rounds);
+
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {
     int i = 0;

@@ -18,14 +18,20 @@ class RegionModule(nn.Module):
     sources: what the region's steps name by index: a module with a buffer `packed`, or a table. The
     modules belong to the graph they came from and are not registered here, so a state_dict has each
     once. A hook on one of them makes the region run node by node, so that the hook sees its call.
+    names: of the steps, for people.
     """
 
     def __init__(
-        self, region: Region, sources: Sequence[Source], graph_module: fx.GraphModule
+        self,
+        region: Region,
+        sources: Sequence[Source],
+        graph_module: fx.GraphModule,
+        names: Sequence[str],
     ) -> None:
         super().__init__()
         self.region = region
-        self._program = region.to_text()
+        self.names = tuple(names)
+        self.program = region.to_text()
         # In tuples: nn.Module would register them.
         self._modules_of = tuple(s for s in sources if isinstance(s, nn.Module))
         self._sources = tuple(sources)
@@ -38,9 +44,12 @@ class RegionModule(nn.Module):
             if module._forward_hooks or module._forward_pre_hooks:
                 result: Tensor | tuple[Tensor, ...] = self._graph_modules[0](*inputs)
                 return result
-        packed = [s if isinstance(s, Tensor) else s._buffers["packed"] for s in self._sources]
-        outputs: list[Tensor] = self._op(inputs, packed, self._program)
+        outputs: list[Tensor] = self._op(inputs, self.packed(), self.program)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def packed(self) -> list[Tensor]:
+        """Return the buffers its steps name: packed weights and tables, uint8."""
+        return [s if isinstance(s, Tensor) else s._buffers["packed"] for s in self._sources]
 
     def extra_repr(self) -> str:
         """Describe the region."""

@@ -319,6 +319,7 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
     """Return the region of a partition's own graph module."""
     values: dict[fx.Node, int] = {}
     steps: list[Step] = []
+    names: list[str] = []
     sources: list[Any] = []
     inputs: list[int] = []
     outputs: list[int] = []
@@ -341,7 +342,16 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
             arguments = tuple(next(new) if a is _SOURCE else a for a in operation.arguments)
             reads = tuple(values[r] for r in operation.reads)
             steps.append(Step(operation.kind, values[node], reads, arguments))
-    return RegionModule(renumbered(steps, inputs, outputs), sources, part)
+            names.append(_name(node))
+    return RegionModule(renumbered(steps, inputs, outputs), sources, part, names)
+
+
+def _name(node: fx.Node) -> str:
+    """Return a layer's name, or that of the module an operation stands in, if it is known."""
+    if node.op == "call_module":
+        return str(node.target)
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    return (modules and modules[-1][0]) or node.name.replace("_default", "")
 
 
 def checked_regions(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -142,6 +142,18 @@ class ConvertedModule(InferenceModule):
                 f"convert: expected inputs {wanted}, got {got}; the float model does not take "
                 f"them either: {error}"
             ) from error
+
+
+def region_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of every graph with regions in it, each with the path of the graph's part.
+
+    The path is "" where the whole model is one graph.
+    """
+    for path, part in model.named_modules():
+        if isinstance(part, ConvertedModule):
+            for graph_module in part._regions:
+                for module in graph_module.modules():
+                    yield path.removeprefix("model."), module
 
 
 def _is_traced() -> bool:

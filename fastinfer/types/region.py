@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import cast
 
 MAGIC = "fastinfer-region"
 VERSION = 1
@@ -35,6 +37,8 @@ PARAMETERS: dict[str, str] = {
     "channel_shuffle": "i",  # groups
 }
 KINDS = tuple(PARAMETERS)
+#: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC.
+PLAN_KINDS = ("interleave",)
 
 Argument = int | float | tuple[int, int] | tuple[float, ...] | tuple[int, ...]
 
@@ -149,3 +153,27 @@ def renumbered(steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[i
             for s in steps
         ),
     )
+
+
+def multiply_adds(step: Step, x: Sequence[int], out: Sequence[int]) -> int:
+    """Return how many multiply-adds a layer's step takes, 0 for any other step.
+
+    x, out: shapes of the first value it reads and of the one it makes.
+    """
+    if step.kind == "int8_linear":
+        return prod(out) * x[-1]
+    if step.kind not in ("int8_conv2d", "int8_depthwise_conv2d"):
+        return 0
+    is_dense = step.kind == "int8_conv2d"
+    kernel = cast(tuple[int, int], step.arguments[2 if is_dense else 1])
+    groups = cast(int, step.arguments[6]) if is_dense else x[1]
+    return prod(out) * prod(kernel) * x[1] // groups
+
+
+def buffers_of(step: Step) -> tuple[int, ...]:
+    """Return the indices of the buffers a step reads: its weight, its table."""
+    letters = PARAMETERS[step.kind]
+    found = [a for letter, a in zip(letters, step.arguments, strict=True) if letter == "w"]
+    if step.kind == "int8_add" and step.arguments[-1] != -1:
+        found.append(step.arguments[-1])
+    return tuple(cast(list[int], found))

@@ -2,6 +2,7 @@
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
+#include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
@@ -43,6 +44,7 @@ const KernelTable kAvx2Table = {
     requantize_rows<Vec>,
     max_rows<Vec>,
     mean_rows<Vec>,
+    peak_pairs<Vec>,
 };
 
 }  // namespace fastinfer

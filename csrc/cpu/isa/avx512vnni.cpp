@@ -3,6 +3,7 @@
 
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_dot.h"
+#include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
@@ -49,6 +50,7 @@ const KernelTable kAvx512VnniTable = {
     requantize_rows<Vec>,
     max_rows<Vec>,
     mean_rows<Vec>,
+    peak_dot<Vec>,
 };
 
 }  // namespace fastinfer

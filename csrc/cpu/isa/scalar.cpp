@@ -185,6 +185,7 @@ const KernelTable kScalarTable = {
     requantize_row,
     max,
     mean,
+    /*peak=*/nullptr,
 };
 
 }  // namespace fastinfer
