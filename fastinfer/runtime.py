@@ -113,7 +113,7 @@ def peak_gops(threads: int) -> float | None:
     """Return what the int8 kernels could reach on so many threads, in 10^9 operations a second.
 
     A multiply-add is two. Measured in some 20 ms: the instructions by which the ISA's GEMM
-    multiplies exactly, on registers alone, on all threads at once, the best of 20 runs. None for
+    multiplies exactly, on registers alone, on all threads at once, the best of 60 runs. None for
     the scalar ISA. It is the reach of the kernels here and now, not a figure of the data sheet.
     """
     multiply_adds = float(require_kernels().peak_multiply_adds(threads))

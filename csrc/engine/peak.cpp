@@ -11,8 +11,8 @@
 namespace fastinfer::engine {
 namespace {
 
-constexpr int kRuns = 20;
-constexpr int64_t kUnits = 32;     // of a thread in one run
+constexpr int kRuns = 60;
+constexpr int64_t kUnits = 16;     // of a thread in one run
 constexpr int64_t kRounds = 4096;  // of a unit: 10 to 20 us
 
 // Units that threads take as they come; who comes late finds none.
