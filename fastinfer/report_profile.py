@@ -27,8 +27,8 @@ class ProfiledStep:
     """A step in one call of its region.
 
     us: microseconds on the first thread, from the end of the step before, waiting included;
-    kernel_us: the longest part of any thread. multiply_adds is 0 for what is no layer. Bytes are
-    those of the values and weights, each counted once, wherever they come from.
+    kernel_us: of the thread that was in its kernel for longest. multiply_adds is 0 for what is no
+    layer. Bytes are those of the values and weights, each counted once, wherever they come from.
     """
 
     name: str

@@ -73,7 +73,7 @@ class Plan::Call : public Job {
 
   struct alignas(64) State {
     std::atomic<uint64_t> taken{0};  // a bit for each part
-    std::atomic<Clock::rep> longest{0};  // part, where times are wanted
+    std::atomic<Clock::rep> longest{0};  // that a thread spent, where times are wanted
     Signal done;
   };
 
@@ -82,12 +82,15 @@ class Plan::Call : public Job {
     State& state = states_[index];
     const Step& step = *plan_->steps_[index].step;
     const int parts = useful_threads(plan_->steps_[index].work, threads);
-    if (thread < parts) take(state, step, thread, parts);
+    Clock::rep spent = 0;
+    if (thread < parts) take(state, step, thread, parts, spent);
     const auto all = static_cast<uint32_t>(parts);
     for (int spins = 0; spins < patience && state.done.value() < all; spins++) pause_cpu();
     if (state.done.value() < all) {
       bool took = false;
-      for (int part = 0; part < parts; part++) took |= take(state, step, part, parts);
+      for (int part = 0; part < parts; part++) {
+        took |= take(state, step, part, parts, spent);
+      }
       // Somebody who missed a step misses the next one, too.
       if (took) patience = 0;
       state.done.await(all);
@@ -95,8 +98,8 @@ class Plan::Call : public Job {
     if (parts == threads && patience == 0) patience = kPatience / 10;
   }
 
-  // Runs a part nobody has taken; false when it was.
-  bool take(State& state, const Step& step, int part, int parts) {
+  // Runs a part nobody has taken; false when it was. spent: this thread's time in the step's parts.
+  bool take(State& state, const Step& step, int part, int parts, Clock::rep& spent) {
     const uint64_t bit = uint64_t{1} << part;
     if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
     if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
@@ -105,9 +108,9 @@ class Plan::Call : public Job {
     } else {
       const Clock::time_point start = Clock::now();
       step.run(frame_, part, parts);
-      const Clock::rep time = (Clock::now() - start).count();
+      spent += (Clock::now() - start).count();
       Clock::rep longest = state.longest.load();
-      while (time > longest && !state.longest.compare_exchange_weak(longest, time)) {
+      while (spent > longest && !state.longest.compare_exchange_weak(longest, spent)) {
       }
     }
     state.done.raise();

@@ -13,7 +13,7 @@ namespace fastinfer::engine {
 // What a step of a run took.
 struct StepTime {
   double seconds = 0;  // on the first thread, from the end of the step before: waiting included
-  double kernel = 0;   // the longest of its parts
+  double kernel = 0;   // of the thread that ran parts of it for longest
 };
 
 // Calls may run at the same time: each has memory of its own.

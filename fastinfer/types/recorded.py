@@ -30,7 +30,7 @@ class RecordedStep:
     """A step of a plan, which may have some the program has not (PLAN_KINDS).
 
     reads, out: indices of values. seconds: on the first thread, from the end of the step before,
-    waiting included; kernel_seconds: the longest part of any thread.
+    waiting included; kernel_seconds: of the thread that was in its kernel for longest.
     """
 
     kind: str
