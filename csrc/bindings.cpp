@@ -1,18 +1,68 @@
-// What is no tensor op: the ISA in force and the layout of packed weights.
+// What is no tensor op: the ISA in force, the layout of packed weights, what the engine's calls cost.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "cpu/isa.h"
+#include "engine/peak.h"
+#include "engine/recorder.h"
 #include "packed.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using fastinfer::engine::CallRecord;
+
+// As fastinfer/types/recorded.py reads it.
+py::dict dict_of(const CallRecord& record) {
+  const fastinfer::engine::Plan& plan = *record.plan;
+  py::list weights, values, steps;
+  for (const auto& weight : record.weights) {
+    weights.append(py::make_tuple(reinterpret_cast<uintptr_t>(weight.data), weight.bytes));
+  }
+  for (const auto& value : plan.values()) {
+    const bool is_float = value.dtype == fastinfer::engine::Dtype::kFloat;
+    values.append(py::make_tuple(is_float ? "float32" : "uint8", py::tuple(py::cast(value.shape))));
+  }
+  for (size_t i = 0; i < plan.steps(); i++) {
+    const auto& step = plan.instruction(i);
+    steps.append(py::make_tuple(static_cast<int64_t>(step.kind), step.out,
+                                py::tuple(py::cast(step.reads)), record.steps[i].seconds,
+                                record.steps[i].kernel));
+  }
+  using namespace py::literals;
+  return py::dict("program"_a = record.program, "weights"_a = weights, "values"_a = values,
+                  "steps"_a = steps, "slices"_a = record.slices, "threads"_a = record.threads,
+                  "seconds"_a = record.seconds, "arena_bytes"_a = plan.arena().bytes,
+                  "arena_lower_bound"_a = plan.arena().lower_bound);
+}
+
+py::list stop_recording() {
+  py::list calls;
+  for (const CallRecord& record : fastinfer::engine::stop_recording()) calls.append(dict_of(record));
+  return calls;
+}
+
+double peak(int threads) {
+  return fastinfer::engine::measure_peak(fastinfer::current_table(), threads);
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "fastinfer's compiled CPU kernels";
   m.def("isa", [] { return fastinfer::isa_name(fastinfer::current_isa()); },
         "Name of the instruction set the kernels use.");
-  m.def("set_isa", &fastinfer::set_isa, pybind11::arg("name"),
+  m.def("set_isa", &fastinfer::set_isa, py::arg("name"),
         "Use another instruction set this CPU has; ValueError otherwise.");
   m.def("supported_isas", &fastinfer::supported_isas,
         "Names of the instruction sets this CPU has, lowest first.");
+  m.def("start_recording", &fastinfer::engine::start_recording,
+        "Record this thread's calls of the engine; RuntimeError when it does already.");
+  m.def("stop_recording", &stop_recording, "The calls since start_recording, as dicts.");
+  m.def("peak_multiply_adds", &peak, py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>(),
+        "int8 multiply-adds a second in registers, 0 where the instruction set has no loop.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;
   m.attr("PACKED_HEADER_SIZE") = sizeof(fastinfer::PackedHeader);
 }

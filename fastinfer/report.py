@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastinfer.report_profile import Profile
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,12 @@ class Report:
     convert_s: float | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
+    # A weak reference to the model, from `report`: no field, and neither saved nor copied.
+    _model = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_model"}
+
     @property
     def speedup(self) -> float | None:
         """Original time divided by converted time on the example, or None when not timed."""
@@ -157,6 +167,28 @@ class Report:
 
         return render_report(self)
 
+    def profile(self, inputs: Any, *, runs: int = 20) -> Profile:
+        """Return what each step of the model's regions costs in a call.
+
+        inputs: as in `fastinfer.benchmark`: a tensor, a tuple or list of positional arguments, or a
+        dict of keyword ones. runs: calls, after two that do not count; figures are medians. Threads
+        are torch's (`torch.set_num_threads`). Only this thread's calls are measured.
+
+        Raises:
+            TypeError: runs is no integer.
+            ValueError: runs is below 1; the model does not take the inputs, or has no region that
+                runs on them; or this report was loaded from a file.
+        """
+        from fastinfer.report_profile import profile_model
+
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise ValueError(
+                "profile: expected the report of a model in memory, got one without; call "
+                "fastinfer.report(fast).profile(inputs)"
+            )
+        return profile_model(model, inputs, runs)
+
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Write a picture of the layers' times and errors; the suffix chooses the format."""
         from fastinfer.report_plot import plot_report
@@ -180,4 +212,5 @@ def report(fast: object) -> Report:
             "report: expected a model returned by fastinfer.convert, "
             f"got {type(fast).__module__}.{type(fast).__qualname__}"
         )
+    found._model = weakref.ref(fast)
     return found

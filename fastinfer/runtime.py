@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from fastinfer.ops.catalog import OPS
+from fastinfer.types.recorded import RecordedCall
 
 VERSION = "0.1.0"
 BUILD_HINT = "build it with `make build` or `pip install -e . --no-build-isolation`"
@@ -89,6 +91,33 @@ def set_isa(name: str) -> None:
     Raises ValueError for a name this CPU does not have.
     """
     require_kernels().set_isa(name)
+
+
+@contextmanager
+def recording() -> Iterator[list[RecordedCall]]:
+    """Give a list that holds this thread's calls of the engine when the block has ended.
+
+    Raises:
+        RuntimeError: this thread is in such a block.
+    """
+    kernels = require_kernels()
+    calls: list[RecordedCall] = []
+    kernels.start_recording()
+    try:
+        yield calls
+    finally:
+        calls += map(RecordedCall.from_dict, kernels.stop_recording())
+
+
+def peak_gops(threads: int) -> float | None:
+    """Return what the int8 kernels could reach on so many threads, in 10^9 operations a second.
+
+    A multiply-add is two. Measured in some 20 ms: the instructions by which the ISA's GEMM
+    multiplies exactly, on registers alone, on all threads at once, the best of 60 runs. None for
+    the scalar ISA. It is the reach of the kernels here and now, not a figure of the data sheet.
+    """
+    multiply_adds = float(require_kernels().peak_multiply_adds(threads))
+    return 2e-9 * multiply_adds if multiply_adds else None
 
 
 def show_ops() -> dict[str, dict[str, str]]:

@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "nn": {"ops", "runtime", "types"},
     "engine": {"ops", "runtime", "types"},
     "program": {"types", "report"},
-    "report": {"types"},
+    # Its profile runs the model and reads what the engine recorded of its regions.
+    "report": {"nn", "engine", "runtime", "types"},
     "config": {"types"},
     "graph": {"program", "report", "types"},
     "passes": {"graph", "program", "config", "report", "types"},
@@ -46,6 +47,8 @@ ALLOWED["cli"] |= {"demo"}
 PART_OF = {
     "report_text": "report",
     "report_plot": "report",
+    "report_profile": "report",
+    "report_profile_text": "report",
     "request": "api",
     "paths": "api",
     "cli_model": "cli",

@@ -165,6 +165,10 @@ struct KernelTable {
   void (*layer_norm)(const NormRows&);
   void (*softmax)(const SoftmaxRows&);
 
+  // Multiply-adds in registers by the fastest exact way the table's GEMMs have, and how many they
+  // were. Null where no vectors are used.
+  int64_t (*peak)(int64_t rounds);
+
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {
     int i = 0;

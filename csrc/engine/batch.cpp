@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <utility>
 
 #include "futex.h"
+#include "recorder.h"
 #include "thread_pool.h"
 
 namespace fastinfer::engine {
@@ -48,7 +50,8 @@ class Slices {
 class BatchJob : public Job {
  public:
   BatchJob(const std::string& program, const PlanKey& key, const Plan& whole, const Slices& slices,
-           std::span<const void* const> inputs, std::span<void* const> outputs, int64_t shared)
+           std::span<const void* const> inputs, std::span<void* const> outputs, int64_t shared,
+           bool is_timed)
       : slices_(slices),
         batch_(whole.batch()),
         shared_(shared),
@@ -61,19 +64,23 @@ class BatchJob : public Job {
     for (int64_t i = 0; i < slices.count(); i++) {
       const int64_t count = slices[i].count;
       if (!plan(count)) plans_.emplace_back(count, sliced(program, key, count));
+      times_.emplace_back(is_timed ? whole.steps() : 0);
     }
   }
 
   // Slices that each are one thread's.
   void run(int thread, int) override {
+    bool is_first = true;
     for (int64_t i = next_.fetch_add(1); i < shared_; i = next_.fetch_add(1)) {
+      if (is_first) runners_.fetch_add(1);
+      is_first = false;
       run_slice(i, 1);
       done_.raise();
     }
     if (thread == 0) done_.await(static_cast<uint32_t>(shared_));
   }
 
-  void run_slice(int64_t index, int threads) const {
+  void run_slice(int64_t index, int threads) {
     const Slice slice = slices_[index];
     std::vector<const void*> from;
     std::vector<void*> to;
@@ -83,7 +90,20 @@ class BatchJob : public Job {
     for (size_t i = 0; i < outputs_.size(); i++) {
       to.push_back(static_cast<uint8_t*>(outputs_[i]) + slice.first * output_bytes_[i]);
     }
-    plan(slice.count)->run(from, to, threads);
+    plan(slice.count)->run(from, to, threads, times_[static_cast<size_t>(index)]);
+  }
+
+  // Of the whole batch: the mean over the threads that had slices of their own, and all of what
+  // they shared. The plans of one program have the same steps.
+  void sum_times(std::span<StepTime> sums) const {
+    for (size_t i = 0; i < times_.size(); i++) {
+      const bool is_own = static_cast<int64_t>(i) < shared_;
+      const double share = is_own ? 1.0 / runners_.load() : 1.0;
+      for (size_t step = 0; step < sums.size(); step++) {
+        sums[step].seconds += share * times_[i][step].seconds;
+        sums[step].kernel += share * times_[i][step].kernel;
+      }
+    }
   }
 
  private:
@@ -106,9 +126,25 @@ class BatchJob : public Job {
   const std::vector<void*> outputs_;
   std::vector<int64_t> input_bytes_, output_bytes_;  // of one sample
   std::vector<std::pair<int64_t, std::shared_ptr<const Plan>>> plans_;  // by samples
+  std::vector<std::vector<StepTime>> times_;  // by slice; empty where they are not wanted
   std::atomic<int64_t> next_{0};
+  std::atomic<int> runners_{0};  // threads that took slices
   Signal done_;
 };
+
+// times: to be filled for every step, when not empty.
+void run_slices(const std::string& program, const PlanKey& key, const Plan& whole,
+                const Slices& slices, std::span<const void* const> inputs,
+                std::span<void* const> outputs, int threads, std::span<StepTime> times) {
+  if (slices.count() == 1) return whole.run(inputs, outputs, threads, times);
+  // Whole rounds of a slice for each thread; all threads share what is left.
+  const int64_t shared = slices.count() / threads * threads;
+  const auto job = std::make_shared<BatchJob>(program, key, whole, slices, inputs, outputs, shared,
+                                              !times.empty());
+  if (shared > 0) ThreadPool::instance().run(threads, job);
+  for (int64_t i = shared; i < slices.count(); i++) job->run_slice(i, threads);
+  job->sum_times(times);
+}
 
 }  // namespace
 
@@ -116,13 +152,16 @@ void run_batch(const std::string& program, const PlanKey& key, const Plan& whole
                std::span<const void* const> inputs, std::span<void* const> outputs, int threads) {
   threads = std::clamp(threads, 1, usable_cpus());
   const Slices slices(whole, threads);
-  if (slices.count() == 1) return whole.run(inputs, outputs, threads);
-  // Whole rounds of a slice for each thread; all threads share what is left.
-  const int64_t shared = slices.count() / threads * threads;
-  const auto job =
-      std::make_shared<BatchJob>(program, key, whole, slices, inputs, outputs, shared);
-  if (shared > 0) ThreadPool::instance().run(threads, job);
-  for (int64_t i = shared; i < slices.count(); i++) job->run_slice(i, threads);
+  if (!is_recording()) {
+    return run_slices(program, key, whole, slices, inputs, outputs, threads, {});
+  }
+  CallRecord record{program, key.weights, whole.shared_from_this(), slices.count(), threads, 0,
+                    std::vector<StepTime>(whole.steps())};
+  const auto start = std::chrono::steady_clock::now();
+  run_slices(program, key, whole, slices, inputs, outputs, threads, record.steps);
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  record.seconds = time.count();
+  add_record(std::move(record));
 }
 
 }  // namespace fastinfer::engine

@@ -39,36 +39,42 @@ int64_t common_batch(const std::vector<Value>& values) {
 // not begun, so that one without a core to run on holds up nobody.
 class Plan::Call : public Job {
  public:
-  Call(std::shared_ptr<const Plan> plan, Frame frame, std::span<double> seconds)
+  Call(std::shared_ptr<const Plan> plan, Frame frame, std::span<StepTime> times)
       : plan_(std::move(plan)),
         frame_(std::move(frame)),
-        seconds_(seconds),
+        times_(times),
         states_(new State[plan_->steps_.size()]) {}
 
   void run(int thread, int threads) override {
     threads = std::min(threads, kMostParts);
     if (thread >= threads) return;
-    // A late thread finds the others' seconds gone: only the first one may touch them.
-    std::chrono::steady_clock::time_point start;
-    const bool is_timed = thread == 0 && !seconds_.empty();
-    if (is_timed) start = std::chrono::steady_clock::now();
+    // A late thread finds the times' memory gone: only the first one may touch it.
+    const bool is_timed = thread == 0 && !times_.empty();
+    Clock::time_point start;
+    if (is_timed) start = Clock::now();
     int patience = kPatience;
     for (size_t i = 0; i < plan_->steps_.size(); i++) {
       run_step(i, thread, threads, patience);
       if (!is_timed) continue;
-      const auto now = std::chrono::steady_clock::now();
-      seconds_[i] += std::chrono::duration<double>(now - start).count();
+      const Clock::time_point now = Clock::now();
+      times_[i] = {seconds(now - start), seconds(Clock::duration(states_[i].longest.load()))};
       start = now;
     }
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  static double seconds(Clock::duration time) {
+    return std::chrono::duration<double>(time).count();
+  }
+
   static constexpr int kMostParts = 64;  // bits of State::taken
   // Pauses before another thread's part is taken: a few microseconds.
   static constexpr int kPatience = 100;
 
   struct alignas(64) State {
     std::atomic<uint64_t> taken{0};  // a bit for each part
+    std::atomic<Clock::rep> longest{0};  // that a thread spent, where times are wanted
     Signal done;
   };
 
@@ -77,12 +83,15 @@ class Plan::Call : public Job {
     State& state = states_[index];
     const Step& step = *plan_->steps_[index].step;
     const int parts = useful_threads(plan_->steps_[index].work, threads);
-    if (thread < parts) take(state, step, thread, parts);
+    Clock::rep spent = 0;
+    if (thread < parts) take(state, step, thread, parts, spent);
     const auto all = static_cast<uint32_t>(parts);
     for (int spins = 0; spins < patience && state.done.value() < all; spins++) pause_cpu();
     if (state.done.value() < all) {
       bool took = false;
-      for (int part = 0; part < parts; part++) took |= take(state, step, part, parts);
+      for (int part = 0; part < parts; part++) {
+        took |= take(state, step, part, parts, spent);
+      }
       // Somebody who missed a step misses the next one, too.
       if (took) patience = 0;
       state.done.await(all);
@@ -90,19 +99,28 @@ class Plan::Call : public Job {
     if (parts == threads && patience == 0) patience = kPatience / 10;
   }
 
-  // Runs a part nobody has taken; false when it was.
-  bool take(State& state, const Step& step, int part, int parts) {
+  // Runs a part nobody has taken; false when it was. spent: this thread's time in the step's parts.
+  bool take(State& state, const Step& step, int part, int parts, Clock::rep& spent) {
     const uint64_t bit = uint64_t{1} << part;
     if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
     if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
-    step.run(frame_, part, parts);
+    if (times_.empty()) {
+      step.run(frame_, part, parts);
+    } else {
+      const Clock::time_point start = Clock::now();
+      step.run(frame_, part, parts);
+      spent += (Clock::now() - start).count();
+      Clock::rep longest = state.longest.load();
+      while (spent > longest && !state.longest.compare_exchange_weak(longest, spent)) {
+      }
+    }
     state.done.raise();
     return true;
   }
 
   const std::shared_ptr<const Plan> plan_;
   const Frame frame_;
-  const std::span<double> seconds_;
+  const std::span<StepTime> times_;
   const std::unique_ptr<State[]> states_;
 };
 
@@ -173,7 +191,7 @@ void Plan::place() {
 }
 
 void Plan::run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
-               std::span<double> seconds) const {
+               std::span<StepTime> times) const {
   Memory memory = take_memory();
   Frame frame(values_.size(), nullptr);
   for (size_t i = 0; i < places_.size(); i++) {
@@ -187,7 +205,7 @@ void Plan::run(std::span<const void* const> inputs, std::span<void* const> outpu
     frame[static_cast<size_t>(outputs_[i])] = static_cast<uint8_t*>(outputs[i]);
   }
   ThreadPool::instance().run(
-      threads, std::make_shared<Call>(shared_from_this(), std::move(frame), seconds));
+      threads, std::make_shared<Call>(shared_from_this(), std::move(frame), times));
   give_back(std::move(memory));
 }
 

@@ -10,6 +10,12 @@
 
 namespace fastinfer::engine {
 
+// What a step of a run took.
+struct StepTime {
+  double seconds = 0;  // on the first thread, from the end of the step before: waiting included
+  double kernel = 0;   // of the thread that ran parts of it for longest
+};
+
 // Calls may run at the same time: each has memory of its own.
 class Plan : public std::enable_shared_from_this<Plan> {
  public:
@@ -24,14 +30,16 @@ class Plan : public std::enable_shared_from_this<Plan> {
   size_t outputs() const { return outputs_.size(); }
   const ArenaPlan& arena() const { return arena_; }
   size_t steps() const { return steps_.size(); }
+  const Instruction& instruction(size_t step) const { return steps_[step].instruction; }
+  const std::vector<Value>& values() const { return values_; }
   // The first dimension of every value, where it is the same for all and none depends on another of
   // its samples; else 0.
   int64_t batch() const { return batch_; }
   int64_t weight_bytes() const { return weight_bytes_; }
 
-  // On at most `threads` threads. seconds: of every step, on the first thread, when not empty.
+  // On at most `threads` threads. times: to be filled for every step, when not empty.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
-           std::span<double> seconds = {}) const;
+           std::span<StepTime> times = {}) const;
 
  private:
   class Call;

@@ -16,18 +16,23 @@ Source = tuple[nn.Module, str]
 class RegionModule(nn.Module):
     """The nodes of `graph_module` as one op.
 
-    sources: what the region's steps name by index: packed weights, tables, parameters of norms. They
-    are read from their modules at every call, which belong to the graph they came from and are not
+    sources: what the steps name by index: packed weights, tables, parameters of norms. They are
+    read from their modules at every call, which belong to the graph they came from and are not
     registered here, so a state_dict has each once. A hook on a layer makes the region run node by
-    node, so that the hook sees its call.
+    node, so that the hook sees its call. names: of the steps, for people.
     """
 
     def __init__(
-        self, region: Region, sources: Sequence[Source], graph_module: fx.GraphModule
+        self,
+        region: Region,
+        sources: Sequence[Source],
+        graph_module: fx.GraphModule,
+        names: Sequence[str],
     ) -> None:
         super().__init__()
         self.region = region
-        self._program = region.to_text()
+        self.names = tuple(names)
+        self.program = region.to_text()
         # In tuples: nn.Module would register them.
         called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
         self._modules_of = tuple(graph_module.get_submodule(name) for name in dict.fromkeys(called))
@@ -41,12 +46,15 @@ class RegionModule(nn.Module):
             if module._forward_hooks or module._forward_pre_hooks:
                 result: Tensor | tuple[Tensor, ...] = self._graph_modules[0](*inputs)
                 return result
-        packed = [
+        outputs: list[Tensor] = self._op(inputs, self.packed(), self.program)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def packed(self) -> list[Tensor]:
+        """Return what its steps name by index: packed weights, tables, parameters of norms."""
+        return [
             module._buffers[name] if name in module._buffers else module._parameters[name]
             for module, name in self._sources
         ]
-        outputs: list[Tensor] = self._op(inputs, packed, self._program)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def extra_repr(self) -> str:
         """Describe the region."""

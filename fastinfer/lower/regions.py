@@ -214,7 +214,7 @@ def _softmax(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
 def _is_along_rows(node: fx.Node, dim: Any) -> bool:
     """Return True when dim is what lies together in the engine's memory."""
     count = rank(node)
-    return count is not None and dim == (1 if count == 4 else count - 1)
+    return count is not None and count > 1 and dim == (1 if count == 4 else count - 1)
 
 
 _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]] = {
@@ -313,6 +313,7 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
     """Return the region of a partition's own graph module."""
     values: dict[fx.Node, int] = {}
     steps: list[Step] = []
+    names: list[str] = []
     sources: list[Source] = []
     inputs: list[int] = []
     outputs: list[int] = []
@@ -335,7 +336,16 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
             arguments = tuple(next(new) if a is _SOURCE else a for a in operation.arguments)
             reads = tuple(values[r] for r in operation.reads)
             steps.append(Step(operation.kind, values[node], reads, arguments))
-    return RegionModule(renumbered(steps, inputs, outputs), sources, part)
+            names.append(_name(node))
+    return RegionModule(renumbered(steps, inputs, outputs), sources, part, names)
+
+
+def _name(node: fx.Node) -> str:
+    """Return a layer's name, or that of the module an operation stands in, if it is known."""
+    if node.op == "call_module":
+        return str(node.target)
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    return (modules and modules[-1][0]) or node.name.replace("_default", "")
 
 
 def checked_regions(

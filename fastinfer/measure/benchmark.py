@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from fastinfer.measure.call import batch_size, call, evaluating
+from fastinfer.measure.call import batch_size, evaluating
 from fastinfer.measure.latency import Timing, fixed_threads, time_interleaved
 from fastinfer.measure.memory import model_bytes, peak_bytes
 from fastinfer.report_text import format_table, mebibytes
+from fastinfer.types.call import call
 
 
 @dataclass(frozen=True)

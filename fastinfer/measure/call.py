@@ -12,15 +12,6 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 
-def call(model: Callable[..., Any], inputs: Any) -> Any:
-    """Return the model's answer: a dict is keyword arguments, a tuple or list positional ones."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
-
-
 def batches(inputs: Any) -> Iterator[Any]:
     """Yield batches: a tensor, tuple or mapping is one batch, anything else an iterable of them.
 

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from fastinfer.measure.accuracy import ErrorSums, top1_agreement
-from fastinfer.measure.call import batch_size, batches, call, evaluating, named_tensors
+from fastinfer.measure.call import batch_size, batches, evaluating, named_tensors
 from fastinfer.measure.call import without_label as unlabelled
 from fastinfer.measure.layers import LayerError, LayerErrors
 from fastinfer.report_text import format_table
+from fastinfer.types.call import call
 
 
 @dataclass(frozen=True)

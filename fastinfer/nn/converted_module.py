@@ -6,7 +6,7 @@ import contextlib
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -190,6 +190,18 @@ class ConvertedModule(InferenceModule):
             for a in (*args, *kwargs.values())
         )
         return f"expected inputs {wanted}, got {got}"
+
+
+def region_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of every graph with regions in it, each with the path of the graph's part.
+
+    The path is "" where the whole model is one graph.
+    """
+    for path, part in model.named_modules():
+        if isinstance(part, ConvertedModule):
+            for graph_module in part._regions:
+                for module in graph_module.modules():
+                    yield path.removeprefix("model."), module
 
 
 def _is_traced() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,18 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 def tensors_of(value: Any) -> list[torch.Tensor]:
     """Return the tensors of a pytree, as a call or its bound arguments, in its order."""
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def call(model: Callable[..., Any], inputs: Any) -> Any:
+    """Return the model's answer to what a user hands us.
+
+    A dict is keyword arguments, a tuple or list positional ones, anything else the only argument.
+    """
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import cast
 
 MAGIC = "fastinfer-region"
 VERSION = 1
@@ -15,7 +17,7 @@ VERSION = 1
 Number = int | float
 
 #: Parameters of every kind of step, in the order of the op's schema: i integer, f real, p pair of
-#: integers (height, width), b truth, w index of a buffer, n list of reals, m list of integers. The
+#: integers (height, width), b truth, w index of a buffer, o the same or -1, n list of reals, m list of integers. The
 #: kinds stand in the order of StepKind in C++.
 PARAMETERS: dict[str, str] = {
     "quantize": "fi",  # scale, zero point
@@ -27,17 +29,19 @@ PARAMETERS: dict[str, str] = {
     "int8_max_pool2d": "ppppb",  # kernel, stride, padding, dilation, ceil_mode
     "int8_avg_pool2d": "pppbbfiiii",  # kernel, stride, padding, flags, multiplier, points, clamp
     "int8_adaptive_avg_pool2d": "pfiiii",
-    "int8_add": "fifiiiii",  # multipliers and zero points, out, clamp, table or -1
+    "int8_add": "fifiiiio",  # multipliers and zero points, out, clamp, table or -1
     "int8_mul": "fiiiii",
     "int8_cat": "inmi",  # dim, multipliers, zero points, out zero point
     "flatten": "",
     "slice": "ii",  # first channel, the one after the last
     "channel_shuffle": "i",  # groups
     "int8_upsample2d": "pffbb",  # size or zeros, factors or zeros, bilinear, align_corners
-    "float_layer_norm": "iiif",  # dim, weight or -1, bias or -1, eps
+    "float_layer_norm": "ioof",  # dim, weight or -1, bias or -1, eps
     "float_softmax": "i",  # dim
 }
 KINDS = tuple(PARAMETERS)
+#: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC.
+PLAN_KINDS = ("interleave",)
 
 Argument = int | float | tuple[int, int] | tuple[float, ...] | tuple[int, ...]
 
@@ -152,3 +156,24 @@ def renumbered(steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[i
             for s in steps
         ),
     )
+
+
+def multiply_adds(step: Step, x: Sequence[int], out: Sequence[int]) -> int:
+    """Return how many multiply-adds a layer's step takes, 0 for any other step.
+
+    x, out: shapes of the first value it reads and of the one it makes.
+    """
+    if step.kind == "int8_linear":
+        return prod(out) * x[-1]
+    if step.kind not in ("int8_conv2d", "int8_depthwise_conv2d"):
+        return 0
+    is_dense = step.kind == "int8_conv2d"
+    kernel = cast(tuple[int, int], step.arguments[2 if is_dense else 1])
+    groups = cast(int, step.arguments[6]) if is_dense else x[1]
+    return prod(out) * prod(kernel) * x[1] // groups
+
+
+def buffers_of(step: Step) -> tuple[int, ...]:
+    """Return the indices of the buffers a step reads: its weight, its table."""
+    named = zip(PARAMETERS[step.kind], cast(tuple[int, ...], step.arguments), strict=True)
+    return tuple(index for letter, index in named if letter in "wo" and index != -1)

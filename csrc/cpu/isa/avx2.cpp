@@ -4,6 +4,7 @@
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
 #include "../micro/lerp_rows.h"
+#include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
@@ -48,6 +49,7 @@ const KernelTable kAvx2Table = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    peak_pairs<Vec>,
 };
 
 }  // namespace fastinfer

@@ -6,6 +6,7 @@
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
 #include "../micro/lerp_rows.h"
+#include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
@@ -44,6 +45,7 @@ const KernelTable kAvx512Table = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    peak_pairs<Vec>,
 };
 
 }  // namespace fastinfer

@@ -5,6 +5,7 @@
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_dot.h"
 #include "../micro/lerp_rows.h"
+#include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
@@ -54,6 +55,7 @@ const KernelTable kAvx512VnniTable = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    peak_dot<Vec>,
 };
 
 }  // namespace fastinfer

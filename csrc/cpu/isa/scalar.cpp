@@ -228,6 +228,7 @@ const KernelTable kScalarTable = {
     lerp,
     layer_norm_rows<OneLane>,
     softmax_rows<OneLane>,
+    /*peak=*/nullptr,
 };
 
 }  // namespace fastinfer

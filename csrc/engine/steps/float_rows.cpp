@@ -64,7 +64,9 @@ class SoftmaxStep : public RowsStep {
 int64_t row_of(const char* step, const Instruction& instruction, Context& context, int64_t dim) {
   const Value x = context.value(instruction.reads[0]);
   const auto rank = static_cast<int64_t>(x.shape.size());
-  expect(x.dtype == Dtype::kFloat && rank > 0, step, "expected x float32, got " + shape_text(x));
+  // Where one dimension is all there is, a batch in slices would cut rows.
+  expect(x.dtype == Dtype::kFloat && rank > 1, step,
+         "expected x float32 with a batch, got " + shape_text(x));
   expect(dim == (rank == 4 ? 1 : rank - 1), step,
          "expected dim to be the last, or an image's channels, got " + std::to_string(dim) +
              " of " + shape_text(x));
