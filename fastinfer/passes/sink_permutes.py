@@ -34,7 +34,9 @@ def sink_permutes(program: Program) -> int:
         if found is None:
             continue
         inside, ends = found
-        image = {start: start.args[0]}
+        source = start.args[0]
+        assert isinstance(source, fx.Node)
+        image = {start: source}
         for node in inside:
             image[node] = _on_image(graph_module, node, image[node.all_input_nodes[0]])
         for end in ends:

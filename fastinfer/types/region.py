@@ -17,8 +17,8 @@ VERSION = 1
 Number = int | float
 
 #: Parameters of every kind of step, in the order of the op's schema: i integer, f real, p pair of
-#: integers (height, width), b truth, w index of a buffer, o the same or -1, n list of reals, m list of integers. The
-#: kinds stand in the order of StepKind in C++.
+#: integers (height, width), b truth, w index of a buffer, o the same or -1, n list of reals, m list
+#: of integers. The kinds stand in the order of StepKind in C++.
 PARAMETERS: dict[str, str] = {
     "quantize": "fi",  # scale, zero point
     "dequantize": "fi",
