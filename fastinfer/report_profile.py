@@ -115,7 +115,7 @@ def profile_model(model: nn.Module, inputs: Any, runs: int) -> Profile:
     if runs < 1:
         raise ValueError(f"profile: runs: expected a number of calls >= 1, got {runs}")
     regions = {
-        _key(module.program, [(t.data_ptr(), t.numel()) for t in module.packed()]): (path, module)
+        _key(module.program, [(t.data_ptr(), t.nbytes) for t in module.packed()]): (path, module)
         for path, module in region_modules(model)
         if isinstance(module, RegionModule)
     }

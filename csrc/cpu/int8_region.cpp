@@ -44,8 +44,8 @@ engine::PlanKey key_of(const std::vector<Tensor>& inputs, const std::vector<Tens
                     ": packed: expected uint8 or float32, got ",
                     torch::headeronly::toString(t.scalar_type()));
     STD_TORCH_CHECK(t.is_contiguous(), kOp, ": packed: expected contiguous buffers");
-    key.weights.push_back(
-        {static_cast<const uint8_t*>(t.const_data_ptr()), t.numel() * (is_float ? 4 : 1)});
+    const auto* data = static_cast<const uint8_t*>(t.const_data_ptr());
+    key.weights.push_back(engine::weight_at(data, t.numel() * (is_float ? 4 : 1)));
   }
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
   return key;

@@ -3,7 +3,24 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../packed.h"
+
 namespace fastinfer::engine {
+
+Weight weight_at(const uint8_t* data, int64_t bytes) {
+  Weight weight{data, bytes};
+  if (bytes < kPackedHeaderBytes || std::memcmp(data, kPackedMagic, sizeof(kPackedMagic)) != 0) {
+    return weight;
+  }
+  static_assert(sizeof(PackedHeader) % sizeof(uint64_t) == 0);
+  for (size_t i = 0; i < sizeof(PackedHeader); i += sizeof(uint64_t)) {
+    uint64_t word;
+    std::memcpy(&word, data + i, sizeof(word));
+    weight.print = (weight.print ^ word) * 0x9E3779B97F4A7C15u;
+    weight.print ^= weight.print >> 29;
+  }
+  return weight;
+}
 
 void expect(bool holds, const char* step, const std::string& text) {
   if (!holds) throw std::invalid_argument(std::string(step) + ": " + text);

@@ -26,8 +26,14 @@ class Step {
 struct Weight {
   const uint8_t* data;
   int64_t bytes;
+  // Of a packed weight its header's, from which a plan takes sizes: where one is freed another may
+  // come to lie.
+  uint64_t print = 0;
   bool operator==(const Weight&) const = default;
 };
+
+// The weight there, with its print.
+Weight weight_at(const uint8_t* data, int64_t bytes);
 
 // What making steps needs: the values so far (a maker sets its result's), weights, kernels.
 struct Context {

@@ -45,7 +45,7 @@ def test_a_recorded_call(case, count, threads):
     (call,) = calls
     region = Region.from_text(program)
     assert call.program == program
-    assert call.weights == tuple((t.data_ptr(), t.numel()) for t in packed)
+    assert call.weights == tuple((t.data_ptr(), t.nbytes) for t in packed)
     assert call.slices == 1 and call.threads >= 1
     own = [s for s in call.steps if s.kind not in PLAN_KINDS]
     assert [(s.kind, s.out) for s in own] == [(s.kind, s.out) for s in region.steps]

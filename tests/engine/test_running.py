@@ -13,6 +13,7 @@ import torch
 from fastinfer.ops.int8_region import int8_region_ref
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.compare import assert_equal
+from fastinfer.types.packed import HEADER_BYTES
 
 CASES = list(region_cases())
 CALLERS, CALLS = 8, 60
@@ -34,6 +35,18 @@ def test_any_number_of_threads(case, count, threads):
     threads(count)
     args = case.build()
     assert_same(run(args), int8_region_ref(*args))
+
+
+def test_a_plan_is_of_the_weight_it_was_made_for():
+    """Another packed weight may come to lie where one was freed; here its header changes in place."""
+    inputs, packed, program = CASES[0].build()
+    run((inputs, packed, program))
+    header, other = packed[0][:HEADER_BYTES].clone(), packed[1][:HEADER_BYTES]
+    packed[0][:HEADER_BYTES] = other
+    with pytest.raises(RuntimeError, match="int8_conv2d"):
+        run((inputs, packed, program))
+    packed[0][:HEADER_BYTES] = header
+    assert_same(run((inputs, packed, program)), int8_region_ref(inputs, packed, program))
 
 
 def test_many_callers_of_many_programs(threads):
