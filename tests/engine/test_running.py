@@ -38,7 +38,7 @@ def test_any_number_of_threads(case, count, threads):
 
 
 def test_a_plan_is_of_the_weight_it_was_made_for():
-    """Another packed weight may come to lie where one was freed; here its header changes in place."""
+    """Another weight may come to lie where one was freed; here its header changes in place."""
     inputs, packed, program = CASES[0].build()
     run((inputs, packed, program))
     header, other = packed[0][:HEADER_BYTES].clone(), packed[1][:HEADER_BYTES]
