@@ -4,6 +4,7 @@
 #include <atomic>
 #include <utility>
 
+#include "first_error.h"
 #include "futex.h"
 #include "thread_pool.h"
 
@@ -67,10 +68,16 @@ class BatchJob : public Job {
   // Slices that each are one thread's.
   void run(int thread, int) override {
     for (int64_t i = next_.fetch_add(1); i < shared_; i = next_.fetch_add(1)) {
-      run_slice(i, 1);
+      try {
+        run_slice(i, 1);
+      } catch (...) {
+        error_.keep();
+      }
       done_.raise();
     }
-    if (thread == 0) done_.await(static_cast<uint32_t>(shared_));
+    if (thread != 0) return;
+    done_.await(static_cast<uint32_t>(shared_));
+    error_.rethrow();
   }
 
   void run_slice(int64_t index, int threads) const {
@@ -108,6 +115,7 @@ class BatchJob : public Job {
   std::vector<std::pair<int64_t, std::shared_ptr<const Plan>>> plans_;  // by samples
   std::atomic<int64_t> next_{0};
   Signal done_;
+  FirstError error_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "first_error.h"
 #include "futex.h"
 #include "thread_pool.h"
 
@@ -59,6 +60,7 @@ class Plan::Call : public Job {
       seconds_[i] += std::chrono::duration<double>(now - start).count();
       start = now;
     }
+    if (thread == 0) error_.rethrow();
   }
 
  private:
@@ -94,7 +96,11 @@ class Plan::Call : public Job {
     const uint64_t bit = uint64_t{1} << part;
     if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
     if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
-    step.run(frame_, part, parts);
+    try {
+      step.run(frame_, part, parts);
+    } catch (...) {
+      error_.keep();
+    }
     state.done.raise();
     return true;
   }
@@ -103,6 +109,7 @@ class Plan::Call : public Job {
   const Frame frame_;
   const std::span<double> seconds_;
   const std::unique_ptr<State[]> states_;
+  FirstError error_;
 };
 
 Plan::Plan(const Program& program, const std::vector<Value>& inputs,
@@ -192,8 +199,9 @@ void Plan::run(std::span<const void* const> inputs, std::span<void* const> outpu
 
 Plan::Memory Plan::take_memory() const {
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!free_.empty()) {
+    // Not lock(): a child forked while another thread had the lock would wait for ever.
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (lock && !free_.empty()) {
       Memory memory = std::move(free_.back());
       free_.pop_back();
       return memory;
@@ -208,8 +216,8 @@ Plan::Memory Plan::take_memory() const {
 
 void Plan::give_back(Memory memory) const {
   // As many stay as calls ran at the same time lately, one at least per core.
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (free_.size() < static_cast<size_t>(usable_cpus())) free_.push_back(std::move(memory));
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (lock && free_.size() < static_cast<size_t>(usable_cpus())) free_.push_back(std::move(memory));
 }
 
 }  // namespace fastinfer::engine
