@@ -52,9 +52,9 @@ def cases() -> Iterator[Case]:
 def write(path: Path, isa: str) -> int:
     """Write the cases for an ISA this CPU has and return how many there are.
 
-    All numbers are int64: how many cases, then for each the label, the program, how many buffers and
-    each, how many inputs and each as dtype (0 uint8, 1 float32), whether NCHW, shape and bytes, how
-    many outputs and the bytes of each. Lists start with their length.
+    All numbers are int64: how many cases, then for each the label, the program, how many buffers
+    and each, how many inputs and each as dtype (0 uint8, 1 float32), whether NCHW, shape and bytes,
+    how many outputs and the bytes of each. Lists start with their length.
     """
     before = runtime.isa()
     runtime.set_isa(isa)
@@ -87,7 +87,7 @@ def _is_nhwc(x: Tensor) -> bool:
 
 
 def _memory(t: Tensor) -> bytes:
-    """Return the elements in the order of a value of the engine: NHWC where there are 4 dimensions."""
+    """Return the elements in the order of an engine's value: NHWC where there are 4 dimensions."""
     t = t.permute(0, 2, 3, 1) if t.dim() == 4 else t
     return t.contiguous().numpy().tobytes()
 

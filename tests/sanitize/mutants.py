@@ -85,7 +85,7 @@ MUTANTS = (
         "engine/plan.cpp",
         (("    try {\n      step.run(frame_, part, parts);",
           "    state.done.raise();\n    try {\n      step.run(frame_, part, parts);"),
-         ("      error_.keep();\n    }\n    state.done.raise();\n", "      error_.keep();\n    }\n")),
+         ("      error_.keep();\n    }\n    state.done.raise();", "      error_.keep();\n    }")),
         THREAD, "alone", 200, (RACE, WRONG),
     ),
     Mutant(

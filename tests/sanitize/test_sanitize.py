@@ -1,4 +1,4 @@
-"""The engine reports nothing under ThreadSanitizer, AddressSanitizer and UBSan, and answers right."""
+"""The engine under ThreadSanitizer, AddressSanitizer and UBSan: no report, right answers."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_nothing_is_reported_on_scalar(sanitizer, case_files):
 def test_without_sanitizer(scenario, case_files):
     """At full speed, where other interleavings happen.
 
-    Forks of a process whose other threads allocate only here: the sanitizers of gcc 12 hold locks of
-    their own over a fork, and their child may hang.
+    Only here a process forks whose other threads are busy: the sanitizers of gcc 12 have locks of
+    their own that a child may find held.
     """
     calls = CALLS // 10 if scenario == "fork_while_busy" else calls_of(scenario)
     run(PLAIN, scenario, case_files[BEST], calls)
