@@ -261,6 +261,10 @@ const std::map<std::string, Scenario> kScenarios = {
 };
 
 }  // namespace
+
+// Never freed: callers may still read them when the process ends.
+const std::vector<Case>* cases;
+
 }  // namespace fastinfer::engine
 
 int main(int count, char** arguments) {
@@ -272,8 +276,7 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "\n");
     return 2;
   }
-  // Never freed: callers may still read them when the process ends.
-  const auto& cases = *new std::vector<Case>(CaseFile(arguments[2]).cases());
-  scenario->second(cases, std::atoi(arguments[3]));
+  cases = new std::vector<Case>(CaseFile(arguments[2]).cases());
+  scenario->second(*cases, std::atoi(arguments[3]));
   return 0;
 }
