@@ -65,7 +65,7 @@ MUTANTS = (
         "a signal that wakes nobody",
         "engine/futex.h",
         (("syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);", ""),),
-        PLAIN, "callers", 2000, (HANGS,),
+        PLAIN, "throwing_job", 200, (HANGS,),
     ),
     Mutant(
         "a step that is not awaited",
@@ -93,7 +93,7 @@ MUTANTS = (
         "engine/plan.cpp",
         (("  const std::shared_ptr<const Plan> plan_;", "  const Plan* const plan_;"),
          ("plan_(std::move(plan))", "plan_(plan.get())")),
-        ADDRESS, "callers", 2000, (INVALID,),
+        ADDRESS, "evictions", 5000, (INVALID,),
     ),
     Mutant(
         "a late thread that asks a step for its work",
@@ -121,9 +121,7 @@ MUTANTS = (
     Mutant(
         "memory that is given back before the call is done",
         "engine/plan.cpp",
-        (("  // Inputs are only read.\n",
-          "  uint8_t* const bytes = memory.get();\n  give_back(std::move(memory));\n"),
-         ("frame[i] = memory.get() + places_[i]", "frame[i] = bytes + places_[i]"),
+        (("  // Inputs are only read.\n", "  give_back(std::move(memory));\n"),
          ("  give_back(std::move(memory));\n}\n\nPlan::Memory", "}\n\nPlan::Memory")),
         THREAD, "callers", 500, (RACE, WRONG),
     ),
@@ -163,7 +161,7 @@ MUTANTS = (
         "engine/thread_pool.cpp",
         (("    std::shared_ptr<Job> job;\n    int team", "    Job* job = nullptr;\n    int team"),
          ("      job = job_;\n", "      job = job_.get();\n")),
-        ADDRESS, "callers", 2000, (INVALID,),
+        ADDRESS, "evictions", 5000, (INVALID,),
     ),
     Mutant(
         "a worker that takes its job without the lock",

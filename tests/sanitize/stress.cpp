@@ -145,6 +145,22 @@ void slices(const std::vector<Case>& cases, int calls) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Each call has weights of its own, so its plan is new to the cache, and gone after some more calls: a
+// thread that comes late to a call finds that the call has kept what it needs.
+void evictions(const std::vector<Case>& cases, int calls) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kCallers; i++) {
+    threads.emplace_back([&cases, calls] {
+      for (int n = 0; n < calls; n++) {
+        for (const Case& c : cases) {
+          if (c.label == "rows_5_k64_n130") call(c, {kCpus, true, 0});
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 // One caller at a time has the pool, so every call runs on as many threads as it asks for.
 void alone(const std::vector<Case>& cases, int calls) {
   Caller caller(cases, 1);
@@ -242,6 +258,8 @@ void throwing_job(const std::vector<Case>&, int calls) {
       fail("the job's error is lost");
     } catch (const std::bad_alloc&) {
     }
+    // Long enough for the workers to sleep.
+    if (n % 10 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     const auto job = std::make_shared<Meeting>();
     ThreadPool::instance().run(kCpus, job);
     expect_true(job->threads() > 1 || usable_cpus() == 1, "the pool stays busy");
@@ -252,6 +270,7 @@ using Scenario = void (*)(const std::vector<Case>&, int);
 const std::map<std::string, Scenario> kScenarios = {
     {"callers", callers},
     {"slices", slices},
+    {"evictions", evictions},
     {"alone", alone},
     {"fork_after_use", fork_after_use},
     {"fork_while_busy", fork_while_busy},

@@ -18,6 +18,7 @@ CALLS = int(os.environ.get("FASTINFER_SANITIZE_CALLS", "10000"))
 #: Scenario of stress.cpp -> the share of CALLS it makes; batches in slices take longest.
 SCENARIOS = {
     "callers": 1.0,
+    "evictions": 0.5,
     "alone": 0.1,
     "slices": 0.01,
     "fork_after_use": 0.02,
