@@ -209,12 +209,13 @@ def test_on_one_cpu_and_exit_with_busy_threads(one_cpu, calls):
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.stress)])
 def test_exit_with_daemon_threads(rounds):
-    """The process ends.
+    """The process ends, and does not hang.
 
-    With SIGABRT at times: Python unwinds daemon threads out of whatever they are in, and one inside
-    any op of torch aborts the process.
+    Not always with 0: Python unwinds daemon threads out of whatever they are in, and one inside any
+    op of torch aborts the process; one that goes on may find torch's types destroyed (to_ivalue of
+    torch 2.14 then ends with SIGSEGV).
     """
     for _ in range(rounds):
         done = start("never", "daemon", 40)
         assert done.stdout == "leaving\n", done.stderr
-        assert done.returncode in (0, -signal.SIGABRT), done.stderr
+        assert done.returncode in (0, -signal.SIGABRT, -signal.SIGSEGV), done.stderr
