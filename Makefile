@@ -15,7 +15,8 @@ endif
 RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo demo-short test test-models test-abi build bench bench-models bench-overhead bench-peers lint format clean
+.PHONY: help demo demo-short test test-models test-sanitize test-stress test-abi build \
+  bench bench-models bench-overhead bench-peers lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +44,16 @@ demo-short: build $(DEMO_READY) ## The demo in under a minute, with fewer rounds
 	$(RUN) -m fastinfer.cli demo --short
 
 test: build $(DEMO_READY) ## The test suite
-	$(RUN) -m pytest -m "not models"
+	$(RUN) -m pytest -m "not models and not sanitize and not stress"
 
 test-models: build $(DEMO_READY) ## Every torchvision model through convert: minutes each for the largest
 	$(RUN) -m pytest -m models -s
+
+test-sanitize: build ## The engine under ThreadSanitizer, AddressSanitizer and UBSan, and with mistakes: an hour
+	$(RUN) -m pytest -m sanitize tests/sanitize
+
+test-stress: build ## Many thousand calls, forks and exits of a converted network: minutes
+	$(RUN) -m pytest -m stress
 
 test-abi: build ## The op tests of this build under torch 2.13.0, in a second venv
 	sh tests/abi/run.sh $(PYTHON)

@@ -18,6 +18,7 @@ uint8_t* scratch(int64_t bytes) {
   static thread_local int64_t capacity = 0;
   if (capacity < bytes) {
     const int64_t rounded = (bytes + 4095) / 4096 * 4096;
+    capacity = 0;  // also when this throws
     memory.reset(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>(rounded))));
     if (!memory) throw std::bad_alloc();
     capacity = rounded;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "first_error.h"
 #include "futex.h"
 #include "recorder.h"
 #include "thread_pool.h"
@@ -74,10 +75,16 @@ class BatchJob : public Job {
     for (int64_t i = next_.fetch_add(1); i < shared_; i = next_.fetch_add(1)) {
       if (is_first) runners_.fetch_add(1);
       is_first = false;
-      run_slice(i, 1);
+      try {
+        run_slice(i, 1);
+      } catch (...) {
+        error_.keep();
+      }
       done_.raise();
     }
-    if (thread == 0) done_.await(static_cast<uint32_t>(shared_));
+    if (thread != 0) return;
+    done_.await(static_cast<uint32_t>(shared_));
+    error_.rethrow();
   }
 
   void run_slice(int64_t index, int threads) {
@@ -130,6 +137,7 @@ class BatchJob : public Job {
   std::atomic<int64_t> next_{0};
   std::atomic<int> runners_{0};  // threads that took slices
   Signal done_;
+  FirstError error_;
 };
 
 // times: to be filled for every step, when not empty.

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "first_error.h"
 #include "futex.h"
 #include "thread_pool.h"
 
@@ -60,6 +61,7 @@ class Plan::Call : public Job {
       times_[i] = {seconds(now - start), seconds(Clock::duration(states_[i].longest.load()))};
       start = now;
     }
+    if (thread == 0) error_.rethrow();
   }
 
  private:
@@ -104,24 +106,30 @@ class Plan::Call : public Job {
     const uint64_t bit = uint64_t{1} << part;
     if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
     if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
-    if (times_.empty()) {
-      step.run(frame_, part, parts);
-    } else {
-      const Clock::time_point start = Clock::now();
-      step.run(frame_, part, parts);
-      spent += (Clock::now() - start).count();
-      Clock::rep longest = state.longest.load();
-      while (spent > longest && !state.longest.compare_exchange_weak(longest, spent)) {
-      }
+    try {
+      run_part(state, step, part, parts, spent);
+    } catch (...) {
+      error_.keep();
     }
     state.done.raise();
     return true;
+  }
+
+  void run_part(State& state, const Step& step, int part, int parts, Clock::rep& spent) {
+    if (times_.empty()) return step.run(frame_, part, parts);
+    const Clock::time_point start = Clock::now();
+    step.run(frame_, part, parts);
+    spent += (Clock::now() - start).count();
+    Clock::rep longest = state.longest.load();
+    while (spent > longest && !state.longest.compare_exchange_weak(longest, spent)) {
+    }
   }
 
   const std::shared_ptr<const Plan> plan_;
   const Frame frame_;
   const std::span<StepTime> times_;
   const std::unique_ptr<State[]> states_;
+  FirstError error_;
 };
 
 Plan::Plan(const Program& program, const std::vector<Value>& inputs,
@@ -211,8 +219,9 @@ void Plan::run(std::span<const void* const> inputs, std::span<void* const> outpu
 
 Plan::Memory Plan::take_memory() const {
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!free_.empty()) {
+    // Not lock(): a child forked while another thread had the lock would wait for ever.
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (lock && !free_.empty()) {
       Memory memory = std::move(free_.back());
       free_.pop_back();
       return memory;
@@ -227,8 +236,8 @@ Plan::Memory Plan::take_memory() const {
 
 void Plan::give_back(Memory memory) const {
   // As many stay as calls ran at the same time lately, one at least per core.
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (free_.size() < static_cast<size_t>(usable_cpus())) free_.push_back(std::move(memory));
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (lock && free_.size() < static_cast<size_t>(usable_cpus())) free_.push_back(std::move(memory));
 }
 
 }  // namespace fastinfer::engine

@@ -1,5 +1,7 @@
 #include "region_cache.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 
 namespace fastinfer::engine {
@@ -11,7 +13,13 @@ constexpr size_t kPlans = 16, kRegions = 512;
 }  // namespace
 
 RegionCache& RegionCache::instance() {
-  static auto* const cache = new RegionCache;
+  static RegionCache* const cache = [] {
+    auto* made = new RegionCache;
+    // Else a child forked while another thread searches would wait for that thread for ever.
+    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                   [] { instance().mutex_.unlock(); });
+    return made;
+  }();
   return *cache;
 }
 

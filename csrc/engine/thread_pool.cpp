@@ -109,9 +109,18 @@ void ThreadPool::post(std::shared_ptr<Job> job, int team) {
 void ThreadPool::run(int threads, const std::shared_ptr<Job>& job) {
   threads = std::min(threads, usable_cpus());
   if (threads <= 1 || busy_.exchange(true, std::memory_order_acquire)) return job->run(0, 1);
-  post(job, threads);
-  posted_.raise();
-  job->run(0, threads);
+  try {
+    post(job, threads);
+    posted_.raise();
+    job->run(0, threads);
+  } catch (...) {
+    release();
+    throw;
+  }
+  release();
+}
+
+void ThreadPool::release() {
   post(nullptr, 0);
   busy_.store(false, std::memory_order_release);
 }

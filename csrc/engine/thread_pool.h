@@ -17,6 +17,7 @@ int usable_cpus();
 class Job {
  public:
   virtual ~Job() = default;
+  // Only thread 0, the caller, may throw.
   virtual void run(int thread, int threads) = 0;
 };
 
@@ -30,7 +31,7 @@ class ThreadPool {
   // The process's pool; never destroyed, so that its threads outlive static destructors.
   static ThreadPool& instance();
 
-  // Runs the job on this thread and on at most threads - 1 others.
+  // Runs the job on this thread and on at most threads - 1 others. Throws what the job throws.
   void run(int threads, const std::shared_ptr<Job>& job);
 
  private:
@@ -38,6 +39,7 @@ class ThreadPool {
   void start_workers(int count);
   void work(int index, uint32_t seen);
   void post(std::shared_ptr<Job> job, int team);
+  void release();
   void lock_for_fork();
   void unlock_after_fork(bool is_child);
 

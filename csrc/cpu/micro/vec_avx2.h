@@ -94,6 +94,10 @@ struct VecAvx2 {
   static Int lanes_to_rows(Int v) {
     return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   }
+  // The upper 8 bytes, to any address; _mm_storeh_pd would store an aligned double.
+  static void store_high(uint8_t* to, __m128i v) {
+    _mm_storeh_pi(reinterpret_cast<__m64*>(to), _mm_castsi128_ps(v));
+  }
   // Lane order to `count` rows of kLanes bytes.
   static __attribute__((always_inline)) void store_rows(Int v, uint8_t* const (&to)[4],
                                                         int count) {
@@ -101,9 +105,9 @@ struct VecAvx2 {
     const __m128i low = _mm256_castsi256_si128(rows);
     const __m128i high = _mm256_extracti128_si256(rows, 1);
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to[0]), low);
-    if (count > 1) _mm_storeh_pd(reinterpret_cast<double*>(to[1]), _mm_castsi128_pd(low));
+    if (count > 1) store_high(to[1], low);
     if (count > 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(to[2]), high);
-    if (count > 3) _mm_storeh_pd(reinterpret_cast<double*>(to[3]), _mm_castsi128_pd(high));
+    if (count > 3) store_high(to[3], high);
   }
   // Lane order to two rows of 2 * kLanes bytes; the second may be absent.
   static __attribute__((always_inline)) void store_halves(Int v, uint8_t* to0, uint8_t* to1) {

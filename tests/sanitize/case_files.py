@@ -1,0 +1,100 @@
+"""Programs, weights, inputs and right answers as a file that case_file.h reads."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastinfer import runtime
+from fastinfer.ops.int8_region import int8_region_ref
+from fastinfer.testing.case import Case, generator, random_uint8
+from fastinfer.testing.cases import OUTPUTS, pack, random_weight
+from fastinfer.testing.cases_region import region_cases
+from fastinfer.types.region import Region, Step
+
+_ISAS = {"scalar": 1, "avx2": 2, "avx512": 3, "avx512vnni": 4}
+_ONE = (1, 1)
+
+
+def slices_case(n: int, size: int) -> Case:
+    """Return a batch whose values need so much memory that it runs in slices."""
+    label = f"slices_{n}x{size}"
+    steps = (
+        Step("int8_max_pool2d", 1, (0,), ((3, 3), _ONE, _ONE, _ONE, False)),
+        Step("int8_conv2d", 2, (1,), (0, 8, _ONE, _ONE, (0, 0), _ONE, 1, False)),
+        Step("int8_add", 3, (2, 1), (0.5, 117, 0.7, 3, 11, 0, 200, -1)),
+        Step("int8_cat", 4, (3, 1), (1, (1.0, 0.3), (11, 7), 11)),
+        Step("int8_adaptive_avg_pool2d", 5, (4,), ((2, 2), 1.1, 7, 9, 0, 250)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        packed = [pack("conv2d", random_weight(g, "normal", 8, 8, 1, 1), g, OUTPUTS[0], 1, 120)]
+        x = random_uint8(g, n, 8, size, size).contiguous(memory_format=torch.channels_last)
+        return [x], packed, Region(1, 6, (5,), steps).to_text()
+
+    return Case("int8_region", label, build)
+
+
+def cases() -> Iterator[Case]:
+    """Yield the cases of int8_region, and batches of one, two and three rounds of slices."""
+    yield from region_cases()
+    # On 4 threads three samples of more than a slice are shared by all; six are slices and a rest.
+    for n, size in ((3, 170), (6, 110), (5, 200)):
+        yield slices_case(n, size)
+
+
+def write(path: Path, isa: str) -> int:
+    """Write the cases for an ISA this CPU has and return how many there are.
+
+    All numbers are int64: how many cases, then for each the label, the program, how many buffers
+    and each, how many inputs and each as dtype (0 uint8, 1 float32), whether NCHW, shape and bytes,
+    how many outputs and the bytes of each. Lists start with their length.
+    """
+    before = runtime.isa()
+    runtime.set_isa(isa)
+    try:
+        written = [_case(case) for case in cases()]
+    finally:
+        runtime.set_isa(before)
+    path.write_bytes(_numbers(_ISAS[isa], len(written)) + b"".join(written))
+    return len(written)
+
+
+def _case(case: Case) -> bytes:
+    inputs, packed, program = case.build()
+    wanted = int8_region_ref(inputs, packed, program)
+    parts = [_list(case.label.encode()), _list(program.encode()), _numbers(len(packed))]
+    parts += [_list(_memory(t)) for t in packed]
+    parts.append(_numbers(len(inputs)))
+    for x in inputs:
+        is_float = x.dtype == torch.float32
+        is_planar = is_float and x.dim() == 4 and not _is_nhwc(x)
+        data = x.contiguous().numpy().tobytes() if is_planar else _memory(x)
+        parts += [_numbers(is_float, is_planar, x.dim(), *x.shape), _list(data)]
+    parts.append(_numbers(len(wanted)))
+    parts += [_list(_memory(t)) for t in wanted]
+    return b"".join(parts)
+
+
+def _is_nhwc(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _memory(t: Tensor) -> bytes:
+    """Return the elements in the order of an engine's value: NHWC where there are 4 dimensions."""
+    t = t.permute(0, 2, 3, 1) if t.dim() == 4 else t
+    return t.contiguous().numpy().tobytes()
+
+
+def _numbers(*numbers: int) -> bytes:
+    return struct.pack(f"<{len(numbers)}q", *numbers)
+
+
+def _list(data: bytes) -> bytes:
+    return _numbers(len(data)) + data
