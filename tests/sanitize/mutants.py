@@ -83,7 +83,8 @@ MUTANTS = (
     Mutant(
         "a part that is done before it is run",
         "engine/plan.cpp",
-        (("    try {\n      run_part(state,", "    state.done.raise();\n    try {\n      run_part(state,"),
+        (("    try {\n      run_part(state,",
+          "    state.done.raise();\n    try {\n      run_part(state,"),
          ("      error_.keep();\n    }\n    state.done.raise();", "      error_.keep();\n    }")),
         THREAD, "alone", 200, (RACE, WRONG),
     ),
