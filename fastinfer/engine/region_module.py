@@ -42,6 +42,16 @@ class RegionModule(nn.Module):
         outputs: list[Tensor] = self._op(inputs, packed, self._program)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the region's steps name by index."""
+        return self._sources
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The nodes it stands for."""
+        return self._graph_modules[0]
+
     def extra_repr(self) -> str:
         """Describe the region."""
         return f"{len(self.region.steps)} steps, {len(self.region.outputs)} results"

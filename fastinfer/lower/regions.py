@@ -13,6 +13,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule
+from fastinfer.graph.match import TENSORS
 from fastinfer.lower.region_borders import region_reports
 from fastinfer.nn import Int8Conv2d, Int8Linear
 from fastinfer.report import Report
@@ -298,8 +299,18 @@ def with_regions(
             region = _region_module(part)
             fused.set_submodule(str(node.target), region)
             regions.append(region)
+    share_tensors(fused, lowered)
     fused.recompile()
     return fused, regions, result
+
+
+def share_tensors(fused: fx.GraphModule, lowered: fx.GraphModule) -> None:
+    """Let both graphs read the tensors they name from one place.
+
+    Copies and loaded state replace them there: a tensor of fused's own would stay the old one.
+    """
+    if TENSORS in fused._modules:
+        fused._modules[TENSORS] = lowered._modules[TENSORS]
 
 
 def _copied(lowered: fx.GraphModule) -> fx.Graph:
@@ -368,4 +379,4 @@ def checked_regions(
     return fused
 
 
-__all__ = ["checked_regions"]
+__all__ = ["checked_regions", "share_tensors"]

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
 from fastinfer.nn.graph_code import GraphCode
-from fastinfer.types.call import CallSpec, TensorInput
+from fastinfer.types.call import CallSpec, Constant, TensorInput
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
@@ -53,7 +53,7 @@ class ConvertedModule(InferenceModule):
 
     regions: the same graph on the same submodules with regions of it as one call each, or None;
     calls run on it, but tools that trace see the single ops. Calls that the graph does not hold for
-    go to the float model.
+    go to the float model; without one, as after `fastinfer.load`, they are an error.
     """
 
     def __init__(
@@ -61,18 +61,19 @@ class ConvertedModule(InferenceModule):
         graph_module: fx.GraphModule,
         call: CallSpec,
         report: Any,
-        model: nn.Module,
+        model: nn.Module | None,
         regions: fx.GraphModule | None = None,
     ) -> None:
         super().__init__(report)
-        own_tensors(graph_module, model)
+        if model is not None:
+            own_tensors(graph_module, model)
         # "graph" would be a name of its own where torch.export makes a GraphModule of this.
         self.lowered = graph_module.eval()
         # In a tuple: as a submodule it would put every layer into the state_dict twice.
         self._regions = () if regions is None else (regions.eval(),)
         self._code = GraphCode()
         self._call = call
-        self._fallback = FloatFallback(model)
+        self._fallback = None if model is None else FloatFallback(model)
         self._known: dict[Any, bool] = {}
         self._takes_one = _takes_one_tensor(call)
         self._one_output = call.out_spec.is_leaf()
@@ -80,7 +81,9 @@ class ConvertedModule(InferenceModule):
         self.__class__ = self._class_for(model, call.signature)
 
     @classmethod
-    def _class_for(cls, model: nn.Module, signature: inspect.Signature) -> type[ConvertedModule]:
+    def _class_for(
+        cls, model: nn.Module | None, signature: inspect.Signature
+    ) -> type[ConvertedModule]:
         return type("ConvertedModule", (cls,), {"forward": forward_with(signature)})
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
@@ -130,18 +133,27 @@ class ConvertedModule(InferenceModule):
         )
 
     def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._fallback is None:
+            raise ValueError(
+                f"{self._describe(args, kwargs)}; a loaded model has no float model to answer other "
+                "calls: convert the original with such an example and save it again"
+            )
         try:
             return self._fallback(*args, **kwargs)
         except Exception as error:
-            wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
-            got = ", ".join(
-                f"{list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
-                for a in (*args, *kwargs.values())
-            )
             raise ValueError(
-                f"convert: expected inputs {wanted}, got {got}; the float model does not take "
-                f"them either: {error}"
+                f"{self._describe(args, kwargs)}; the float model does not take them either: {error}"
             ) from error
+
+    def _describe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return what the graph takes and what came."""
+        wanted = [f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs]
+        wanted += [f"{i.name}={i.value!r}" for i in self._call.inputs if isinstance(i, Constant)]
+        got = ", ".join(
+            f"{list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+            for a in (*args, *kwargs.values())
+        )
+        return f"convert: expected inputs {', '.join(wanted)}, got {got}"
 
 
 def _is_traced() -> bool:
