@@ -15,7 +15,7 @@ endif
 RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo demo-short test test-models test-abi build bench bench-models bench-peers lint format clean
+.PHONY: help demo demo-short test test-models test-abi build bench bench-models bench-load bench-peers lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench: build ## Kernels against oneDNN and the machine's peak; writes bench/resu
 
 bench-models: build ## Whole models against torch; writes bench/results
 	$(RUN) bench/bench_models.py
+
+bench-load: build ## How long saved models take to load; writes bench/results
+	$(RUN) bench/bench_load.py
 
 # An environment of its own, beside .venv: the tools pin what they need.
 .venv-peers/.installed: requirements.txt requirements-peers.txt requirements-demo.txt

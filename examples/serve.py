@@ -27,6 +27,8 @@ import fastinfer
 
 @dataclass
 class Stats:
+    """What /stats answers."""
+
     requests: int = 0
     errors: int = 0
     refused: int = 0
@@ -36,6 +38,8 @@ class Stats:
 
 @dataclass
 class Job:
+    """A sample and where its answer goes."""
+
     x: Tensor  # one sample, [1, ...]
     answer: asyncio.Future[Any] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

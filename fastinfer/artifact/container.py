@@ -1,4 +1,4 @@
-"""Where an artifact lies: a directory, or one file, written so that it is the old or the new one."""
+"""Where an artifact lies: a directory or one file, and at every moment the old or the new one."""
 
 from __future__ import annotations
 

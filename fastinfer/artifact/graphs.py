@@ -60,7 +60,7 @@ def read_graph(rows: list[dict[str, Any]]) -> fx.Graph:
         args = tuple(read_value(value, nodes) for value in row["args"])
         kwargs = {key: read_value(v, nodes) for key, v in row.get("kwargs", {}).items()}
         if not all(map(_is_identifier, kwargs)):
-            raise ArtifactError(f"load: node {name!r}: expected names of arguments, got {[*kwargs]}")
+            raise ArtifactError(f"load: node {name!r}: expected argument names, got {[*kwargs]}")
         function = read_target(target) if op == "call_function" else target
         node = graph.create_node(op, function, args, kwargs, name)
         if node.name != name:

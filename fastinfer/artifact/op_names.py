@@ -15,7 +15,7 @@ from fastinfer.artifact.errors import ArtifactError
 from fastinfer.config import UnsupportedError
 from fastinfer.ops.catalog import OPS
 
-#: What a graph computes sizes with, besides operators. Nothing here imports, opens or runs anything.
+#: What a graph computes sizes with, besides operators. Nothing here imports, opens or runs code.
 _MODULES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "operator": (
         operator,

@@ -1,4 +1,4 @@
-"""The tensors of an artifact: names, sharing and memory order on the way to safetensors and back."""
+"""The tensors of an artifact: names, sharing and memory order, to safetensors and back."""
 
 from __future__ import annotations
 

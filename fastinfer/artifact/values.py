@@ -83,10 +83,6 @@ def read_value(data: Any, nodes: Mapping[str, fx.Node] | None = None) -> Any:
     raise ArtifactError(f"load: expected a value, got {str(data)[:80]}")
 
 
-def _dict(items: list[list[Any]]) -> dict[Any, Any]:
-    return {key: value for key, value in items}  # noqa: C416 - pairs are lists of two, checked so
-
-
 def _device(name: str) -> torch.device:
     return {"cpu": torch.device("cpu")}[name]
 
@@ -95,7 +91,7 @@ def _device(name: str) -> torch.device:
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "float": lambda name: _NOT_FINITE[name],
     "tuple": tuple,
-    "dict": _dict,
+    "dict": lambda items: {key: value for key, value in items},
     "slice": lambda ends: slice(*ends),
     "complex": lambda parts: complex(*parts),
     "device": _device,

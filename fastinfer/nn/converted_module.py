@@ -135,14 +135,15 @@ class ConvertedModule(InferenceModule):
     def _run_fallback(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._fallback is None:
             raise ValueError(
-                f"{self._describe(args, kwargs)}; a loaded model has no float model to answer other "
-                "calls: convert the original with such an example and save it again"
+                f"{self._describe(args, kwargs)}; a loaded model has no float model to answer "
+                "other calls: convert the original with such an example and save it again"
             )
         try:
             return self._fallback(*args, **kwargs)
         except Exception as error:
+            text = self._describe(args, kwargs)
             raise ValueError(
-                f"{self._describe(args, kwargs)}; the float model does not take them either: {error}"
+                f"{text}; the float model does not take them either: {error}"
             ) from error
 
     def _describe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: A number, the name of a size, or an operator and what it is applied to: ("!=", ("+", "s0", 1), 2).
+#: A number, the name of a size, or an operator and its operands: ("!=", ("+", "s0", 1), 2).
 Expression = int | str | tuple[Any, ...]
 
 
