@@ -184,8 +184,8 @@ def first(document, op):
 
 BAD_TARGETS = [
     "os.system", "builtins.eval", "aten.from_file.default", "aten.add_.Tensor",
-    "aten._print.default", "aten.no_such.default", "torchvision.nms.default", "fastinfer.no_such.default", 7,
-    "aten.add",
+    "aten._print.default", "aten.no_such.default", "torchvision.nms.default",
+    "fastinfer.no_such.default", 7, "aten.add",
 ]  # fmt: skip
 
 
