@@ -16,7 +16,7 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-abi build \
-  bench bench-models bench-overhead bench-peers lint format clean
+  bench bench-models bench-load bench-overhead bench-peers lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-models: build ## Whole models against torch; writes bench/results
 
 bench-overhead: build ## What the engine adds to its kernels, in us a step; writes bench/results
 	$(RUN) bench/bench_overhead.py
+
+bench-load: build ## How long saved models take to load; writes bench/results
+	$(RUN) bench/bench_load.py
 
 # An environment of its own, beside .venv: the tools pin what they need.
 .venv-peers/.installed: requirements.txt requirements-peers.txt requirements-demo.txt

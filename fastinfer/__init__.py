@@ -7,6 +7,7 @@ _library = register(OPS)
 
 # The compiled kernels and the passes need the schemas above.
 from fastinfer.api import convert  # noqa: E402
+from fastinfer.artifact import ArtifactError, load, save  # noqa: E402
 from fastinfer.config import Config, UnsupportedError  # noqa: E402
 from fastinfer.measure import benchmark, compare  # noqa: E402
 from fastinfer.report import Report, report  # noqa: E402
@@ -14,6 +15,7 @@ from fastinfer.runtime import VERSION, info, isa, set_isa, show_ops, supported_i
 
 __version__ = VERSION
 __all__ = [
+    "ArtifactError",
     "Config",
     "Report",
     "UnsupportedError",
@@ -22,7 +24,9 @@ __all__ = [
     "convert",
     "info",
     "isa",
+    "load",
     "report",
+    "save",
     "set_isa",
     "show_ops",
     "supported_isas",

@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="convert a model and report what was done")
     _add_model(convert)
     convert.add_argument("-o", "--output", type=Path, required=True, help="report JSON to write")
+    convert.add_argument("--save", type=Path, help="write the converted model there too")
     convert.set_defaults(run=_convert)
 
     shown = commands.add_parser("report", help="print a report that convert wrote")
@@ -201,15 +202,18 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    import fastinfer
+
     model, inputs = load_model(options.model), _inputs(options)
     with progress_bar("converting"):
         fast = _converted(model, inputs, options.config)
     found = report(fast)
     print(found)
     found.save(options.output)
-    print(
-        f"wrote the report to {options.output}; saving the model itself comes with fastinfer.save"
-    )
+    print(f"wrote the report to {options.output}")
+    if options.save is not None:
+        fastinfer.save(fast, options.save)
+        print(f"wrote the model to {options.save}; fastinfer.load reads it")
     return 0
 
 

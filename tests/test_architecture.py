@@ -36,12 +36,13 @@ ALLOWED: dict[str, set[str]] = {
 }
 PIPELINE = {*BASE, "graph", "passes", "compress", "measure", "lower", "tune"}
 ALLOWED["api"] = set(PIPELINE)
-ALLOWED["root"] = {"api", *PIPELINE}  # fastinfer/__init__.py
+ALLOWED["root"] = {"api", "artifact", *PIPELINE}  # fastinfer/__init__.py
 TOP = ("cli", "demo", "artifact", "export", "serve", "integrations")
 # `import fastinfer` from above reads the public names.
 for top in TOP:
     ALLOWED[top] = {"api", "root", *PIPELINE}
-ALLOWED["cli"] |= {"demo"}
+ALLOWED["artifact"] = {"api", *PIPELINE}  # has public names itself
+ALLOWED["cli"] |= {"artifact", "demo"}
 
 #: Files named after the layer they are part of.
 PART_OF = {
@@ -58,7 +59,7 @@ PART_OF = {
 #: Imports that break the table for a reason: (file, imported layer) -> reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
-REQUIRED = {"torch", "numpy", "rich"}
+REQUIRED = {"torch", "numpy", "rich", "safetensors"}
 #: Who may import what is no dependency of the package, inside functions only.
 OPTIONAL_IN = {"demo", "export", "serve", "integrations"}
 OPTIONAL_FILES = {"report_plot.py": {"matplotlib"}}

@@ -95,6 +95,14 @@ def test_convert_prints_and_writes_the_report(
     assert "fake auto" in capsys.readouterr().out
 
 
+def test_convert_saves_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, saved = tmp_path / "out.json", tmp_path / "model.fastinfer"
+    arguments = ["convert", f"{__name__}:tiny", "--input", "1x4", "-o", str(out)]
+    assert cli.main([*arguments, "--config", "int8", "--save", str(saved)]) == 0
+    assert f"wrote the model to {saved}" in capsys.readouterr().out
+    assert fastinfer.load(saved)(torch.zeros(3, 4)).shape[0] == 3
+
+
 def test_bench_prints_a_table_and_writes_json(
     fake_convert: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

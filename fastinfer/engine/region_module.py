@@ -55,6 +55,15 @@ class RegionModule(nn.Module):
             module._buffers[name] if name in module._buffers else module._parameters[name]
             for module, name in self._sources
         ]
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the region's steps name by index."""
+        return self._sources
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The nodes it stands for."""
+        return self._graph_modules[0]
 
     def extra_repr(self) -> str:
         """Describe the region."""

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from fastinfer.graph.errors import CaptureError
+from fastinfer.graph.size_conditions import size_guard
 from fastinfer.types.call import CallSpec, Constant, SizeRange, TensorInput, tensors_of
 
 Shapes = Sequence[Sequence[int]]
@@ -43,7 +44,9 @@ def call_spec(
         shape = placeholder.meta["val"].shape
         sizes = tuple(_size_range(size, ranges, leaf.shape[i]) for i, size in enumerate(shape))
         inputs.append(TensorInput(name, leaf.dtype, leaf.device, sizes))
-    guard = _shape_guard(unlifted, leaves, inputs)
+    tensor_inputs = [i for i in inputs if isinstance(i, TensorInput)]
+    guard = size_guard([p for p in placeholders if p is not None], tensor_inputs)
+    guard = guard or _shape_guard(unlifted, leaves, inputs)
     out_spec = exported.call_spec.out_spec
     if out_spec is None:
         raise CaptureError("torch.export gave no output structure")
@@ -84,8 +87,9 @@ def _upper(bound: Any) -> int | None:
 def _shape_guard(
     unlifted: fx.GraphModule, leaves: list[Any], inputs: Sequence[TensorInput | Constant]
 ) -> Callable[[Shapes], bool]:
-    """Return a predicate over the shapes of the tensor inputs from torch.export's guards.
+    """Return a predicate over the shapes of the tensor inputs from torch.export's own guards.
 
+    It is a function, so a model with it cannot be saved; it serves where `size_guard` does not.
     Free sizes below 2 are asked as 2: export excludes 0 and 1 from every free size, whether or not
     the model treats them differently, which `verified` finds out instead.
     """

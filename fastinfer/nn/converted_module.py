@@ -17,7 +17,7 @@ from fastinfer.nn.graph_code import GraphCode
 from fastinfer.nn.no_gradient import wants_gradient, without_gradient
 from fastinfer.nn.packed_module import PackedModule
 from fastinfer.nn.shared_graph import SharedGraph
-from fastinfer.types.call import CallSpec, TensorInput, tensors_of
+from fastinfer.types.call import CallSpec, Constant, TensorInput, tensors_of
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
@@ -84,8 +84,9 @@ class ConvertedModule(InferenceModule):
     """A lowered graph that answers the calls of the model it came from.
 
     regions: the same graph on the same submodules with regions of it as one call each, or None.
-    Calls run on it, and tools that trace see its regions. Calls that the graph does not hold for go
-    to the float model; while torch.export or torch.jit.trace records they raise ValueError.
+    Calls run on it, and tools that trace see its regions. Calls that the graph does not hold for
+    go to the float model; without one, as after `fastinfer.load`, they raise ValueError, and so do
+    those that torch.export or torch.jit.trace records.
     """
 
     def __init__(
@@ -93,18 +94,19 @@ class ConvertedModule(InferenceModule):
         graph_module: fx.GraphModule,
         call: CallSpec,
         report: Any,
-        model: nn.Module,
+        model: nn.Module | None,
         regions: fx.GraphModule | None = None,
     ) -> None:
         super().__init__(report)
-        own_tensors(graph_module, model)
+        if model is not None:
+            own_tensors(graph_module, model)
         # "graph" would be a name of its own where torch.export makes a GraphModule of this.
         self.lowered = SharedGraph(graph_module, graph_module.graph).eval()
         # In a tuple: as a submodule it would put every layer into the state_dict twice.
         self._regions = () if regions is None else (regions.eval(),)
         self._code = GraphCode()
         self._call = call
-        self._fallback = FloatFallback(model)
+        self._fallback = None if model is None else FloatFallback(model)
         self._known: dict[Any, bool] = {}
         self._takes_one = _takes_one_tensor(call)
         self._one_output = call.out_spec.is_leaf()
@@ -112,7 +114,9 @@ class ConvertedModule(InferenceModule):
         self.__class__ = self._class_for(model, call.signature)
 
     @classmethod
-    def _class_for(cls, model: nn.Module, signature: inspect.Signature) -> type[ConvertedModule]:
+    def _class_for(
+        cls, model: nn.Module | None, signature: inspect.Signature
+    ) -> type[ConvertedModule]:
         return type("ConvertedModule", (cls,), {"forward": forward_with(signature)})
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
@@ -172,24 +176,31 @@ class ConvertedModule(InferenceModule):
         if torch.compiler.is_exporting() or torch.jit.is_tracing():
             # What they record runs without us: it would be float at every size.
             raise ValueError(
-                f"convert: {self._wanted_and_got(args, kwargs)}, which only the float model takes; "
+                f"{self._wanted_and_got(args, kwargs)}, which only the float model takes; "
                 "export or trace with a call that the graph holds for"
+            )
+        if self._fallback is None:
+            raise ValueError(
+                f"{self._wanted_and_got(args, kwargs)}; a loaded model has no float model to "
+                "answer other calls: convert the original with such an example and save it again"
             )
         try:
             return self._fallback(*args, **kwargs)
         except Exception as error:
             raise ValueError(
-                f"convert: {self._wanted_and_got(args, kwargs)}; the float model does not take "
+                f"{self._wanted_and_got(args, kwargs)}; the float model does not take "
                 f"them either: {error}"
             ) from error
 
     def _wanted_and_got(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        wanted = ", ".join(f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs)
+        """Return what the graph takes and what came."""
+        wanted = [f"{i.name!r} {i.describe()}" for i in self._call.tensor_inputs]
+        wanted += [f"{i.name}={i.value!r}" for i in self._call.inputs if isinstance(i, Constant)]
         got = ", ".join(
             f"{list(_sizes([a])[0])}" if isinstance(a, Tensor) else type(a).__name__
             for a in (*args, *kwargs.values())
         )
-        return f"expected inputs {wanted}, got {got}"
+        return f"convert: expected inputs {', '.join(wanted)}, got {got}"
 
 
 def region_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -39,7 +39,9 @@ class ConvertedSubmodule(ConvertedModule):
         return self._fallback(*args, **kwargs)
 
     @classmethod
-    def _class_for(cls, model: nn.Module, signature: inspect.Signature) -> type[ConvertedModule]:
+    def _class_for(
+        cls, model: nn.Module | None, signature: inspect.Signature
+    ) -> type[ConvertedModule]:
         kind = type(model)
         members: dict[str, Any] = {"forward": forward_with(signature)}
         members |= {name: _forwarded(name) for name in _PROTOCOLS if hasattr(kind, name)}

@@ -100,8 +100,9 @@ class BoundConv:
 
     def __init__(self, dims: int, **geometry: Any) -> None:
         self._function = {1: F.conv1d, 2: F.conv2d}[dims]
-        self._geometry = geometry
+        self.dims = dims
+        self.geometry = geometry
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution of x."""
-        return self._function(x, weight, bias, **self._geometry)
+        return self._function(x, weight, bias, **self.geometry)

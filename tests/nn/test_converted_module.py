@@ -82,11 +82,25 @@ def test_the_result_stands_alone():
     wanted, optional = fast(other)["logits"].clone(), fast(other, 2.0)["logits"].clone()
     model.train()
     assert torch.equal(fast(other, 2.0)["logits"], optional)
-    for parameter in model.parameters():
-        parameter.add_(1.0)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.add_(1)
     assert torch.equal(fast(other)["logits"], wanted)
     with pytest.raises(ValueError, match="changed after convert"):
         fast(other, 2.0)
+
+
+def test_loaded_state_reaches_the_regions():
+    """Tensors of the graph that belong to no layer are read where load_state_dict puts them."""
+    model, x, _ = make("residual")
+    fast = fastinfer.convert(model, x, config="int8")
+    assert fast._regions
+    wanted = fast(x)["logits"] + 1.0
+    for assign in (False, True):
+        state = {k: v.clone() for k, v in fast.state_dict().items()}
+        state["lowered._tensors.offset"] += 0.0 if assign else 1.0
+        fast.load_state_dict(state, assign=assign)
+        assert torch.allclose(fast(x)["logits"], wanted)
+        assert torch.equal(fast.lowered(x)[0], fast(x)["logits"])
 
 
 def test_hooks_and_inference_mode(residual):
