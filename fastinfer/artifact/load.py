@@ -104,9 +104,7 @@ class _Places:
         self._modules, self._tensors = modules, tensors
         self._parameters: dict[str, nn.Parameter] = {}
 
-    def read(
-        self, row: Mapping[str, Any], lowered: fx.GraphModule | None = None
-    ) -> fx.GraphModule:
+    def read(self, row: Mapping[str, Any], lowered: fx.GraphModule | None = None) -> fx.GraphModule:
         """Return the graph of what `save` wrote for one, which shares its tensors with lowered."""
         parts: dict[str, nn.Module | Tensor] = {
             name: self._tensor(stored, is_parameter)

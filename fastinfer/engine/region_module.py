@@ -55,6 +55,7 @@ class RegionModule(nn.Module):
             module._buffers[name] if name in module._buffers else module._parameters[name]
             for module, name in self._sources
         ]
+
     @property
     def sources(self) -> tuple[Source, ...]:
         """What the region's steps name by index."""
