@@ -6,7 +6,6 @@ section 4.2, with means measured instead of derived.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from fastinfer.compress.quantize.power import Power
 from fastinfer.compress.quantize.simulate import SimulatedLayer, simulate_between
 from fastinfer.graph.between import find_betweens
 from fastinfer.graph.layer import Layer, apply_activation
 from fastinfer.program import LayerPlan, Program
+from fastinfer.types import TensorQuant
 
 #: A mean of fewer values fits the samples, not the error: one sample would look perfect.
 MIN_VALUES = 16
@@ -32,27 +33,6 @@ class SimulationResult:
     corrections: dict[str, Tensor]
     layer_sqnr_db: dict[str, float]
     output_sqnr_db: float
-
-
-class _Power:
-    """Sums of squares of a signal and of an error, as decibels."""
-
-    def __init__(self) -> None:
-        self._signal = 0.0
-        self._noise = 0.0
-
-    def add(self, wanted: Tensor, got: Tensor) -> None:
-        # Squares of values below 1e-19 are zero in float32.
-        self._signal += float(torch.linalg.vector_norm(wanted, dtype=torch.float64)) ** 2
-        self._noise += float(torch.linalg.vector_norm(wanted - got, dtype=torch.float64)) ** 2
-
-    @property
-    def db(self) -> float:
-        if self._noise == 0.0:
-            return float("inf")
-        if self._signal == 0.0:
-            return -float("inf")
-        return 10 * math.log10(self._signal / self._noise)
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -79,9 +59,11 @@ class _PairedRun:
             for node, between in find_betweens(self._module.graph).items()
             if node.name in program.between
         }
+        #: On the codes of which map a node's simulated value is.
+        self._codes: dict[fx.Node, TensorQuant] = {}
         self.corrections: dict[str, Tensor] = {}
         self.sqnr: dict[str, float] = {}
-        self.output = _Power()
+        self.output = Power()
 
     def run(self, samples: Sequence[tuple[Any, ...]]) -> None:
         """Propagate every sample through both graphs."""
@@ -128,11 +110,15 @@ class _PairedRun:
             self._run_layer(node, layer, plan, floats, quants)
             return
         between = self._betweens.get(node)
+        if between is not None:
+            entry = self._program.between[node.name]
+            codes = [self._codes.get(n) for n in between.inputs]
+            self._codes[node] = entry.output
         for f, q in zip(floats, quants, strict=True):
             f[node] = self._call(node, f)
             if between is not None:
-                entry = self._program.between[node.name]
-                q[node] = simulate_between(between.spec, entry, [q[n] for n in between.inputs])
+                xs = [q[n] for n in between.inputs]
+                q[node] = simulate_between(between.spec, entry, xs, codes)
                 continue
             same = all(f[n] is q[n] for n in node.all_input_nodes)
             q[node] = f[node] if same else self._call(node, q)
@@ -151,17 +137,21 @@ class _PairedRun:
         quants: list[dict[fx.Node, Any]],
     ) -> None:
         name = str(node.target)
-        simulated = SimulatedLayer(layer, plan)
+        simulated = SimulatedLayer(layer, plan, self._program.weights)
         axis = -1 if layer.spec.kind == "linear" else 1
         error = torch.zeros(layer.spec.out_features, dtype=torch.float64)
         count = 0
         pending: list[Tensor] = []
+        residual = node.args[1] if len(node.args) > 1 else None
+        codes = self._codes.get(node.args[0]), self._codes.get(residual)
+        if plan.output is not None:
+            self._codes[node] = plan.output
         for f, q in zip(floats, quants, strict=True):
             wanted = layer.accumulate(f[node.args[0]])
-            residual = node.args[1] if len(node.args) > 1 else None
             if residual is not None:
                 wanted = wanted + f[residual]
-            got = simulated.accumulate(q[node.args[0]], None if residual is None else q[residual])
+            other = None if residual is None else q[residual]
+            got = simulated.accumulate(q[node.args[0]], other, codes)
             channel = axis % wanted.dim()
             dims = [d for d in range(wanted.dim()) if d != channel]
             error += (
@@ -176,7 +166,7 @@ class _PairedRun:
             self.corrections[name] = correction
         elif plan.bias_correction:
             correction = torch.tensor(plan.bias_correction)
-        power = _Power()
+        power = Power()
         for f, q, got in zip(floats, quants, pending, strict=True):
             q[node] = simulated.finish(got, correction)
             power.add(f[node], q[node])
