@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,8 @@ class Report:
     fast_ms: float | None = None
     sqnr_db: float | None = None
     convert_s: float | None = None
+    #: Seconds of convert's stages, in the order they first ran in.
+    stage_s: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -107,6 +111,16 @@ class Report:
         """Add a sentence, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent inside to those of a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.stage_s[stage] = self.stage_s.get(stage, 0.0) + seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able data."""

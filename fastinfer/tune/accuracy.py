@@ -100,8 +100,8 @@ def _assess(
     program: Program, calibrator: Calibrator, config: Config
 ) -> tuple[Program, SimulationResult]:
     if config.bias_correction:
-        return correct_biases(program, calibrator.samples)
-    return program, simulate(program, calibrator.samples)
+        return correct_biases(program, calibrator.samples, calibrator.results)
+    return program, simulate(program, calibrator.samples, calibrator.results)
 
 
 def guard_accuracy(

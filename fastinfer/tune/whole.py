@@ -19,7 +19,7 @@ CLEAR = 1.5
 
 
 def time_whole(models: Mapping[str, nn.Module], *calls: Call) -> dict[str, float]:
-    """Return milliseconds of "original" and "converted" for all calls, medians of interleaved rounds.
+    """Return milliseconds of "original" and "converted" for all calls, medians of rounds in turn.
 
     There are fewer rounds where "converted" is clearly the faster.
     """

@@ -15,7 +15,7 @@ FLOAT_MS = 2.0
 
 
 class Timer:
-    """Stands for best_ms and race_ms: runs each call once and answers by the outermost module called.
+    """Stands for best_ms and race_ms: runs a call once, answers by the outermost module it called.
 
     fast: out_features -> milliseconds in int8 (1.0 otherwise); border: of a quantize alone.
     """

@@ -6,17 +6,18 @@ section 4.2, with means measured instead of derived.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from fastinfer.compress.quantize.calibrate import LayerResult, channel_sums, layer_result
 from fastinfer.compress.quantize.power import Power
 from fastinfer.compress.quantize.simulate import SimulatedLayer, simulate_between
 from fastinfer.graph.between import find_betweens
-from fastinfer.graph.layer import Layer, apply_activation
+from fastinfer.graph.layer import Layer
 from fastinfer.program import LayerPlan, Program
 from fastinfer.types import TensorQuant
 
@@ -65,8 +66,11 @@ class _PairedRun:
         self.sqnr: dict[str, float] = {}
         self.output = Power()
 
-    def run(self, samples: Sequence[tuple[Any, ...]]) -> None:
-        """Propagate every sample through both graphs."""
+    def run(
+        self, samples: Sequence[tuple[Any, ...]], results: Sequence[Mapping[str, LayerResult]] = ()
+    ) -> None:
+        """Propagate every sample through both graphs; results: of float layers, where known."""
+        self._results = results or [{}] * len(samples)
         graph = self._module.graph
         last_use: dict[fx.Node, fx.Node] = {}
         for node in graph.nodes:
@@ -136,9 +140,8 @@ class _PairedRun:
         floats: list[dict[fx.Node, Any]],
         quants: list[dict[fx.Node, Any]],
     ) -> None:
-        name = str(node.target)
+        name, kind = str(node.target), layer.spec.kind
         simulated = SimulatedLayer(layer, plan, self._program.weights)
-        axis = -1 if layer.spec.kind == "linear" else 1
         error = torch.zeros(layer.spec.out_features, dtype=torch.float64)
         count = 0
         pending: list[Tensor] = []
@@ -146,19 +149,16 @@ class _PairedRun:
         codes = self._codes.get(node.args[0]), self._codes.get(residual)
         if plan.output is not None:
             self._codes[node] = plan.output
-        for f, q in zip(floats, quants, strict=True):
-            wanted = layer.accumulate(f[node.args[0]])
-            if residual is not None:
-                wanted = wanted + f[residual]
+        for f, q, known in zip(floats, quants, self._results, strict=True):
+            result = known.get(node.name)
+            other = None if residual is None else f[residual]
+            if result is None:
+                result = layer_result(layer, f[node.args[0]], other)
+            f[node] = result.output
             other = None if residual is None else q[residual]
             got = simulated.accumulate(q[node.args[0]], other, codes)
-            channel = axis % wanted.dim()
-            dims = [d for d in range(wanted.dim()) if d != channel]
-            error += (
-                (wanted.sum(dims) - got.sum(dims)).double() if dims else (wanted - got).double()
-            )
-            count += wanted.numel() // max(wanted.shape[channel], 1)
-            f[node] = apply_activation(layer.spec.epilogue.activation, wanted)
+            error += (result.sums - channel_sums(got, kind)).double()
+            count += got.numel() // max(layer.spec.out_features, 1)
             pending.append(got)
         correction = None
         if self._correct and plan.precision == "int8" and count >= MIN_VALUES:
@@ -173,24 +173,34 @@ class _PairedRun:
         self.sqnr[name] = power.db
 
 
-def simulate(program: Program, samples: Sequence[tuple[Any, ...]]) -> SimulationResult:
-    """Return the error of the program's plan, layer by layer and at the output, on samples."""
+def simulate(
+    program: Program,
+    samples: Sequence[tuple[Any, ...]],
+    results: Sequence[Mapping[str, LayerResult]] = (),
+) -> SimulationResult:
+    """Return the error of the program's plan, layer by layer and at the output, on samples.
+
+    results: what float layers answered on each sample, by node name, where that is known.
+    """
     run = _PairedRun(program, correct=False)
     with torch.no_grad():
-        run.run(samples)
+        run.run(samples, results)
     return SimulationResult({}, run.sqnr, run.output.db)
 
 
 def correct_biases(
-    program: Program, samples: Sequence[tuple[Any, ...]]
+    program: Program,
+    samples: Sequence[tuple[Any, ...]],
+    results: Sequence[Mapping[str, LayerResult]] = (),
 ) -> tuple[Program, SimulationResult]:
     """Return the program with bias corrections in its plan, and the error that is left.
 
     samples: flat inputs of the graph; all of them are held, in both precisions, layer by layer.
+    results: as of `simulate`.
     """
     run = _PairedRun(program, correct=True)
     with torch.no_grad():
-        run.run(samples)
+        run.run(samples, results)
     plan = {
         name: replace(entry, bias_correction=tuple(run.corrections[name].double().tolist()))
         if name in run.corrections

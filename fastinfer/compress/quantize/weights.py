@@ -19,8 +19,8 @@ from fastinfer.types.folded import FoldedLayer, KnownWeights, QuantizedWeight
 #: A folded bias stays under 2^29, so that bias and products share int32 safely.
 BIAS_LIMIT = 2.0**29
 ACCUMULATOR_LIMIT = 2**31 - 1
-#: Elements of a weight worked on at a time: their float64 stay in the cache, and the process gets no
-#: new pages for each step. Half the time of whole weights (2.4M elements, Zen 3, 2026-11).
+#: Elements of a weight worked on at a time: their float64 stay in the cache, and the process gets
+#: no new pages for each step. Half the time of whole weights (2.4M elements, Zen 3, 2026-11).
 BLOCK = 2**17
 
 
