@@ -100,8 +100,8 @@ def _summary(report: Report) -> str:
     if report.convert_s is not None:
         lines.append(f"  converted in {report.convert_s:.1f} s")
     if report.stage_s:
-        stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stage_s.items())
-        lines.append(f"  stages       {stages}")
+        stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stage_s.items())
+        lines.append(f"  stages       {stages} s")
     if report.regions:
         steps = " + ".join(str(region.steps) for region in report.regions)
         lines.append(f"  engine       {len(report.regions)} regions: {steps} steps")

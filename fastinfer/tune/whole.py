@@ -32,7 +32,7 @@ def time_whole(models: Mapping[str, nn.Module], *calls: Call) -> dict[str, float
             {name: run(model) for name, model in models.items()},
             min_time_s=0.3,
             max_rounds=30,
-            warmup=1,
+            warmup=0,  # the call that finds out how long one takes does it
             enough=_is_clear,
         )
     return {name: timing.median_ms for name, timing in timings.items()}

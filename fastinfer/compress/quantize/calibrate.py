@@ -82,10 +82,11 @@ class TensorStatistics:
     whole: Observer
     channels: Observer
     _whole_range: tuple[float, float] | None = None
+    _channel_range: tuple[Tensor, Tensor] | None = None
 
     def observe(self, x: Tensor) -> None:
         """Add one batch."""
-        self._whole_range = None
+        self._whole_range = self._channel_range = None
         self.whole.observe(x)
         self.channels.observe(x)
 
@@ -95,6 +96,12 @@ class TensorStatistics:
             lo, hi = self.whole.range()
             self._whole_range = float(lo), float(hi)
         return self._whole_range
+
+    def channel_range(self) -> tuple[Tensor, Tensor]:
+        """Return (lo, hi) of the channels, [C] float64 each, computed once as well."""
+        if self._channel_range is None:
+            self._channel_range = self.channels.range()
+        return self._channel_range
 
     @property
     def is_finite(self) -> bool:
