@@ -80,7 +80,8 @@ def _convert(request: Request) -> InferenceModule:
         report.note("module path: no example_inputs to capture the model with")
     else:
         try:
-            captured = capture(request.model, request.args, request.kwargs)
+            with report.timed("capture"):
+                captured = capture(request.model, request.args, request.kwargs)
         except CaptureError as error:
             report.uncaptured[""] = str(error)
             return convert_submodules(request)
@@ -99,7 +100,8 @@ def _check_whole(
     """Return fast, or a copy of the original where fast is not faster under "auto"."""
     model, report = request.model, request.report
     try:
-        times = time_whole({"original": model, "converted": fast}, request.call)
+        with report.timed("time_whole"):
+            times = time_whole({"original": model, "converted": fast}, request.call)
     except Exception as error:  # the user's model or a layer of it; the original still works
         report.note(f"the converted model failed on the example and was dropped: {error}")
         return _keep_original(model, report, str(error))

@@ -11,6 +11,7 @@ from torch import fx
 from fastinfer.report import Report
 from fastinfer.types import QuantConfig, TensorQuant
 from fastinfer.types.call import CallSpec
+from fastinfer.types.folded import KnownWeights
 
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only", "bf16", "fp32")
 
@@ -62,7 +63,8 @@ class Program:
     The graph's placeholders are the tensor arguments of a call in order, its output is a flat
     tuple; `call` relates both to the model's own signature (None for a graph made by hand). `plan`
     maps the name of a Layer submodule to its LayerPlan; `between` the name of a node to its
-    BetweenPlan, and what it does not name is float; `report` collects what to tell.
+    BetweenPlan, and what it does not name is float; `report` collects what to tell; `weights` keeps
+    what quantizing the Layers' weights gave.
     """
 
     graph_module: fx.GraphModule
@@ -70,6 +72,7 @@ class Program:
     report: Report = field(default_factory=Report)
     call: CallSpec | None = None
     between: Mapping[str, BetweenPlan] = field(default_factory=lambda: MappingProxyType({}))
+    weights: KnownWeights = field(default_factory=KnownWeights)
 
     def with_plan(
         self, plan: Mapping[str, LayerPlan], between: Mapping[str, BetweenPlan] | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,8 @@ class Report:
     fast_ms: float | None = None
     sqnr_db: float | None = None
     convert_s: float | None = None
+    #: Seconds of convert's stages, in the order they first ran in.
+    stage_s: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 
     # A weak reference to the model, from `report`: no field, and neither saved nor copied.
@@ -117,6 +121,16 @@ class Report:
         """Add a sentence, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent inside to those of a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.stage_s[stage] = self.stage_s.get(stage, 0.0) + seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able data."""

@@ -99,6 +99,9 @@ def _summary(report: Report) -> str:
         lines.append(f"  weights      {mebibytes(before)} -> {mebibytes(after)} ({share:.0f} %)")
     if report.convert_s is not None:
         lines.append(f"  converted in {report.convert_s:.1f} s")
+    if report.stage_s:
+        stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stage_s.items())
+        lines.append(f"  stages       {stages} s")
     if report.regions:
         steps = " + ".join(str(region.steps) for region in report.regions)
         lines.append(f"  engine       {len(report.regions)} regions: {steps} steps")

@@ -16,6 +16,7 @@ from fastinfer.config import Config, named_ignores
 from fastinfer.nn.converted_module import InferenceModule
 from fastinfer.report import Report
 from fastinfer.types.call import Call
+from fastinfer.types.finite import all_finite
 
 #: model -> figure, higher is better.
 Evaluate = Callable[[nn.Module], float]
@@ -137,7 +138,7 @@ def _check_tensors(model: nn.Module) -> None:
                 "call model.cpu() first"
             )
         is_weight = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-        if is_weight and not bool(torch.isfinite(tensor).all()):
+        if is_weight and not all_finite(tensor):
             raise ValueError(f"convert: parameter {name!r} holds NaN or infinity")
 
 
@@ -175,6 +176,6 @@ def _example(
         )
     for index, leaf in enumerate(leaves):
         is_float = isinstance(leaf, Tensor) and leaf.is_floating_point()
-        if is_float and not bool(torch.isfinite(leaf).all()):
+        if is_float and not all_finite(leaf):
             raise ValueError(f"convert: example_inputs: tensor {index} holds NaN or infinity")
     return args, kwargs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from small_models import CASES, FLOOR_DB, assert_alike, image, make
 from torch import nn
 
 import fastinfer
+from fastinfer.graph.layer import Layer
 from fastinfer.nn.converted_module import ConvertedModule, ModulePath
 
 
@@ -20,6 +22,8 @@ def one_thread(threads):
         yield
 
 
+# The package exports the function convert, and this is the module it is in.
+api = importlib.import_module("fastinfer.api")
 OTHER_PRECISIONS = ("int8-dynamic", "int8-weight-only", "bf16", "fp32")
 
 
@@ -211,3 +215,37 @@ def test_torchvision(name):
     assert_alike(model(x), fast(x), 10.0)
     other = torch.randn(2, 3, 80, 96)
     assert_alike(model(other), fast(other), 10.0)
+
+
+def test_each_batch_runs_once_and_the_model_is_exported_once(monkeypatch):
+    """What convert costs: runs of the model, of its graph's layers, tries to export."""
+    exports, export = [], torch.export.export
+    monkeypatch.setattr(
+        torch.export, "export", lambda *a, **k: (exports.append(1), export(*a, **k))[1]
+    )
+    monkeypatch.setattr(api, "time_whole", lambda models, *calls: dict.fromkeys(models, 1.0))
+    runs, layers = [], 3
+
+    class Counted(nn.Sequential):
+        def forward(self, x):
+            runs.append(1)
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(layers)]
+    model = Counted(*(m for conv in convs for m in (conv, nn.ReLU()))).eval()
+    accumulated, accumulate = [], Layer.accumulate
+    monkeypatch.setattr(
+        Layer, "accumulate", lambda self, x: (accumulated.append(1), accumulate(self, x))[1]
+    )
+    x, batches = torch.randn(1, 8, 9, 9), [torch.randn(2, 8, 9, 9) for _ in range(4)]
+    fast = fastinfer.convert(model, x, config="int8", calibration=batches)
+    report = fastinfer.report(fast)
+    assert [row.precision for row in report.layers] == ["int8"] * layers
+    assert len(exports) == 1
+    # Traced once, and compared with its graph on the example and batches of 3 and of none.
+    assert len(runs) == 4
+    # Once to calibrate and once simulated: the guard keeps what the float layers answered.
+    assert len(accumulated) == 2 * layers * len(batches)
+    stages = ["capture", "passes", "calibrate", "quantize", "choose", "guard", "lower"]
+    assert list(report.stage_s) == [*stages, "time_whole"]

@@ -35,6 +35,19 @@ def test_text_names_layers_times_fallbacks_and_notes(filled: Report) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_stages_are_timed_and_named_in_one_line(filled: Report) -> None:
+    assert "stages" not in str(filled)
+    for stage in ("capture", "lower", "capture"):
+        with filled.timed(stage):
+            pass
+    with pytest.raises(ZeroDivisionError), filled.timed("guard"):
+        1 / 0  # noqa: B018
+    assert list(filled.stage_s) == ["capture", "lower", "guard"]
+    filled.stage_s = {"capture": 2.04, "lower": 0.31}
+    assert "  stages       capture 2.0, lower 0.3 s\n" in str(filled)
+    assert Report.from_dict(filled.to_dict()).stage_s == filled.stage_s
+
+
 def test_operations_between_layers_are_counted(filled: Report) -> None:
     assert "between" not in str(filled)
     filled.between_total, filled.between_int8 = 17, 16

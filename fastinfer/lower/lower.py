@@ -32,7 +32,7 @@ def lower(program: Program) -> fx.GraphModule:
     for name, plan in program.plan.items():
         layer = lowered.get_submodule(name)
         if isinstance(layer, Layer):
-            module = lower_layer(layer, plan)
+            module = lower_layer(layer, plan, program.weights)
             if module is not layer:  # a layer that stays float is the program's own
                 module.output_quant = plan.output  # what `compare` needs to read a uint8 result
             lowered.set_submodule(name, module)

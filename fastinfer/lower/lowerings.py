@@ -23,8 +23,9 @@ from fastinfer.nn import (
     WeightOnly,
 )
 from fastinfer.program import LayerPlan
+from fastinfer.types.folded import KnownWeights
 
-Lowering = Callable[[Layer, LayerPlan], nn.Module]
+Lowering = Callable[[Layer, LayerPlan, KnownWeights], nn.Module]
 
 
 def _geometry(spec: LayerSpec) -> ConvGeometry:
@@ -56,19 +57,19 @@ def _compute(spec: LayerSpec) -> Callable[[Tensor, Tensor, Tensor | None], Tenso
     )
 
 
-def _static_linear(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return _with_activation(Int8Linear(fold_static(layer, plan)), layer, plan)
+def _static_linear(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
+    return _with_activation(Int8Linear(fold_static(layer, plan, known)), layer, plan)
 
 
-def _static_conv2d(layer: Layer, plan: LayerPlan) -> nn.Module:
+def _static_conv2d(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
     return _with_activation(
-        Int8Conv2d(fold_static(layer, plan), _geometry(layer.spec)), layer, plan
+        Int8Conv2d(fold_static(layer, plan, known), _geometry(layer.spec)), layer, plan
     )
 
 
-def _static_conv1d(layer: Layer, plan: LayerPlan) -> nn.Module:
+def _static_conv1d(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
     return _with_activation(
-        Int8Conv1d(fold_static(layer, plan), _geometry(layer.spec)), layer, plan
+        Int8Conv1d(fold_static(layer, plan, known), _geometry(layer.spec)), layer, plan
     )
 
 
@@ -97,20 +98,24 @@ def _dynamic_activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
     return _activation(layer, clamps_too=layer.spec.epilogue.has_residual)
 
 
-def _dynamic_linear(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return Int8LinearDynamic(fold_dynamic(layer), _dynamic_activation(layer))
+def _dynamic_linear(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
+    return Int8LinearDynamic(fold_dynamic(layer, known), _dynamic_activation(layer))
 
 
-def _dynamic_conv2d(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return Int8Conv2dDynamic(fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer))
+def _dynamic_conv2d(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
+    return Int8Conv2dDynamic(
+        fold_dynamic(layer, known), _geometry(layer.spec), _dynamic_activation(layer)
+    )
 
 
-def _dynamic_conv1d(layer: Layer, plan: LayerPlan) -> nn.Module:
-    return Int8Conv1dDynamic(fold_dynamic(layer), _geometry(layer.spec), _dynamic_activation(layer))
+def _dynamic_conv1d(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
+    return Int8Conv1dDynamic(
+        fold_dynamic(layer, known), _geometry(layer.spec), _dynamic_activation(layer)
+    )
 
 
-def _weight_only(layer: Layer, plan: LayerPlan) -> nn.Module:
-    weight, scale = quantize_weight(layer.weight.detach().double())
+def _weight_only(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
+    weight, scale = quantize_weight(layer.weight.detach())
     return WeightOnly(
         weight,
         scale.to(layer.weight.dtype),
@@ -120,11 +125,11 @@ def _weight_only(layer: Layer, plan: LayerPlan) -> nn.Module:
     )
 
 
-def _bf16(layer: Layer, plan: LayerPlan) -> nn.Module:
+def _bf16(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
     return Bf16(layer.weight, layer.bias, _compute(layer.spec), _activation(layer, clamps_too=True))
 
 
-def _float(layer: Layer, plan: LayerPlan) -> nn.Module:
+def _float(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
     return layer
 
 
@@ -147,6 +152,6 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {
 }
 
 
-def lower_layer(layer: Layer, plan: LayerPlan) -> nn.Module:
-    """Return the module that serves layer as planned."""
-    return LOWERINGS[layer.spec.kind, plan.precision](layer, plan)
+def lower_layer(layer: Layer, plan: LayerPlan, known: KnownWeights | None = None) -> nn.Module:
+    """Return the module that serves layer as planned; known: weights quantized before."""
+    return LOWERINGS[layer.spec.kind, plan.precision](layer, plan, known or KnownWeights())

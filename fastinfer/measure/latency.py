@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,6 +63,7 @@ def time_interleaved(
     warmup: int = 2,
     threads: int | None = None,
     once: Collection[str] = (),
+    enough: Callable[[Mapping[str, Sequence[float]]], bool] | None = None,
 ) -> dict[str, Timing]:
     """Return a `Timing` per function, from rounds in which each runs in turn.
 
@@ -77,6 +78,8 @@ def time_interleaved(
         warmup: calls of each function before the clock counts.
         threads: torch threads while timing (restored afterwards), or None to leave them.
         once: names of functions so slow that one call must do, the first; their `runs` is 1.
+        enough: from the milliseconds so far, by name, whether they do; asked after each round from
+            the third on.
 
     Raises:
         ValueError: no function, or a bound below what makes sense.
@@ -105,7 +108,9 @@ def time_interleaved(
             for name, burst in bursts.items():
                 for _ in range(burst):
                     samples[name].append(_run_ms(functions[name], barrier))
-            if done >= MIN_ROUNDS and time.perf_counter() >= deadline:
+            if done < MIN_ROUNDS:
+                continue
+            if time.perf_counter() >= deadline or (enough is not None and enough(samples)):
                 break
     return {name: Timing.from_samples(values) for name, values in samples.items()}
 

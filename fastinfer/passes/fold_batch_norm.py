@@ -22,6 +22,9 @@ from fastinfer.program import Program
 
 aten = torch.ops.aten
 
+#: Elements of a weight worked on at a time.
+ROW_ELEMENTS = 2**17
+
 _CONVOLUTIONS = frozenset(
     {
         aten.conv1d.default,
@@ -145,4 +148,10 @@ def folded(
     if beta is not None:
         shift = shift + beta.double()
     columns = scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return (weight.double() * columns).to(weight.dtype), shift.to(weight.dtype)
+    result = torch.empty_like(weight)
+    # By rows: the float64 of a whole weight would be new pages for the process each time.
+    step = max(1, ROW_ELEMENTS // max(weight.shape[1:].numel(), 1))
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        result[rows] = weight[rows].double() * columns[rows]
+    return result, shift.to(weight.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,10 +30,14 @@ class StageError(Exception):
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Turn what goes wrong in a stage into a reason to go another way: convert never fails."""
+def stage(name: str, report: Report) -> Iterator[None]:
+    """Turn what goes wrong in a stage into a reason to go another way: convert never fails.
+
+    The report gets the seconds it took.
+    """
     try:
-        yield
+        with report.timed(name):
+            yield
     except Exception as error:  # a fault of ours; the report carries it
         raise StageError(f"{name} failed: {type(error).__name__}: {error}") from error
 
@@ -82,9 +86,9 @@ def prepare(
     assert inputs is not None
     passes = STATIC_FLOAT_PASSES if requested_precision(config) == STATIC else FLOAT_PASSES
     program = Program(captured.graph_module, report=report, call=spec)
-    with stage("passes"):
+    with stage("passes", report):
         program = run_passes(program, passes)
-    with stage("calibrate"):
+    with stage("calibrate", report):
         calibrator = Calibrator(program, config, example=call, flatten=flatten)
     return Prepared(module, program, calibrator, inputs)
 
@@ -112,12 +116,12 @@ def finish(
         regions = checked_regions(lowered.graph_module, prepared.inputs, report)
         return kind(lowered.graph_module, spec, report, prepared.module, regions)
 
-    with stage("quantize"):
+    with stage("quantize", report):
         program = quantize(program, prepared.calibrator, config)
-    with stage("choose"):
+    with stage("choose", report):
         program = choose(program, prepared.calibrator, config, prepared.inputs, known)
     # An error of the user's evaluate is his to see.
-    with stage("guard") if judge is None else nullcontext():
+    with stage("guard", report) if judge is None else report.timed("guard"):
         program = guard_accuracy(
             program,
             prepared.calibrator,
@@ -127,7 +131,7 @@ def finish(
             build=(lambda p: judge.whole(build(p))) if judge else None,
             original=judge.original if judge else None,
         )
-    with stage("lower"):
+    with stage("lower", report):
         return build(program)
 
 
@@ -148,7 +152,8 @@ def convert_graph(request: Request, captured: Program) -> ConvertedModule:
         _flatten_batches(captured.call, report),
     )
     if config.precision != "fp32":
-        prepared.calibrator.run(request.calibration)
+        with report.timed("calibrate"):
+            prepared.calibrator.run(request.calibration)
     return finish(prepared, config, judge_of(request, lambda converted: converted))
 
 

@@ -30,9 +30,10 @@ def convert_modules(
     model, config, report = request.model, request.config, request.report
     if not parts and request.calibration is not None:
         report.note("calibration was not used: the module path finds ranges at each call")
-    swapped = choose_modules(
-        model, config, report, args=request.args, kwargs=request.kwargs, parts=parts
-    )
+    with report.timed("modules"):
+        swapped = choose_modules(
+            model, config, report, args=request.args, kwargs=request.kwargs, parts=parts
+        )
     taken = [row for row in report.layers if row.precision != "fp32"]
     if taken and request.evaluate is not None and request.max_drop is not None:
         drop = request.accuracy(model) - request.accuracy(ModulePath(swapped, report))

@@ -73,6 +73,8 @@ def merge_reports(report: Report, parts: Sequence[Part]) -> list[LayerReport]:
         rows += kept
         for text in mine.notes:
             notes[text].append(part.name)
+        for name, seconds in mine.stage_s.items():
+            report.stage_s[name] = report.stage_s.get(name, 0.0) + seconds
         if part.path == "graph":
             report.regions += [replace(region, part=part.name) for region in mine.regions]
             for name, count in mine.passes.items():

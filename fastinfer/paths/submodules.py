@@ -36,7 +36,8 @@ def convert_submodules(request: Request) -> InferenceModule:
     Raises:
         ValueError: the model does not take its example, or a calibration batch.
     """
-    search = _search(request)
+    with request.report.timed("capture"):
+        search = _search(request)
     request.report.uncaptured |= search.reasons
     parts = [part for part in map(Part, search.found) if _prepare(part, request)]
     _calibrate(parts, request)
@@ -146,7 +147,7 @@ def _observe(part: Part, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         return
     assert part.prepared is not None
     try:
-        with stage("calibrate"):
+        with stage("calibrate", part.report):
             flat = part.inputs_of(tuple(args), dict(kwargs))
             if flat is not None:
                 # The model may write into them later, and the calibrator keeps some.
@@ -184,8 +185,10 @@ def _convert(part: Part, parts: Sequence[Part], request: Request, known: Times) 
 def _keep_if_not_slower(part: Part, request: Request) -> None:
     found, report = part.submodule, part.report
     assert part.converted is not None
+    models = {"original": found.module, "converted": part.converted}
     try:
-        times = time_whole({"original": found.module, "converted": part.converted}, *found.calls)
+        with report.timed("time_whole"):
+            times = time_whole(models, *found.calls)
     except Exception as error:  # a layer's fault, or a call that writes into what it gets
         part.drop("modules", f"it failed on the example: {type(error).__name__}: {error}")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from fastinfer.compress.quantize.bias_correction import (
 from fastinfer.compress.quantize.calibrate import Calibrator
 from fastinfer.compress.quantize.decide import plan_layers
 from fastinfer.compress.quantize.pipeline import refresh_rows
+from fastinfer.compress.quantize.power import Power
 from fastinfer.compress.quantize.simulate import SimulatedLayer, simulate_between
 from fastinfer.config import Config
 from fastinfer.program import Program
@@ -34,7 +34,7 @@ def local_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
         plan = program.plan[str(node.target)]
         if plan.precision not in _INT8:
             continue
-        simulated = SimulatedLayer(layer, plan)
+        simulated = SimulatedLayer(layer, plan, program.weights)
 
         def hook(module: nn.Module, args: object, output: object, s=simulated, n=node) -> None:  # type: ignore[no-untyped-def]
             result[str(n.target)] = _sqnr_db(output, s(*args))  # type: ignore[arg-type]
@@ -50,10 +50,9 @@ def local_noise(program: Program, calibrator: Calibrator) -> dict[str, float]:
 
 
 def _sqnr_db(wanted: Tensor, got: Tensor) -> float:
-    signal = float(torch.linalg.vector_norm(wanted, dtype=torch.float64))
-    noise = float(torch.linalg.vector_norm(wanted - got, dtype=torch.float64))
-    ratio = signal / noise if noise > 0 else math.inf
-    return 20 * math.log10(ratio) if ratio > 0 else -math.inf
+    power = Power()
+    power.add(wanted, got)
+    return power.db
 
 
 class _BetweenNoise(fx.Interpreter):
@@ -101,8 +100,8 @@ def _assess(
     program: Program, calibrator: Calibrator, config: Config
 ) -> tuple[Program, SimulationResult]:
     if config.bias_correction:
-        return correct_biases(program, calibrator.samples)
-    return program, simulate(program, calibrator.samples)
+        return correct_biases(program, calibrator.samples, calibrator.results)
+    return program, simulate(program, calibrator.samples, calibrator.results)
 
 
 def guard_accuracy(

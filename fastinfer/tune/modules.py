@@ -12,7 +12,7 @@ from fastinfer.config import Config
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.lower.module_path import find_swaps, lower_modules
 from fastinfer.report import Report
-from fastinfer.tune.choose import NOISE, best_ms
+from fastinfer.tune.choose import NOISE, race_ms
 
 
 def _record(
@@ -71,9 +71,8 @@ def choose_modules(
                 continue  # lower_modules reports the reason
             with torch.inference_mode():
                 layer = swap.layer
-                known[key] = (
-                    best_ms(lambda layer=layer, x=x: layer(x), 0.02),
-                    best_ms(lambda packed=packed, x=x: packed(x), 0.02),
+                known[key] = race_ms(
+                    lambda layer=layer, x=x: layer(x), lambda packed=packed, x=x: packed(x), 0.02
                 )
         times[swap.name] = known[key]
         float_ms, fast_ms = known[key]

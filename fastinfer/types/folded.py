@@ -1,11 +1,45 @@
-"""A layer's integers before they are packed for an instruction set."""
+"""A layer's integers before they are packed for an instruction set, and those of its weight."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight:
+    """A weight as integers; none of it depends on what comes behind the product.
+
+    weight: [N, K] or [N, C/groups, kh, kw] int8; scale: [N] float64; sums and magnitudes: [N]
+    int64, of each output channel's integers and of their absolute values.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    sums: Tensor
+    magnitudes: Tensor
+
+
+class KnownWeights:
+    """The quantized weight of each layer, the last one made, for the stages that need it again.
+
+    Planning, timing, simulating and packing fold the same layer up to five times.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[object, tuple[tuple[float, ...], QuantizedWeight]] = {}
+
+    def get(
+        self, layer: object, scale: tuple[float, ...], make: Callable[[], QuantizedWeight]
+    ) -> QuantizedWeight:
+        """Return layer's weight folded with the scales of its input, made by make if not known."""
+        known = self._known.get(layer)
+        if known is None or known[0] != scale:
+            known = self._known[layer] = (scale, make())
+        return known[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 
@@ -28,7 +29,10 @@ from fastinfer.program import LayerPlan
 from fastinfer.testing.compare import assert_equal, sqnr_db
 from fastinfer.types import Activation, Epilogue, TensorQuant
 from fastinfer.types.epilogue import ACTIVATIONS, RELU, RELU6
+from fastinfer.types.folded import KnownWeights
 
+# The module itself, for its block size.
+WEIGHTS = importlib.import_module("fastinfer.compress.quantize.weights")
 X = TensorQuant((0.02,), 128)
 OUT = TensorQuant((0.05,), 100)
 
@@ -54,6 +58,50 @@ def test_quantize_weight():
     assert int(q.abs().max()) == 127 and int(q[2].abs().max()) == 0
     assert bool(((q * scale.view(-1, 1, 1) - weight).abs() <= scale.view(-1, 1, 1) / 2).all())
     assert bool((quantize_weight(weight, floor=torch.ones(5))[1] >= 1).all())
+
+
+@pytest.mark.parametrize("make", [(nn.Linear, 20, 6), (nn.Conv2d, 6, 10, 3), (nn.Conv2d, 9, 9, 3)])
+def test_a_weight_is_worked_on_by_blocks(make, monkeypatch):
+    layer = seeded(*make, **({"groups": 9} if make[1] == 9 else {}))
+    scales = tuple(0.01 * (1 + c) for c in range(layer.spec.in_features))
+    plan = LayerPlan("int8", input=TensorQuant(scales, 3), output=OUT)
+    whole = fold_static(layer, plan)
+    wanted = dequantized_weight(layer, whole, plan)
+    monkeypatch.setattr(WEIGHTS, "BLOCK", 2 * layer.weight[0].numel() + 1)
+    assert len(list(WEIGHTS._blocks(layer.weight))) == (layer.spec.out_features + 1) // 2
+    by_two = fold_static(layer, plan)
+    for part in ("weight", "bias", "multiplier"):
+        assert_equal(getattr(by_two, part), getattr(whole, part))
+    assert_equal(dequantized_weight(layer, whole, plan), wanted)
+
+
+def test_a_weight_is_quantized_once_for_each_input_map(monkeypatch):
+    layer, other = seeded(nn.Linear, 20, 6), seeded(nn.Linear, 20, 6)
+    made, quantize = [], WEIGHTS._quantize
+
+    def counted(*args, **kwargs):
+        made.append(args[0])
+        return quantize(*args, **kwargs)
+
+    monkeypatch.setattr(WEIGHTS, "_quantize", counted)
+    known = KnownWeights()
+    plan = LayerPlan("int8", input=X, output=OUT)
+    corrected = replace(plan, bias_correction=(0.5,) * 6, output=TensorQuant((0.1,), 7))
+    first = fold_static(layer, plan, known)
+    again = fold_static(layer, corrected, known)
+    assert len(made) == 1 and again.weight is first.weight
+    alone = fold_static(layer, corrected)
+    for part in ("weight", "bias", "multiplier"):
+        assert_equal(getattr(again, part), getattr(alone, part))
+    made.clear()
+    fold_static(other, plan, known)  # another layer
+    fold_static(layer, replace(plan, input=TensorQuant((0.03,), 128)), known)  # another map
+    fold_dynamic(layer, known)
+    assert len(made) == 3
+    # A bias too large for the weight's scale makes it coarser, whatever was known.
+    with torch.no_grad():
+        layer.bias.fill_(1e12)
+    assert_equal(fold_static(layer, plan, known).weight, fold_static(layer, plan).weight)
 
 
 KINDS = [

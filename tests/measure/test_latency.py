@@ -33,6 +33,20 @@ def test_functions_take_turns() -> None:
     assert order[2:] == ["a", "b"] * 3
 
 
+def test_enough_ends_it_from_the_third_round_on() -> None:
+    asked = []
+
+    def enough(samples) -> bool:
+        asked.append({name: len(values) for name, values in samples.items()})
+        return len(asked) == 2
+
+    functions = {name: lambda: time.sleep(0.002) for name in "ab"}
+    timings = time_interleaved(functions, min_time_s=0.001, max_rounds=50, enough=enough)
+    assert [timings[name].runs for name in "ab"] == [3, 3] and not asked
+    timings = time_interleaved(functions, min_time_s=60, max_rounds=50, enough=enough)
+    assert len(asked) == 2 and timings["a"].runs == asked[1]["a"] < 50 * asked[1]["a"] / 4
+
+
 def test_a_slow_one_may_be_called_once() -> None:
     calls = []
     functions = {"slow": lambda: calls.append(1), "quick": lambda: time.sleep(0.001)}

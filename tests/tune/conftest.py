@@ -15,7 +15,7 @@ FLOAT_MS = 2.0
 
 
 class Timer:
-    """Stands for best_ms: runs the call once and answers by the outermost module it called.
+    """Stands for best_ms and race_ms: runs a call once, answers by the outermost module it called.
 
     fast: out_features -> milliseconds in int8 (1.0 otherwise); border: of a quantize alone.
     """
@@ -39,15 +39,22 @@ class Timer:
         packed = next(m for m in seen if isinstance(m, PackedModule))
         return self.fast.get(packed.out_features, 1.0)
 
+    def race(self, float_call, fast_call, limit_s):
+        return self(float_call, limit_s), self(fast_call, limit_s)
+
 
 @pytest.fixture
 def timer(monkeypatch):
-    """Return a function that puts a Timer in the place of best_ms and returns it."""
+    """Return a function that puts a Timer in the place of both and returns it."""
 
     def install(*args, **kwargs):
         made = Timer(*args, **kwargs)
-        for name in ("choose", "modules"):  # the package exports a function called choose
-            monkeypatch.setattr(importlib.import_module(f"fastinfer.tune.{name}"), "best_ms", made)
+        choose, modules = (  # the package exports a function called choose
+            importlib.import_module(f"fastinfer.tune.{name}") for name in ("choose", "modules")
+        )
+        monkeypatch.setattr(choose, "best_ms", made)
+        for module in (choose, modules):
+            monkeypatch.setattr(module, "race_ms", made.race)
         return made
 
     return install

@@ -124,6 +124,34 @@ def test_out_of_budget_layers_stay_as_planned(timer, monkeypatch):
     assert [row.fast_ms for row in chosen.report.layers] == [3.0] * 5 + [None] * 2
 
 
+def test_the_model_runs_for_shapes_only_where_calibration_saw_others(timer, monkeypatch):
+    timer()
+    runs, run = [], CHOOSE._Shapes.run
+    monkeypatch.setattr(CHOOSE._Shapes, "run", lambda *a: (runs.append(1), run(*a))[1])
+    program, calibrator = planned()
+    wanted = dict(CHOOSE._input_shapes(program, calibrator, [BATCHES[0]]))
+    assert not runs
+    other = torch.cat([BATCHES[0]] * 2)
+    got = CHOOSE._input_shapes(program, calibrator, [other])
+    assert len(runs) == 1
+    assert {n: tuple((2 * s[0], *s[1:]) for s in shapes) for n, shapes in wanted.items()} == got
+
+
+@pytest.mark.parametrize(("fast", "runs"), [(0.2, 3), (0.9, 10), (3.0, 10)])
+def test_a_clear_winner_is_timed_no_further(monkeypatch, fast, runs):
+    now, called = [0.0], []
+    monkeypatch.setattr(CHOOSE, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def call(name, seconds):
+        called.append(name)
+        now[0] += seconds
+
+    got = CHOOSE.race_ms(lambda: call("float", 1.0), lambda: call("fast", fast), 9.5)
+    assert got == pytest.approx((1000.0, 1000 * fast))
+    assert called[:6] == ["float", "fast"] * 3
+    assert called.count("float") == 1 + runs  # the first warms up
+
+
 def test_best_of_some_runs(monkeypatch):
     now, costs = [0.0], iter([8.0, 0.5, 0.25, 0.5, 0.125])
     monkeypatch.setattr(CHOOSE, "time", SimpleNamespace(perf_counter=lambda: now[0]))

@@ -14,10 +14,12 @@ from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.compress.quantize.bias_correction import SimulationResult
 from fastinfer.config import Config
 from fastinfer.graph.capture import capture
+from fastinfer.graph.layer import Layer
 from fastinfer.passes import STATIC_FLOAT_PASSES, run_passes
 from fastinfer.tune import guard_accuracy
 from fastinfer.tune.accuracy import between_noise, local_noise
 
+CALIBRATE = importlib.import_module("fastinfer.compress.quantize.calibrate")
 ACCURACY = importlib.import_module("fastinfer.tune.accuracy")
 LAYERS = 7
 NAMES = [str(2 * i) for i in range(LAYERS)]
@@ -294,3 +296,44 @@ def test_good_enough_operations_stay():
     guarded = guard_accuracy(program, calibrator, config)
     assert guarded.between == program.between and not guarded.report.fallbacks
     assert guarded.report.between_int8 == guarded.report.between_total > 1
+
+
+@pytest.mark.parametrize("kept", [64 * 2**20, 700, 0])
+def test_float_layers_do_not_run_again_where_their_results_are_kept(kept, monkeypatch):
+    config = Config(precision="int8", min_sqnr_db=-100.0)
+    batches = random_batches((4, 16), 5)
+    wanted_program, wanted_calibrator = planned(chain(), batches, config)
+    wanted_calibrator.results = [{} for _ in batches]
+    wanted = guard_accuracy(wanted_program, wanted_calibrator, config)
+
+    monkeypatch.setattr(CALIBRATE, "KEPT_ELEMENTS", kept)
+    # Samples are kept by a bound of their own.
+    monkeypatch.setattr(CALIBRATE.Calibrator, "_keep", keep_all)
+    program, calibrator = planned(chain(), batches, config)
+    runs, accumulate = [], Layer.accumulate
+    floats = set(calibrator.layers.values())
+
+    def counted(self, x):
+        runs.append(self in floats)
+        return accumulate(self, x)
+
+    monkeypatch.setattr(Layer, "accumulate", counted)
+    guarded = guard_accuracy(program, calibrator, config)
+    stored = min(kept // (4 * 16), 5 * LAYERS)
+    assert runs.count(True) == 5 * LAYERS - stored
+    assert runs.count(False) == 5 * LAYERS
+    assert guarded.plan == wanted.plan
+    assert guarded.report.layers == wanted.report.layers
+
+
+def keep_all(self, values):
+    self.samples.append(values)
+    self.results.append(self._results)
+
+
+def test_a_sample_that_is_not_kept_leaves_no_results(monkeypatch):
+    monkeypatch.setattr(CALIBRATE, "KEPT_SAMPLES", 8)
+    _, calibrator = planned(chain(), random_batches((4, 16), 5), Config(precision="int8"))
+    assert len(calibrator.samples) == len(calibrator.results) == 2
+    assert all(len(results) == LAYERS for results in calibrator.results)
+    assert not calibrator._results

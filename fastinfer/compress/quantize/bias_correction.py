@@ -6,18 +6,20 @@ section 4.2, with means measured instead of derived.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from fastinfer.compress.quantize.calibrate import LayerResult, channel_sums, layer_result
+from fastinfer.compress.quantize.power import Power
 from fastinfer.compress.quantize.simulate import SimulatedLayer, simulate_between
 from fastinfer.graph.between import find_betweens
-from fastinfer.graph.layer import Layer, apply_activation
+from fastinfer.graph.layer import Layer
 from fastinfer.program import LayerPlan, Program
+from fastinfer.types import TensorQuant
 
 #: A mean of fewer values fits the samples, not the error: one sample would look perfect.
 MIN_VALUES = 16
@@ -32,27 +34,6 @@ class SimulationResult:
     corrections: dict[str, Tensor]
     layer_sqnr_db: dict[str, float]
     output_sqnr_db: float
-
-
-class _Power:
-    """Sums of squares of a signal and of an error, as decibels."""
-
-    def __init__(self) -> None:
-        self._signal = 0.0
-        self._noise = 0.0
-
-    def add(self, wanted: Tensor, got: Tensor) -> None:
-        # Squares of values below 1e-19 are zero in float32.
-        self._signal += float(torch.linalg.vector_norm(wanted, dtype=torch.float64)) ** 2
-        self._noise += float(torch.linalg.vector_norm(wanted - got, dtype=torch.float64)) ** 2
-
-    @property
-    def db(self) -> float:
-        if self._noise == 0.0:
-            return float("inf")
-        if self._signal == 0.0:
-            return -float("inf")
-        return 10 * math.log10(self._signal / self._noise)
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -79,12 +60,17 @@ class _PairedRun:
             for node, between in find_betweens(self._module.graph).items()
             if node.name in program.between
         }
+        #: On the codes of which map a node's simulated value is.
+        self._codes: dict[fx.Node, TensorQuant] = {}
         self.corrections: dict[str, Tensor] = {}
         self.sqnr: dict[str, float] = {}
-        self.output = _Power()
+        self.output = Power()
 
-    def run(self, samples: Sequence[tuple[Any, ...]]) -> None:
-        """Propagate every sample through both graphs."""
+    def run(
+        self, samples: Sequence[tuple[Any, ...]], results: Sequence[Mapping[str, LayerResult]] = ()
+    ) -> None:
+        """Propagate every sample through both graphs; results: of float layers, where known."""
+        self._results = results or [{}] * len(samples)
         graph = self._module.graph
         last_use: dict[fx.Node, fx.Node] = {}
         for node in graph.nodes:
@@ -128,12 +114,15 @@ class _PairedRun:
             self._run_layer(node, layer, plan, floats, quants)
             return
         between = self._betweens.get(node)
+        if between is not None:
+            entry = self._program.between[node.name]
+            codes = [self._codes.get(n) for n in between.inputs]
+            self._codes[node] = entry.output
         for f, q in zip(floats, quants, strict=True):
             f[node] = self._call(node, f)
             if between is not None:
-                entry = self._program.between[node.name]
                 xs = [q[n] for n in between.inputs]
-                q[node] = simulate_between(between.spec, entry, xs, f[node])
+                q[node] = simulate_between(between.spec, entry, xs, f[node], codes)
                 continue
             same = all(f[n] is q[n] for n in node.all_input_nodes)
             q[node] = f[node] if same else self._call(node, q)
@@ -151,25 +140,25 @@ class _PairedRun:
         floats: list[dict[fx.Node, Any]],
         quants: list[dict[fx.Node, Any]],
     ) -> None:
-        name = str(node.target)
-        simulated = SimulatedLayer(layer, plan)
-        axis = -1 if layer.spec.kind == "linear" else 1
+        name, kind = str(node.target), layer.spec.kind
+        simulated = SimulatedLayer(layer, plan, self._program.weights)
         error = torch.zeros(layer.spec.out_features, dtype=torch.float64)
         count = 0
         pending: list[Tensor] = []
-        for f, q in zip(floats, quants, strict=True):
-            wanted = layer.accumulate(f[node.args[0]])
-            residual = node.args[1] if len(node.args) > 1 else None
-            if residual is not None:
-                wanted = wanted + f[residual]
-            got = simulated.accumulate(q[node.args[0]], None if residual is None else q[residual])
-            channel = axis % wanted.dim()
-            dims = [d for d in range(wanted.dim()) if d != channel]
-            error += (
-                (wanted.sum(dims) - got.sum(dims)).double() if dims else (wanted - got).double()
-            )
-            count += wanted.numel() // max(wanted.shape[channel], 1)
-            f[node] = apply_activation(layer.spec.epilogue.activation, wanted)
+        residual = node.args[1] if len(node.args) > 1 else None
+        codes = self._codes.get(node.args[0]), self._codes.get(residual)
+        if plan.output is not None:
+            self._codes[node] = plan.output
+        for f, q, known in zip(floats, quants, self._results, strict=True):
+            result = known.get(node.name)
+            other = None if residual is None else f[residual]
+            if result is None:
+                result = layer_result(layer, f[node.args[0]], other)
+            f[node] = result.output
+            other = None if residual is None else q[residual]
+            got = simulated.accumulate(q[node.args[0]], other, codes)
+            error += (result.sums - channel_sums(got, kind)).double()
+            count += got.numel() // max(layer.spec.out_features, 1)
             pending.append(got)
         correction = None
         if self._correct and plan.precision == "int8" and count >= MIN_VALUES:
@@ -177,31 +166,41 @@ class _PairedRun:
             self.corrections[name] = correction
         elif plan.bias_correction:
             correction = torch.tensor(plan.bias_correction)
-        power = _Power()
+        power = Power()
         for f, q, got in zip(floats, quants, pending, strict=True):
             q[node] = simulated.finish(got, correction)
             power.add(f[node], q[node])
         self.sqnr[name] = power.db
 
 
-def simulate(program: Program, samples: Sequence[tuple[Any, ...]]) -> SimulationResult:
-    """Return the error of the program's plan, layer by layer and at the output, on samples."""
+def simulate(
+    program: Program,
+    samples: Sequence[tuple[Any, ...]],
+    results: Sequence[Mapping[str, LayerResult]] = (),
+) -> SimulationResult:
+    """Return the error of the program's plan, layer by layer and at the output, on samples.
+
+    results: what float layers answered on each sample, by node name, where that is known.
+    """
     run = _PairedRun(program, correct=False)
     with torch.no_grad():
-        run.run(samples)
+        run.run(samples, results)
     return SimulationResult({}, run.sqnr, run.output.db)
 
 
 def correct_biases(
-    program: Program, samples: Sequence[tuple[Any, ...]]
+    program: Program,
+    samples: Sequence[tuple[Any, ...]],
+    results: Sequence[Mapping[str, LayerResult]] = (),
 ) -> tuple[Program, SimulationResult]:
     """Return the program with bias corrections in its plan, and the error that is left.
 
     samples: flat inputs of the graph; all of them are held, in both precisions, layer by layer.
+    results: as of `simulate`.
     """
     run = _PairedRun(program, correct=True)
     with torch.no_grad():
-        run.run(samples)
+        run.run(samples, results)
     plan = {
         name: replace(entry, bias_correction=tuple(run.corrections[name].double().tolist()))
         if name in run.corrections

@@ -26,7 +26,16 @@ from fastinfer.program import Program
 #: Samples kept for bias correction, timing and the accuracy guard.
 KEPT_SAMPLES = 32
 #: Elements of one graph value kept at most, summed over samples and values: 256 MB of float32.
+#: As many elements of layers' results are kept.
 KEPT_ELEMENTS = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What a layer answered on a sample: its output, and the sums before its activation, [N]."""
+
+    output: Tensor
+    sums: Tensor
 
 
 def layer_nodes(graph_module: fx.GraphModule) -> list[tuple[fx.Node, Layer]]:
@@ -45,6 +54,25 @@ def channel_axis(shape: tuple[int, ...], kind: str) -> int:
     return len(shape) - 1 if kind == "linear" else 1
 
 
+def channel_sums(x: Tensor, kind: str) -> Tensor:
+    """Return the sum over each channel of a layer's output of this kind, [N]."""
+    axis = channel_axis(tuple(x.shape), kind)
+    dims = [d for d in range(x.dim()) if d != axis]
+    return x.sum(dims) if dims else x
+
+
+def layer_result(layer: Layer, x: Tensor, residual: Tensor | None = None) -> LayerResult:
+    """Return what a layer answers."""
+    before = _before_activation(layer, x, residual)
+    output = apply_activation(layer.spec.epilogue.activation, before)
+    return LayerResult(output, channel_sums(before, layer.spec.kind))
+
+
+def _before_activation(layer: Layer, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    y = layer.accumulate(x)
+    return y if residual is None else y + residual
+
+
 @dataclass
 class TensorStatistics:
     """What calibration learned of one tensor: whole and per-channel ranges, and its shape."""
@@ -54,10 +82,11 @@ class TensorStatistics:
     whole: Observer
     channels: Observer
     _whole_range: tuple[float, float] | None = None
+    _channel_range: tuple[Tensor, Tensor] | None = None
 
     def observe(self, x: Tensor) -> None:
         """Add one batch."""
-        self._whole_range = None
+        self._whole_range = self._channel_range = None
         self.whole.observe(x)
         self.channels.observe(x)
 
@@ -67,6 +96,12 @@ class TensorStatistics:
             lo, hi = self.whole.range()
             self._whole_range = float(lo), float(hi)
         return self._whole_range
+
+    def channel_range(self) -> tuple[Tensor, Tensor]:
+        """Return (lo, hi) of the channels, [C] float64 each, computed once as well."""
+        if self._channel_range is None:
+            self._channel_range = self.channels.range()
+        return self._channel_range
 
     @property
     def is_finite(self) -> bool:
@@ -117,6 +152,10 @@ class Calibrator:
         self.observer = getattr(config, "observer", "minmax")
         self.from_example = False
         self.samples: list[tuple[Any, ...]] = []
+        #: What layers answered on each of the samples, by node name; not all are kept.
+        self.results: list[dict[str, LayerResult]] = []
+        self._results: dict[str, LayerResult] = {}
+        self._results_left = 0
         self.statistics: dict[str, TensorStatistics] = {}
         self.largest = 1
         self.n_samples = 0
@@ -143,9 +182,12 @@ class Calibrator:
     def run(self, calibration: Iterable[Any] | None = None) -> Calibrator:
         """Observe every batch of calibration, or the example when it is None; return self.
 
+        Results of layers are kept for the samples, which spares the accuracy guard to run them.
+
         Raises:
             ValueError: no batch, NaN in a batch (named), or neither data nor an example.
         """
+        self._results_left = KEPT_ELEMENTS
         batches: Iterable[tuple[Any, ...]]
         if calibration is None:
             if self._example is None:
@@ -162,19 +204,22 @@ class Calibrator:
     def add(self, values: tuple[Any, ...]) -> None:
         """Observe one call. values: the graph's inputs, which may be kept."""
         self.largest = 1
+        self._results = {}
         with torch.no_grad():
             _Recorder(self.graph_module, self).run(*values)
         self._keep(values)
 
     def run_layer(self, node: fx.Node, layer: Layer, args: tuple[Any, ...]) -> Tensor:
         """Return the layer's output; observe what is inside it when its activation is a table."""
-        if layer.spec.epilogue.activation.is_clamp:
-            return layer(*args)
-        before = layer.accumulate(args[0])
-        if len(args) > 1 and args[1] is not None:
-            before = before + args[1]
-        self.observe(f"{node.name}:preactivation", before, layer.spec.kind)
-        return apply_activation(layer.spec.epilogue.activation, before)
+        before = _before_activation(layer, *args)
+        activation, kind = layer.spec.epilogue.activation, layer.spec.kind
+        if not activation.is_clamp:
+            self.observe(f"{node.name}:preactivation", before, kind)
+        output = apply_activation(activation, before)
+        if output.numel() <= self._results_left:
+            self._results_left -= output.numel()
+            self._results[node.name] = LayerResult(output, channel_sums(before, kind))
+        return output
 
     def observe(self, name: str, value: Tensor, kind: str) -> None:
         """Add one value of the tensor called name."""
@@ -196,10 +241,12 @@ class Calibrator:
         """Keep a batch's samples until enough are held."""
         sizes = {v.shape[0] for v in values if isinstance(v, Tensor) and v.dim() > 0}
         size = sizes.pop() if len(sizes) == 1 else 0
-        if not self.samples:
+        is_wanted = not self.samples or (
+            self.n_samples < KEPT_SAMPLES and self.largest * (len(self.samples) + 1) < KEPT_ELEMENTS
+        )
+        if is_wanted:
             self.samples.append(values)
-            self.n_samples = max(size, 1)
-            return
-        if self.n_samples < KEPT_SAMPLES and self.largest * (len(self.samples) + 1) < KEPT_ELEMENTS:
-            self.samples.append(values)
+            self.results.append(self._results)
             self.n_samples += max(size, 1)
+        else:
+            self._results, self._results_left = {}, 0

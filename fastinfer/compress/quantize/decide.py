@@ -79,7 +79,7 @@ def plan_layers(
         if precision == STATIC:
             entry = _static_plan(node, layer, maps, entry)
             try:
-                fold_static(layer, entry)
+                fold_static(layer, entry, program.weights)
             except ValueError as error:
                 # Leaving a layer out changes its neighbours' maps: plan again without it.
                 return plan_layers(

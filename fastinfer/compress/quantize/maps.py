@@ -105,7 +105,7 @@ class Maps:
         # A float result adds a float residual, and dequantize knows one scale only.
         if not all(self.is_quantized_output(reader) for reader in group.residuals_of):
             return None
-        lo, hi = self._statistics[producer.name].channels.range()
+        lo, hi = self._statistics[producer.name].channel_range()
         if not bool(torch.isfinite(lo).all() and torch.isfinite(hi).all()):
             return None
         readers = [self._layers[node] for node in group.inputs_of]

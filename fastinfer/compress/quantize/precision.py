@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastinfer.graph.layer import Layer
+from fastinfer.types.finite import all_finite
 
 STATIC = "int8"
 DYNAMIC = "int8-dynamic"
@@ -37,7 +38,7 @@ def unsupported(layer: Layer, shape: tuple[int, ...] | None) -> str | None:
     if weight.device.type != "cpu":
         return f"weight is on {weight.device}, int8 layers run on cpu"
     for name, value in (("weight", layer.weight), ("bias", layer.bias)):
-        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+        if isinstance(value, Tensor) and not all_finite(value):
             return f"{name} holds NaN or infinity"
     if weight.numel() == 0:
         return "weight has no elements"

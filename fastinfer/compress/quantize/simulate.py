@@ -21,22 +21,23 @@ from fastinfer.graph.between import BetweenSpec, accumulate
 from fastinfer.graph.layer import Layer, apply_activation
 from fastinfer.program import BetweenPlan, LayerPlan
 from fastinfer.types import TensorQuant
+from fastinfer.types.folded import KnownWeights
 
 
 def fake_quantize(x: Tensor, quant: TensorQuant, axis: int) -> Tensor:
     """Return x rounded to the codes of quant, as float32. axis holds channels."""
+    # In place: 5 to 14 times as fast as torch.fake_quantize_*, which make a mask (Zen 3, 2026-11).
+    lo, hi = -quant.zero_point, 255 - quant.zero_point
     if len(quant.scale) == 1:
-        return torch.fake_quantize_per_tensor_affine(x, quant.scale[0], quant.zero_point, 0, 255)
+        step = torch.tensor(quant.scale[0], dtype=torch.float32)
+        return (x * (1 / step)).round_().clamp_(lo, hi).mul_(step)
     axis %= x.dim()
     shape = [-1 if d == axis else 1 for d in range(x.dim())]
     scale = torch.tensor(quant.scale, dtype=torch.float32).reshape(shape)
-    # In place: five times as fast as torch.fake_quantize_per_channel_affine, which makes a mask.
     if not any(quant.shift):
-        y = x / scale
-        return y.round_().clamp_(-quant.zero_point, 255 - quant.zero_point).mul_(scale)
+        return (x / scale).round_().clamp_(lo, hi).mul_(scale)
     shift = torch.tensor(quant.shift, dtype=torch.float32).reshape(shape)
-    y = (x - shift).div_(scale)
-    return y.round_().clamp_(-quant.zero_point, 255 - quant.zero_point).mul_(scale).add_(shift)
+    return (x - shift).div_(scale).round_().clamp_(lo, hi).mul_(scale).add_(shift)
 
 
 def fake_quantize_dynamic(x: Tensor, per_token: bool) -> Tensor:
@@ -53,12 +54,12 @@ def fake_quantize_dynamic(x: Tensor, per_token: bool) -> Tensor:
 class SimulatedLayer(nn.Module):
     """What an int8 layer computes, up to the rounding of float32, on real-valued tensors."""
 
-    def __init__(self, layer: Layer, plan: LayerPlan) -> None:
+    def __init__(self, layer: Layer, plan: LayerPlan, known: KnownWeights | None = None) -> None:
         super().__init__()
         self.spec = layer.spec
         self.plan = plan
         static = plan.precision == "int8"
-        folded = fold_static(layer, plan) if static else fold_dynamic(layer)
+        folded = fold_static(layer, plan, known) if static else fold_dynamic(layer, known)
         weight = dequantized_weight(layer, folded, plan)
         bias = layer.bias
         if plan.input is not None and any(plan.input.shift):
@@ -68,17 +69,27 @@ class SimulatedLayer(nn.Module):
         self._float = Layer(layer.spec, weight, bias)
         self._axis = -1 if layer.spec.kind == "linear" else 1
 
-    def accumulate(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return the value before bias correction and activation."""
+    def accumulate(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        codes: Sequence[TensorQuant | None] = (None, None),
+    ) -> Tensor:
+        """Return the value before bias correction and activation.
+
+        codes: maps on whose codes x and residual already are, which need no rounding then.
+        """
         plan = self.plan
         if plan.precision == "int8":
             assert plan.input is not None
-            x = fake_quantize(x, plan.input, self._axis)
+            if codes[0] != plan.input:
+                x = fake_quantize(x, plan.input, self._axis)
         elif plan.precision == "int8-dynamic":
             x = fake_quantize_dynamic(x, per_token=self.spec.kind == "linear")
         y = self._float.accumulate(x)
         if residual is not None:
-            if plan.residual is not None and plan.output is not None:
+            is_coded = plan.residual is not None and plan.output is not None
+            if is_coded and codes[1] != plan.residual:
                 residual = fake_quantize(residual, plan.residual, self._axis)
             y = y + residual
         return y
@@ -102,14 +113,22 @@ class SimulatedLayer(nn.Module):
 
 
 def simulate_between(
-    spec: BetweenSpec, plan: BetweenPlan, xs: Sequence[Tensor], like: Tensor | None = None
+    spec: BetweenSpec,
+    plan: BetweenPlan,
+    xs: Sequence[Tensor],
+    like: Tensor | None = None,
+    codes: Sequence[TensorQuant | None] | None = None,
 ) -> Tensor:
     """Return what an int8 operation between layers computes, on real-valued tensors.
 
-    like: what the float operation computes, whose size the result has; an upsample needs it.
+    like: what the float operation computes, whose size the result has; an upsample needs it. codes:
+    maps on whose codes the xs already are, which need no rounding then.
     """
     # Only a cat may have scales of its own for channels; where else would be no axis to name.
-    coded = [fake_quantize(x, quant, 1) for x, quant in zip(xs, plan.inputs, strict=True)]
+    coded = [
+        x if quant == code else fake_quantize(x, quant, 1)
+        for x, quant, code in zip(xs, plan.inputs, codes or [None] * len(xs), strict=True)
+    ]
     y = accumulate(spec, coded, () if like is None else like.shape[2:])
     if plan.preactivation is not None:
         y = fake_quantize(y, plan.preactivation, 1)

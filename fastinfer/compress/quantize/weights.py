@@ -6,6 +6,7 @@ Everything is computed in float64 and rounded once.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -13,11 +14,14 @@ from torch import Tensor
 from fastinfer.graph.layer import Layer, LayerSpec, apply_activation
 from fastinfer.program import LayerPlan
 from fastinfer.types import Activation, TensorQuant
-from fastinfer.types.folded import FoldedLayer
+from fastinfer.types.folded import FoldedLayer, KnownWeights, QuantizedWeight
 
 #: A folded bias stays under 2^29, so that bias and products share int32 safely.
 BIAS_LIMIT = 2.0**29
 ACCUMULATOR_LIMIT = 2**31 - 1
+#: Elements of a weight worked on at a time: their float64 stay in the cache, and the process gets
+#: no new pages for each step. Half the time of whole weights (2.4M elements, Zen 3, 2026-11).
+BLOCK = 2**17
 
 
 def op_name(spec: LayerSpec) -> str:
@@ -28,9 +32,16 @@ def op_name(spec: LayerSpec) -> str:
 
 
 def _weight_2d(layer: Layer) -> Tensor:
-    """Return the weight as the op wants it: [N, K] or [N, C/groups, kh, kw], float64."""
-    weight = layer.weight.detach().double()
+    """Return the weight as the op wants it: [N, K] or [N, C/groups, kh, kw], in its own dtype."""
+    weight = layer.weight.detach()
     return weight.unsqueeze(2) if layer.spec.kind == "conv1d" else weight
+
+
+def _blocks(weight: Tensor) -> Iterator[slice]:
+    """Yield the output channels of a weight, some at a time."""
+    step = max(1, BLOCK // max(weight.shape[1:].numel(), 1))
+    for start in range(0, weight.shape[0], step):
+        yield slice(start, start + step)
 
 
 def _expand(values: tuple[float, ...], length: int) -> Tensor:
@@ -53,23 +64,43 @@ def weight_extent(layer: Layer) -> Tensor:
     spec = layer.spec
     weight = _weight_2d(layer).abs()
     if spec.kind == "linear":
-        return weight.amax(0)
+        return weight.amax(0).double()
     per_group = weight.reshape(spec.groups, -1, *weight.shape[1:]).flatten(3).amax(3)
-    return per_group.amax(1).reshape(-1)
+    return per_group.amax(1).reshape(-1).double()
 
 
 def quantize_weight(weight: Tensor, floor: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return (int8 weight in -127..127, scale [N] float64), symmetric per output channel.
 
-    weight: [N, ...] float64; floor: [N] smallest scale allowed.
+    weight: [N, ...] float; floor: [N] smallest scale allowed.
     """
-    scale = weight.abs().flatten(1).amax(1) / 127
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    if floor is not None:
-        scale = torch.maximum(scale, floor)
-    shape = [-1] + [1] * (weight.dim() - 1)
-    q = torch.round(weight / scale.reshape(shape)).clamp_(-127, 127).to(torch.int8)
-    return q, scale
+    quantized = _quantize(weight, floor)
+    return quantized.weight, quantized.scale
+
+
+def _quantize(
+    weight: Tensor, floor: Tensor | None = None, factor: Tensor | None = None
+) -> QuantizedWeight:
+    """Return weight * factor in float64, quantized; factor: [N or 1, ...] float64."""
+    n = weight.shape[0]
+    q = torch.empty(weight.shape, dtype=torch.int8)
+    scale = torch.empty(n, dtype=torch.float64)
+    sums, magnitudes = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64)
+    column = [-1] + [1] * (weight.dim() - 1)
+    for rows in _blocks(weight):
+        block = weight[rows].double()
+        if factor is not None:
+            block = block * (factor if factor.shape[0] == 1 else factor[rows])
+        step = block.abs().flatten(1).amax(1) / 127
+        step = torch.where(step > 0, step, torch.ones_like(step))
+        if floor is not None:
+            step = torch.maximum(step, floor[rows])
+        integers = (block / step.reshape(column)).round_().clamp_(-127, 127)
+        q[rows], scale[rows] = integers, step
+        # float64 holds these sums exactly.
+        integers = integers.flatten(1)
+        sums[rows], magnitudes[rows] = integers.sum(1), integers.abs().sum(1)
+    return QuantizedWeight(q, scale, sums, magnitudes)
 
 
 def shift_term(layer: Layer, quant: TensorQuant, weight: Tensor) -> Tensor:
@@ -91,8 +122,8 @@ def activation_table(activation: Activation, before: TensorQuant, after: TensorQ
     return torch.clamp(torch.round(y) + after.zero_point, 0, 255).to(torch.uint8)
 
 
-def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
-    """Return the integers of a static int8 layer.
+def fold_static(layer: Layer, plan: LayerPlan, known: KnownWeights | None = None) -> FoldedLayer:
+    """Return the integers of a static int8 layer; known: weights quantized before.
 
     Raises:
         ValueError: an accumulator could leave int32, or a shifted input would be padded.
@@ -100,14 +131,14 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
     spec = layer.spec
     assert plan.input is not None
     n, activation = spec.out_features, spec.epilogue.activation
-    weight = _weight_2d(layer)
-    shift = _expand(plan.input.shift, spec.in_features)
-    if bool((shift != 0).any()) and spec.padding != (0, 0):
+    is_shifted = any(plan.input.shift)
+    if is_shifted and spec.padding != (0, 0):
         raise ValueError("int8: a shifted input cannot be padded")
     bias = torch.zeros(n, dtype=torch.float64) if layer.bias is None else layer.bias.double()
     if plan.bias_correction:
         bias = bias + torch.tensor(plan.bias_correction, dtype=torch.float64)
-    bias = bias + shift_term(layer, plan.input, layer.weight.detach().double())
+    if is_shifted:
+        bias = bias + shift_term(layer, plan.input, layer.weight.detach().double())
 
     table = None
     target = plan.output
@@ -130,11 +161,16 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
         # A float residual is added as it is; the values only say that there is one.
         residual_multiplier = torch.ones(n)
 
-    folded = weight * per_input(_expand(plan.input.scale, spec.in_features), spec)
-    q, scale = quantize_weight(folded, floor=bias.abs() / BIAS_LIMIT)
-    sums = q.flatten(1).long().sum(1)
-    integer_bias = torch.round(bias / scale).long() - plan.input.zero_point * sums
-    worst = 255 * q.flatten(1).long().abs().sum(1) + integer_bias.abs()
+    weight = _weight_2d(layer)
+    factor = per_input(_expand(plan.input.scale, spec.in_features), spec)
+    known = known or KnownWeights()
+    quantized = known.get(layer, plan.input.scale, lambda: _quantize(weight, factor=factor))
+    floor = bias.abs() / BIAS_LIMIT
+    if bool((floor > quantized.scale).any()):
+        quantized = _quantize(weight, floor, factor)
+    scale = quantized.scale
+    integer_bias = torch.round(bias / scale).long() - plan.input.zero_point * quantized.sums
+    worst = 255 * quantized.magnitudes + integer_bias.abs()
     if int(worst.max()) > ACCUMULATOR_LIMIT:
         raise ValueError("int8: an accumulator could leave int32 (too many inputs per output)")
     qmin, qmax = code_bounds(activation, target) if table is None else (0, 255)
@@ -142,7 +178,7 @@ def fold_static(layer: Layer, plan: LayerPlan) -> FoldedLayer:
     lo, hi = activation.bounds if plain else (-math.inf, math.inf)
     return FoldedLayer(
         op=op_name(spec),
-        weight=q,
+        weight=quantized.weight,
         bias=integer_bias.to(torch.int32),
         multiplier=(scale / out_scale).float(),
         residual_multiplier=residual_multiplier,
@@ -172,21 +208,22 @@ def code_bounds(activation: Activation, target: TensorQuant | None) -> tuple[int
     return min(max(qmin, 0), 255), min(max(qmax, 0), 255)
 
 
-def fold_dynamic(layer: Layer) -> FoldedLayer:
+def fold_dynamic(layer: Layer, known: KnownWeights | None = None) -> FoldedLayer:
     """Return the integers of a layer whose input is quantized at each call; it answers in float."""
     spec = layer.spec
     n = spec.out_features
-    q, scale = quantize_weight(_weight_2d(layer))
-    if 255 * int(q.flatten(1).long().abs().sum(1).max()) > ACCUMULATOR_LIMIT:
+    known = known or KnownWeights()
+    quantized = known.get(layer, (), lambda: _quantize(_weight_2d(layer)))
+    if 255 * int(quantized.magnitudes.max()) > ACCUMULATOR_LIMIT:
         raise ValueError("int8: an accumulator could leave int32 (too many inputs per output)")
     bias = torch.zeros(n) if layer.bias is None else layer.bias.detach().float()
     plain = spec.epilogue.activation.is_clamp and not spec.epilogue.has_residual
     lo, hi = spec.epilogue.activation.bounds if plain else (-math.inf, math.inf)
     return FoldedLayer(
         op=op_name(spec),
-        weight=q,
+        weight=quantized.weight,
         bias=torch.zeros(n, dtype=torch.int32),
-        multiplier=scale.float(),
+        multiplier=quantized.scale.float(),
         float_bias=bias.clone(),
         groups=spec.groups,
         clamp_min=lo,
@@ -198,16 +235,20 @@ def fold_dynamic(layer: Layer) -> FoldedLayer:
 def dequantized_weight(layer: Layer, folded: FoldedLayer, plan: LayerPlan) -> Tensor:
     """Return the weight an int8 layer effectively multiplies by, in the layer's shape, float32."""
     spec = layer.spec
-    shape = [-1] + [1] * (folded.weight.dim() - 1)
     scale = folded.multiplier.double()
+    factor = None
     if plan.input is not None:
         out = (
             plan.output if plan.preactivation is None or plan.output is None else plan.preactivation
         )
         if out is not None:
             scale = scale * _expand(out.scale, spec.out_features)
-        weight = folded.weight.double() * scale.reshape(shape)
-        weight = weight / per_input(_expand(plan.input.scale, spec.in_features), spec)
-    else:
-        weight = folded.weight.double() * scale.reshape(shape)
-    return weight.reshape(layer.weight.shape).float()
+        factor = per_input(_expand(plan.input.scale, spec.in_features), spec)
+    scale = scale.reshape([-1] + [1] * (folded.weight.dim() - 1))
+    result = torch.empty(folded.weight.shape)
+    for rows in _blocks(folded.weight):
+        block = folded.weight[rows].double() * scale[rows]
+        if factor is not None:
+            block = block / (factor if factor.shape[0] == 1 else factor[rows])
+        result[rows] = block
+    return result.reshape(layer.weight.shape)
