@@ -28,7 +28,9 @@ enum class StepKind : int64_t {
   kSlice,
   kChannelShuffle,
   kCount,
-  kInterleave = kCount,  // a plan's own: an NCHW input to NHWC
+  // A plan's own: an NCHW input to NHWC; a slice of what kChannelShuffle would make.
+  kInterleave = kCount,
+  kShuffledSlice,
 };
 
 struct Instruction {
