@@ -97,21 +97,23 @@ class ShuffleStep : public Step {
     const auto [p0, p1] = share_of(pixels_, thread, threads);
     const uint8_t* from = frame[from_] + p0 * from_step_;
     uint8_t* to = frame[to_] + p0 * to_step_;
-    const bool is_pairs = groups_ == 2 && first_ % 2 == 0 && width_ % 2 == 0;
+    // Copies: a store of bytes may change anything in memory, in the compiler's eyes.
+    const int64_t groups = groups_, each = each_, first = first_, width = width_;
+    const bool is_pairs = groups == 2 && first % 2 == 0 && width % 2 == 0;
     for (int64_t p = p0; p < p1; p++, from += from_step_, to += to_step_) {
       if (is_pairs) {  // the common one, and one the compiler makes unpack instructions of
-        const uint8_t *even = from + first_ / 2, *odd = even + each_;
-        for (int64_t i = 0; i < width_ / 2; i++) {
+        const uint8_t *even = from + first / 2, *odd = even + each;
+        for (int64_t i = 0; i < width / 2; i++) {
           to[2 * i] = even[i];
           to[2 * i + 1] = odd[i];
         }
         continue;
       }
-      for (int64_t g = 0; g < groups_; g++) {
+      for (int64_t g = 0; g < groups; g++) {
         // The first channel of group g that the result holds.
-        int64_t i = (first_ - g + groups_ - 1) / groups_;
-        for (int64_t at = i * groups_ + g - first_; at < width_; at += groups_, i++) {
-          to[at] = from[g * each_ + i];
+        int64_t i = (first - g + groups - 1) / groups;
+        for (int64_t at = i * groups + g - first; at < width; at += groups, i++) {
+          to[at] = from[g * each + i];
         }
       }
     }
