@@ -94,8 +94,8 @@ def set_isa(name: str) -> None:
 def region_plans(program: str) -> list[dict[str, int]]:
     """Return what the plans at hand of an int8_region program use, last used first.
 
-    Each has batch, steps, copied_bytes (by cats and slices), arena_bytes and arena_lower_bound, what
-    is alive at one step at most.
+    Each has batch, steps, copied_bytes (by cats and slices), arena_bytes and arena_lower_bound:
+    what is alive at one step at most.
     """
     return list(require_kernels().region_plans(program))
 

@@ -111,7 +111,7 @@ class ImageProgram:
     def arguments(
         self, label: str, outputs: Sequence[int], batch: int, height: int, width: int
     ) -> tuple[list[Tensor], list[Tensor], str]:
-        """Return int8_region's arguments: random pixels and weights, packed for the ISA in force."""
+        """Return int8_region's arguments: random pixels, and weights for the ISA in force."""
         g = generator(label)
         x = random_uint8(g, batch, self.channels[0], height, width)
         packed = [
@@ -125,7 +125,7 @@ Build = Callable[[int], tuple[ImageProgram, tuple[int, ...]]]
 
 
 def _inception(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """Branches that end in every kind of step that makes channels of a wider image."""
+    """Return branches that end in every kind of step that makes channels of a wider image."""
     p = ImageProgram(c)
     a = p.conv(0, c)
     parts = [p.conv(a, c), p.conv(p.conv(a, c + 1), c, 3), p.conv(p.pool(a, "max"), c, table=True)]
@@ -134,7 +134,7 @@ def _inception(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
 
 
 def _dense(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """A chain of growing cats, as in a DenseNet."""
+    """Return a chain of growing cats, as in a DenseNet."""
     p = ImageProgram(c)
     parts = [p.pool(0, "max")]
     for _ in range(4):
@@ -144,7 +144,7 @@ def _dense(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
 
 
 def _shuffled(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """Split, half kept, joined and shuffled, as in a ShuffleNet."""
+    """Return halves split, one kept, joined and shuffled, as in a ShuffleNet."""
     p = ImageProgram(2 * c)
     x = p.cat([p.conv(0, c), p.conv(0, c)])
     for _ in range(2):
@@ -155,7 +155,7 @@ def _shuffled(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
 
 
 def _nested(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """A cat of cats, one of them read alone, a part twice, a part of another map."""
+    """Return a cat of cats, one of them read alone, a part twice, a part of another map."""
     p = ImageProgram(c)
     a, b, d = p.conv(0, c), p.conv(0, 5, 3), p.conv(0, 7)
     inner = p.cat([a, b])
@@ -165,7 +165,7 @@ def _nested(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
 
 
 def _read_by_others(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """Parts that are results, inputs, read by steps that need dense images, or made with residuals."""
+    """Return cats of results, of the input, of what is made or read by steps on dense images."""
     p = ImageProgram(c)
     result, dense, free = p.conv(0, c), p.conv(0, c), p.conv(0, c)
     added = p.conv(free, c, residual=dense)
@@ -175,7 +175,7 @@ def _read_by_others(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
 
 
 def _sliced(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """Slices of the input, of a part, of a cat and of a slice, with readers of every kind."""
+    """Return slices of the input, a part, a cat and a slice, with readers of every kind."""
     p = ImageProgram(2 * c)
     first, last = p.slice(0, 0, c), p.slice(0, c - 1, 2 * c)
     a = p.conv(first, c, 3)
@@ -189,7 +189,7 @@ def _sliced(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
 
 
 def _grouped(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
-    """Grouped convolutions that read and make channels of wider images."""
+    """Return grouped convolutions that read and make channels of wider images."""
     p = ImageProgram(4 * c)
     half = p.slice(0, c, 3 * c)
     parts = [p.conv(half, 4 * c, 3, groups=2), p.conv(half, 2 * c, 1, groups=2)]
