@@ -75,7 +75,8 @@ class Links {
 
   std::vector<Place> places() {
     for (const Instruction& step : steps_) {
-      if (step.kind == StepKind::kSlice && can(step.out)) link(step.out, step.reads[0], step.words[0]);
+      if (step.kind != StepKind::kSlice || !can(step.out)) continue;
+      link(step.out, step.reads[0], step.words[0]);
     }
     for (const Instruction* cat : cats()) {
       if (!lies_in_another(*cat)) take_parts(*cat);

@@ -66,7 +66,8 @@ std::unique_ptr<Step> make_cat(const Instruction& instruction, Context& context)
   Value out = context.value(instruction.reads[0]);
   expect(dim < out.shape.size(), kStep, "no dimension " + std::to_string(dim));
   // In NHWC memory other dimensions than the batch and the channels do not lie in their order.
-  expect(out.shape.size() != 4 || dim < 2, kStep, "expected the batch's or the channels' dimension");
+  expect(out.shape.size() != 4 || dim < 2, kStep,
+         "expected the batch's or the channels' dimension");
   const bool is_channels = joins_channels(cat, out);
   out.shape[dim] = 0;
   // Where channels are, in NHWC memory, all that lies behind one index of the other dimensions.
