@@ -5,6 +5,7 @@
 #include "cpu/isa.h"
 #include "engine/peak.h"
 #include "engine/recorder.h"
+#include "engine/region_cache.h"
 #include "packed.h"
 
 namespace py = pybind11;
@@ -47,6 +48,21 @@ double peak(int threads) {
   return fastinfer::engine::measure_peak(fastinfer::current_table(), threads);
 }
 
+// What the plans at hand of a region's program use, last used first.
+py::list region_plans(const std::string& program) {
+  py::list found;
+  for (const auto& plan : fastinfer::engine::RegionCache::instance().plans(program)) {
+    py::dict figures;
+    figures["batch"] = plan->batch();
+    figures["steps"] = plan->steps();
+    figures["copied_bytes"] = plan->copied_bytes();
+    figures["arena_bytes"] = plan->arena().bytes;
+    figures["arena_lower_bound"] = plan->arena().lower_bound;
+    found.append(figures);
+  }
+  return found;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -63,6 +79,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("peak_multiply_adds", &peak, py::arg("threads"),
         py::call_guard<py::gil_scoped_release>(),
         "int8 multiply-adds a second in registers, 0 where the instruction set has no loop.");
+  m.def("region_plans", &region_plans, py::arg("program"),
+        "Batch, steps, bytes copied by cats and slices, and arena bytes of a program's plans.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;
   m.attr("PACKED_HEADER_SIZE") = sizeof(fastinfer::PackedHeader);
 }

@@ -27,7 +27,7 @@ ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,
                   kernel_size[1], "], ", groups, ", ", out_channels);
   ConvGeometry g{};
   g.batch = x.sizes()[0];
-  g.channels = channels;
+  g.channels = g.pixel_step = channels;
   g.height = x.sizes()[2];
   g.width = x.sizes()[3];
   g.out_channels = h.n;

@@ -9,8 +9,10 @@ struct ConvGeometry {
   int64_t batch, channels, height, width;
   int64_t out_channels, out_height, out_width;
   int64_t kh, kw, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+  int64_t pixel_step;  // bytes from an input pixel to the next; `channels` where they lie together
 
   int64_t out_pixels() const { return batch * out_height * out_width; }
+  bool is_dense() const { return pixel_step == channels; }
 
   // Sets out_height and out_width; false where the kernel is larger than the padded input.
   bool set_out_size() {

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "copy_pixels.h"
 #include "scratch.h"
 #include "work.h"
 
@@ -12,7 +13,8 @@ namespace {
 // One thread's share of a depthwise convolution: whole output rows.
 //
 // The input rows an output row needs are kept in a ring, each with its padding left and right, so
-// every pixel of a row is computed alike and whole-vector loads stay inside the ring.
+// every pixel of a row is computed alike and whole-vector loads stay inside the ring. Results whose
+// pixels lie apart are computed side by side first, too: blocks may span pixels, or pass their end.
 class RowRunner {
  public:
   RowRunner(const PackedView& view, const ConvGeometry& g, const uint8_t* x, int32_t fill,
@@ -30,6 +32,8 @@ class RowRunner {
     held_.assign(static_cast<size_t>(slots_), -1);
     taps_.resize(static_cast<size_t>(int64_t{groups_} * table.depthwise_taps), ring_);
     block_taps_ = taps_;
+    struct Results;
+    if (is_apart()) results_ = scratch<Results>(g.out_width * g.channels);
   }
 
   void row(int64_t image, int64_t oy) {
@@ -43,13 +47,20 @@ class RowRunner {
     if (const int64_t rest = g_.out_width % pixels_) {
       run_pixels(pixel, g_.out_width - rest, rest, 1);
     }
+    uint8_t* const out = output_.out_u8 + pixel * output_.ldc;
+    uint8_t* const results = is_apart() ? results_ : out;
     if (h_.table) {
-      uint8_t* out = output_.out_u8 + pixel * output_.ldc;
-      view_.table->lookup(out, out, g_.out_width * output_.ldc, view_.lookup_table());
+      view_.table->lookup(results, results, g_.out_width * g_.channels, view_.lookup_table());
+    }
+    if (is_apart()) {
+      copy_pixels(out, output_.ldc, results, g_.channels, g_.channels, g_.out_width);
     }
   }
 
  private:
+  // Only uint8 results do.
+  bool is_apart() const { return output_.ldc != g_.channels; }
+
   const uint8_t* padded_row(int64_t image, int64_t y) {
     if (y < 0 || y >= g_.height) return ring_ + slots_ * row_bytes_;
     const int64_t slot = y % slots_, id = image * g_.height + y;
@@ -58,7 +69,8 @@ class RowRunner {
     if (held != id) {
       const int64_t pad = g_.pad_w * g_.channels, width = g_.width * g_.channels;
       std::memset(to, fill_, static_cast<size_t>(pad));
-      std::memcpy(to + pad, x_ + id * width, static_cast<size_t>(width));
+      copy_pixels(to + pad, g_.channels, x_ + id * g_.width * g_.pixel_step, g_.pixel_step,
+                  g_.channels, g_.width);
       std::memset(to + pad + width, fill_, static_cast<size_t>(pad));
       held = id;
     }
@@ -92,8 +104,9 @@ class RowRunner {
     Epilogue e = view_.epilogue(c0);
     e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, lanes - c0));
     e.ldc = lanes;
-    const int64_t at = pixel * output_.ldc + c0;
+    const int64_t at = pixel * g_.channels + c0;
     if (output_.out_u8) e.out_u8 = output_.out_u8 + at;
+    if (is_apart()) e.out_u8 = results_ + pixel % g_.out_width * g_.channels + c0;
     if (output_.out_f32) e.out_f32 = output_.out_f32 + at;
     if (output_.residual_u8) e.residual_u8 = output_.residual_u8 + at;
     if (output_.residual_f32) e.residual_f32 = output_.residual_f32 + at;
@@ -111,6 +124,7 @@ class RowRunner {
   int64_t groups_, slots_, row_bytes_;
   int64_t pixels_;  // that share blocks
   uint8_t* ring_;
+  uint8_t* results_ = nullptr;  // of a row, side by side
   std::vector<int64_t> held_;  // the input row in each slot, counted over all images; -1: none
   std::vector<const uint8_t*> taps_, block_taps_;
 };

@@ -8,8 +8,8 @@ namespace fastinfer {
 
 class DepthwiseDriver {
  public:
-  // x: NHWC. Padding holds `fill`. output as for a GEMM with one row a pixel; a dynamic weight takes
-  // the one scale and zero point of `output`.
+  // x: NHWC. Padding holds `fill`. output as for a GEMM with one row a pixel, but only uint8 results
+  // may lie apart, residuals never; a dynamic weight takes the one scale and zero point of `output`.
   DepthwiseDriver(const PackedView& view, const ConvGeometry& g, const uint8_t* x, int32_t fill,
                   const GemmOutput& output)
       : view_(view), g_(g), x_(x), fill_(fill), output_(output) {}

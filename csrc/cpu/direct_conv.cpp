@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "copy_pixels.h"
 #include "scratch.h"
 
 namespace fastinfer {
@@ -95,7 +96,7 @@ void DirectConv::part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const {
 const uint8_t* DirectConv::frame(int64_t image, int64_t first, int64_t count) const {
   const int64_t lines = input_lines(g_, count), y0 = first * g_.stride_h - g_.pad_h;
   const auto side = static_cast<size_t>(g_.pad_w * g_.channels);
-  const auto inside = static_cast<size_t>(g_.width * g_.channels);
+  const int64_t inside = g_.width * g_.channels;
   uint8_t* const base = scratch<FrameScratch>(lines * line_bytes_ + kQuadSlack);
   uint8_t* to = base;
   for (int64_t y = y0; y < y0 + lines; y++, to += line_bytes_) {
@@ -104,7 +105,8 @@ const uint8_t* DirectConv::frame(int64_t image, int64_t first, int64_t count) co
       continue;
     }
     std::memset(to, fill_, side);
-    std::memcpy(to + side, x_ + (image * g_.height + y) * static_cast<int64_t>(inside), inside);
+    copy_pixels(to + side, g_.channels, x_ + (image * g_.height + y) * g_.width * g_.pixel_step,
+                g_.pixel_step, g_.channels, g_.width);
     std::memset(to + side + inside, fill_, side);
   }
   return base;

@@ -2,7 +2,8 @@
 //
 // In NHWC the inputs of neighbouring output pixels of a line lie a fixed distance apart, and those of
 // one row of the convolution kernel next to each other: a tile of output pixels is a tile of a GEMM
-// whose rows are runs of bytes. Padding is made by copying each line of the image once, with a frame.
+// whose rows are runs of bytes. Padding is made by copying each line of the image once, with a frame,
+// which also brings together pixels that lie apart.
 #pragma once
 
 #include "conv_shape.h"
@@ -29,7 +30,9 @@ class DirectConv {
     int64_t image, first, count;
   };
 
-  bool is_framed() const { return g_.pad_h > 0 || g_.pad_w > 0 || h_.run % 4 != 0; }
+  bool is_framed() const {
+    return g_.pad_h > 0 || g_.pad_w > 0 || h_.run % 4 != 0 || !g_.is_dense();
+  }
   void part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const;
   const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
   GemmTiles window_runs() const;

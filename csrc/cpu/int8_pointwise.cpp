@@ -106,7 +106,7 @@ Tensor int8_cat_cpu(std::vector<Tensor> xs, int64_t dim, std::vector<double> mul
   const bool nhwc = is_channels_last(xs[0]);
   // Memory order, outermost first: what lies behind the joined dimension makes a row.
   const std::vector<size_t> nhwc_order = {0, 2, 3, 1};
-  CatArgs args{nullptr, 0, nullptr, 1, 0};
+  CatArgs args{nullptr, 0, nullptr, 1, 0, 0};
   int64_t behind = 1;
   bool is_behind = false;
   for (size_t i = 0; i < shape.size(); i++) {
@@ -128,15 +128,17 @@ Tensor int8_cat_cpu(std::vector<Tensor> xs, int64_t dim, std::vector<double> mul
                     shape_text(xs[0]), " and ", shape_text(xs[i]));
     shape[d] += size;
     xs[i] = dense(xs[i], nhwc);
-    parts.push_back({bytes_of(xs[i]), size * behind,
+    const int64_t width = size * behind;
+    parts.push_back({bytes_of(xs[i]), width, width, args.width,
                      check_requantize(kOp, multipliers[i], zero_points[i], out_zero_point, 0,
                                       255)});
+    args.width += width;
   }
   const Tensor out = empty_dense(shape, nhwc);
   args.parts = parts.data();
   args.count = static_cast<int64_t>(parts.size());
   args.out = static_cast<uint8_t*>(out.mutable_data_ptr());
-  args.width = shape[d] * behind;
+  args.step = args.width;
   run(args, work_of(args));
   return out;
 }

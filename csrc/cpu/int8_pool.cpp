@@ -57,7 +57,7 @@ Tensor run(const Tensor& x, Args args) {
   args.x = static_cast<const uint8_t*>(image.const_data_ptr());
   args.out = static_cast<uint8_t*>(out.mutable_data_ptr());
   args.batch = x.sizes()[0];
-  args.channels = x.sizes()[1];
+  args.channels = args.x_step = args.out_step = x.sizes()[1];
   const KernelTable& table = current_table();
   const Work work = work_of(args);
   const int threads = threads_for(work.cost, work.parts);

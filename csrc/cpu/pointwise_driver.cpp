@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "copy_pixels.h"
 #include "scratch.h"
 
 namespace fastinfer {
@@ -47,46 +48,43 @@ void for_each_chunk(const PairArgs& a, int thread, int threads, const Row& row) 
   }
 }
 
-// Columns [begin, end) of a part, for `rows` rows from `first` on; `offset`: the part's first column
-// in the result.
-void copy_rows(const CatArgs& a, const CatPart& part, int64_t offset, const KernelTable& table,
-               int64_t first, int64_t rows, int64_t begin, int64_t end) {
+// Columns [begin, end) of a part, for `rows` rows from `first` on.
+void copy_rows(const CatArgs& a, const CatPart& part, const KernelTable& table, int64_t first,
+               int64_t rows, int64_t begin, int64_t end) {
   const int64_t n = end - begin;
-  uint8_t* to = a.out + first * a.width + offset + begin;
-  const uint8_t* from = part.x + first * part.width + begin;
-  if (part.is_copy()) {
-    for (int64_t r = 0; r < rows; r++) {
-      std::memcpy(to + r * a.width, from + r * part.width, static_cast<size_t>(n));
-    }
-    return;
-  }
+  uint8_t* to = a.out + first * a.step + part.first + begin;
+  const uint8_t* from = part.x + first * part.step + begin;
+  if (part.is_copy()) return copy_pixels(to, a.step, from, part.step, n, rows);
   if (rows == 1 || n >= kChunk) {
     for (int64_t r = 0; r < rows; r++) {
-      table.requantize(from + r * part.width, to + r * a.width, n, part.map);
+      table.requantize(from + r * part.step, to + r * a.step, n, part.map);
     }
     return;
   }
-  // Several whole rows at a time, which lie side by side: short rows would be mostly tails.
+  // Several whole rows at a time, side by side: short rows would be mostly tails.
   struct Converted;
   const int64_t step = kChunk / n;
   uint8_t* const converted = scratch<Converted>(kChunk);
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t count = std::min(step, rows - r);
-    table.requantize(from + r * n, converted, count * n, part.map);
-    for (int64_t i = 0; i < count; i++) {
-      std::memcpy(to + (r + i) * a.width, converted + i * n, static_cast<size_t>(n));
+    const uint8_t* rows_from = from + r * part.step;
+    if (part.step != n) {
+      copy_pixels(converted, n, rows_from, part.step, n, count);
+      rows_from = converted;
     }
+    table.requantize(rows_from, converted, count * n, part.map);
+    copy_pixels(to + r * a.step, a.step, converted, n, n, count);
   }
 }
 
-// Columns [begin, end) of the result, for `rows` rows from `first` on.
+// Columns [begin, end) of the parts side by side, for `rows` rows from `first` on.
 void cat_rows(const CatArgs& a, const KernelTable& table, int64_t first, int64_t rows,
               int64_t begin, int64_t end) {
   int64_t offset = 0;
   for (int64_t i = 0; i < a.count; i++) {
     const CatPart& part = a.parts[i];
     const int64_t from = std::max(begin, offset), to = std::min(end, offset + part.width);
-    if (from < to) copy_rows(a, part, offset, table, first, rows, from - offset, to - offset);
+    if (from < to) copy_rows(a, part, table, first, rows, from - offset, to - offset);
     offset += part.width;
   }
 }
@@ -105,7 +103,7 @@ void run_part(const MulArgs& args, const KernelTable& table, int thread, int thr
                  [&](const RowPair& rows) { table.mul(rows, args.map, args.y_zero_point); });
 }
 
-// A share is a range of the result's bytes: rows in part, then whole rows, then a row in part.
+// A share is a range of the parts' bytes: rows in part, then whole rows, then a row in part.
 void run_part(const CatArgs& args, const KernelTable& table, int thread, int threads) {
   const Range part = share_of(args.rows * args.width, kLine, thread, threads);
   if (part.begin == part.end) return;

@@ -36,10 +36,11 @@ struct MulArgs {
   int32_t y_zero_point;
 };
 
-// One tensor of a concatenation: [rows, width], dense.
+// One tensor of a concatenation: [rows, width], a row `step` bytes after the one before. Its first
+// column is column `first` of the result.
 struct CatPart {
   const uint8_t* x;
-  int64_t width;
+  int64_t width, step, first;
   Requantize map;
 
   bool is_copy() const {
@@ -48,13 +49,14 @@ struct CatPart {
   }
 };
 
-// out: [rows, width], width the sum of the parts'. NHWC along the channels: a row is a pixel; any
-// other dimension: a row is all that lies behind one index of the dimensions before it.
+// out: [rows, *], a row `step` bytes after the one before; width: the sum of the parts'. NHWC along the
+// channels: a row is a pixel; any other dimension: a row is all that lies behind one index of the
+// dimensions before it.
 struct CatArgs {
   const CatPart* parts;
   int64_t count;
   uint8_t* out;
-  int64_t rows, width;
+  int64_t rows, width, step;
 };
 
 // The share of `thread` of 0..threads - 1.

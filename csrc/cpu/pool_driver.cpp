@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "copy_pixels.h"
 #include "scratch.h"
 
 namespace fastinfer {
@@ -13,6 +14,13 @@ namespace {
 constexpr int64_t kBlock = 64;
 
 int64_t blocks_of(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
+
+// Behind the last byte of x.
+template <class Args>
+const uint8_t* end_of(const Args& a) {
+  const int64_t pixels = a.batch * a.h.size * a.w.size;
+  return a.x + (pixels - 1) * a.x_step + a.channels;
+}
 
 // A window's pixels inside the image, and what their sum is divided by.
 struct Window {
@@ -63,7 +71,8 @@ std::vector<WindowRun> runs_of(const PoolAxis& axis, bool include_pad) {
 
 // One thread's share of max pooling: whole output rows. The largest of a window's rows goes to a
 // line with the padding's zeros around it, and the largest of the line's pixels to the result, so
-// that the first step reads whole rows and no pixel is at an edge in the second.
+// that the first step reads whole rows and no pixel is at an edge in the second. Results that lie
+// apart are made side by side first.
 class MaxRows {
  public:
   MaxRows(const MaxPoolArgs& args, const KernelTable& table) : a_(args), table_(table) {
@@ -75,7 +84,9 @@ class MaxRows {
     line_ = scratch<Line>(bytes);
     end_ = line_ + bytes;
     std::memset(line_, 0, static_cast<size_t>(bytes));
-    held_ = std::max<int64_t>(0, std::min(w.size, pixels - w.padding)) * a_.channels;
+    held_ = std::max<int64_t>(0, std::min(w.size, pixels - w.padding));
+    struct Results;
+    if (a_.out_step != a_.channels) results_ = scratch<Results>(w.out * a_.channels);
     rows_.reserve(static_cast<size_t>(a_.h.kernel));
     for (int64_t j = 0; j < w.kernel; j++) {
       columns_.push_back(line_ + j * w.dilation * a_.channels);
@@ -84,7 +95,7 @@ class MaxRows {
 
   void row(int64_t image, int64_t oy) {
     const PoolAxis &h = a_.h, &w = a_.w;
-    const int64_t c = a_.channels, row_bytes = w.size * c;
+    const int64_t c = a_.channels, row_bytes = w.size * a_.x_step;
     rows_.clear();
     for (int64_t i = 0; i < h.kernel; i++) {
       const int64_t y = oy * h.stride - h.padding + i * h.dilation;
@@ -92,18 +103,25 @@ class MaxRows {
     }
     uint8_t* const middle = line_ + w.padding * c;
     if (rows_.empty()) {
-      std::memset(middle, 0, static_cast<size_t>(held_));
+      std::memset(middle, 0, static_cast<size_t>(held_ * c));
     } else {
-      const uint8_t* const end = a_.x + a_.batch * h.size * row_bytes;
-      table_.max({rows_.data(), end, static_cast<int>(rows_.size()), held_, 1, 0, middle});
+      const uint8_t* const end = end_of(a_);
+      const int taps = static_cast<int>(rows_.size());
+      if (a_.x_step == c) {
+        table_.max({rows_.data(), end, taps, held_ * c, 1, 0, middle});
+      } else {
+        table_.max({rows_.data(), end, taps, c, held_, a_.x_step, middle});
+      }
     }
-    uint8_t* const out = a_.out + (image * h.out + oy) * w.out * c;
+    uint8_t* const to = a_.out + (image * h.out + oy) * w.out * a_.out_step;
+    uint8_t* const out = results_ != nullptr ? results_ : to;
     const int count = static_cast<int>(columns_.size());
     if (w.stride == 1) {
       table_.max({columns_.data(), end_, count, w.out * c, 1, 0, out});
     } else {
       table_.max({columns_.data(), end_, count, c, w.out, w.stride * c, out});
     }
+    if (results_ != nullptr) copy_pixels(to, a_.out_step, results_, c, c, w.out);
   }
 
  private:
@@ -111,7 +129,8 @@ class MaxRows {
   const KernelTable& table_;
   uint8_t* line_;
   const uint8_t* end_;  // of the line
-  int64_t held_;        // bytes of a row that some window reads
+  int64_t held_;        // pixels of a row that some window reads
+  uint8_t* results_ = nullptr;
   std::vector<const uint8_t*> rows_, columns_;
 };
 
@@ -139,14 +158,15 @@ void run_part(const MaxPoolArgs& args, const KernelTable& table, int thread, int
 // A share is a range of (output row, block of channels): rows in part, whole rows, a row in part.
 void run_part(const AvgPoolArgs& args, const KernelTable& table, int thread, int threads) {
   const PoolAxis &h = args.h, &w = args.w;
-  const int64_t c = args.channels, blocks = blocks_of(c), row_bytes = w.size * c;
+  const int64_t c = args.channels, blocks = blocks_of(c), row_bytes = w.size * args.x_step;
   const auto [begin, end] = share_of(args.batch * h.out * blocks, 1, thread, threads);
   if (begin == end || w.out == 0) return;
   const std::vector<WindowRun> runs = runs_of(w, args.count_include_pad);
   MeanRun mean{};
-  mean.end = args.x + args.batch * h.size * row_bytes;
+  mean.end = end_of(args);
   mean.row_stride = row_bytes;
-  mean.pixel_stride = mean.out_step = c;
+  mean.pixel_stride = args.x_step;
+  mean.out_step = args.out_step;
   Requantize map = args.map;
   for (int64_t unit = begin; unit < end;) {
     const int64_t row = unit / blocks, block = unit % blocks;
@@ -155,7 +175,7 @@ void run_part(const AvgPoolArgs& args, const KernelTable& table, int thread, int
     const Window tall = window_of(h, row % h.out, args.count_include_pad);
     const uint8_t* const x = args.x + (row / h.out * h.size + tall.first) * row_bytes + c0;
     for (const WindowRun& run : runs) {
-      mean.x = x + run.window.first * c;
+      mean.x = x + run.window.first * args.x_step;
       mean.rows = tall.last - tall.first;
       mean.pixels = run.window.last - run.window.first;
       if (mean.pixels == w.size) {  // the rows of such a window lie side by side
@@ -163,9 +183,9 @@ void run_part(const AvgPoolArgs& args, const KernelTable& table, int thread, int
         mean.rows = 1;
       }
       mean.outputs = run.count;
-      mean.step = run.step * c;
+      mean.step = run.step * args.x_step;
       mean.n = c1 - c0;
-      mean.out = args.out + (row * w.out + run.begin) * c + c0;
+      mean.out = args.out + (row * w.out + run.begin) * args.out_step + c0;
       map.multiplier =
           args.map.multiplier / static_cast<float>(tall.divisor * run.window.divisor);
       table.mean(mean, map);

@@ -20,11 +20,12 @@ struct PoolAxis {
   static PoolAxis adaptive(int64_t size, int64_t out) { return {size, out, 0, 0, 0, 0, true}; }
 };
 
-// x: [batch, h.size, w.size, channels], out: [batch, h.out, w.out, channels], dense.
+// x: [batch, h.size, w.size, channels], out: [batch, h.out, w.out, channels], pixels x_step and
+// out_step bytes apart, else dense.
 struct MaxPoolArgs {
   const uint8_t* x;
   uint8_t* out;
-  int64_t batch, channels;
+  int64_t batch, channels, x_step, out_step;
   PoolAxis h, w;
 };
 
@@ -32,7 +33,7 @@ struct MaxPoolArgs {
 struct AvgPoolArgs {
   const uint8_t* x;
   uint8_t* out;
-  int64_t batch, channels;
+  int64_t batch, channels, x_step, out_step;
   PoolAxis h, w;
   bool count_include_pad;
   Requantize map;  // of a window of one pixel: the multiplier is divided by each window's pixels

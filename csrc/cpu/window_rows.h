@@ -36,7 +36,7 @@ struct WindowRows {
            g.pad_w == 0;
   }
   const uint8_t* base(int64_t group) const { return x + group * channels; }
-  int64_t stride() const { return g.channels; }
+  int64_t stride() const { return g.pixel_step; }
 
   // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
   void copy(int64_t row, int64_t count, int64_t group, uint8_t* to, int64_t step) const {
@@ -56,8 +56,10 @@ struct WindowRows {
   }
 
  private:
-  // With one group and no dilation a kernel row is one run of bytes.
-  bool is_run() const { return channels == g.channels && g.dilation_w == 1; }
+  // With one group, no dilation and pixels that lie together a kernel row is one run of bytes.
+  bool is_run() const {
+    return channels == g.channels && g.dilation_w == 1 && (g.is_dense() || g.kw == 1);
+  }
 
   // Pixels [ox, ox + count) of one output row.
   void copy_line(int64_t image, int64_t oy, int64_t ox, int64_t count, int64_t group, uint8_t* to,
@@ -65,8 +67,8 @@ struct WindowRows {
     const int64_t y0 = oy * g.stride_h - g.pad_h, bytes = g.kw * channels;
     const bool is_short = is_run() && bytes <= kCopySlack && y0 >= 0 &&
                           y0 + (g.kh - 1) * g.dilation_h < g.height;
-    const uint8_t* end = x + g.batch * g.height * g.width * g.channels;
-    const int64_t line = g.width * g.channels;
+    const uint8_t* end = x + (g.batch * g.height * g.width - 1) * g.pixel_step + g.channels;
+    const int64_t line = g.width * g.pixel_step;
     for (const int64_t last = ox + count; ox < last; ox++, to += step) {
       const int64_t x0 = ox * g.stride_w - g.pad_w;
       if (!is_short || x0 < 0 || x0 + g.kw > g.width) {
@@ -74,8 +76,8 @@ struct WindowRows {
         continue;
       }
       // Windows from here on that lie inside the image, and whose whole moves lie inside the tensor.
-      const uint8_t* from = x + ((image * g.height + y0) * g.width + x0) * g.channels;
-      const int64_t row = g.dilation_h * line, next = g.stride_w * g.channels;
+      const uint8_t* from = x + ((image * g.height + y0) * g.width + x0) * g.pixel_step;
+      const int64_t row = g.dilation_h * line, next = g.stride_w * g.pixel_step;
       const int64_t room = end - (from + (g.kh - 1) * row + kCopySlack);
       if (room < 0) {
         copy_window(image, oy, ox, group, to);
@@ -105,7 +107,7 @@ struct WindowRows {
 
   void copy_window(int64_t image, int64_t oy, int64_t ox, int64_t group, uint8_t* to) const {
     const int64_t x0 = ox * g.stride_w - g.pad_w, y0 = oy * g.stride_h - g.pad_h;
-    const uint8_t* plane = base(group) + image * g.height * g.width * g.channels;
+    const uint8_t* plane = base(group) + image * g.height * g.width * g.pixel_step;
     const int64_t first = x0 < 0 ? std::min(-x0, g.kw) : 0;
     const int64_t last = std::max(first, std::min(g.kw, g.width - x0));
     for (int64_t i = 0; i < g.kh; i++) {
@@ -115,11 +117,11 @@ struct WindowRows {
         std::memset(row_to, fill, static_cast<size_t>(g.kw * channels));
         continue;
       }
-      const uint8_t* line = plane + y * g.width * g.channels;
+      const uint8_t* line = plane + y * g.width * g.pixel_step;
       if (is_run()) {
         if (first > 0) std::memset(row_to, fill, static_cast<size_t>(first * channels));
         if (last > first) {
-          copy_bytes(row_to + first * channels, line + (x0 + first) * channels,
+          copy_bytes(row_to + first * channels, line + (x0 + first) * g.pixel_step,
                      (last - first) * channels);
         }
         if (last < g.kw) {
@@ -134,7 +136,7 @@ struct WindowRows {
         if (at < 0 || at >= g.width) {
           std::memset(tap, fill, static_cast<size_t>(channels));
         } else {
-          copy_bytes(tap, line + at * g.channels, channels);
+          copy_bytes(tap, line + at * g.pixel_step, channels);
         }
       }
     }

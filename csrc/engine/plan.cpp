@@ -11,6 +11,7 @@
 #include "first_error.h"
 #include "futex.h"
 #include "thread_pool.h"
+#include "views.h"
 
 namespace fastinfer::engine {
 namespace {
@@ -20,16 +21,21 @@ constexpr StepMaker kMakers[] = {
     make_lookup,     make_max_pool2d,          make_avg_pool2d,
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
     make_slice, make_channel_shuffle, make_upsample2d, make_layer_norm,
-    make_softmax, make_interleave,
+    make_softmax, make_interleave, make_shuffled_slice,
 };
-static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kInterleave) + 1);
+static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kShuffledSlice) + 1);
 
 // All steps there are work on each sample alone.
-int64_t common_batch(const std::vector<Value>& values) {
-  const auto leading = [](const Value& value) { return value.shape.empty() ? 0 : value.shape[0]; };
-  const int64_t batch = values.empty() ? 0 : leading(values[0]);
-  const bool is_common = std::all_of(values.begin(), values.end(),
-                                     [&](const Value& value) { return leading(value) == batch; });
+int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Value>& values,
+                     int64_t inputs) {
+  const auto leading = [&](int64_t index) {
+    const Value& value = values[static_cast<size_t>(index)];
+    return value.shape.empty() ? 0 : value.shape[0];
+  };
+  const int64_t batch = values.empty() ? 0 : leading(0);
+  bool is_common = true;
+  for (int64_t input = 0; input < inputs; input++) is_common &= leading(input) == batch;
+  for (const Instruction& step : steps) is_common &= leading(step.out) == batch;
   return is_common ? batch : 0;
 }
 
@@ -141,17 +147,33 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   }
   values_ = inputs;
   values_.resize(static_cast<size_t>(program.values));
-  const std::vector<Instruction> instructions = with_interleaved_inputs(program.steps);
-  Context context{values_, weights, table};
+  const std::vector<Instruction> instructions =
+      with_interleaved_inputs(with_shuffled_slices(program.steps, outputs_));
+  places_ = own_places(values_.size());
+  make_steps(instructions, weights, table);
+  // Now shapes are known, and with them what can lie in what: steps are made again for that.
+  places_ = shared_places(instructions, values_, inputs_, outputs_);
+  make_steps(instructions, weights, table);
+  for (const Instruction& step : instructions) {
+    copied_bytes_ += engine::copied_bytes(step, values_, places_);
+  }
+  place();
+  batch_ = common_batch(instructions, values_, inputs_);
+  for (const Weight& weight : weights) weight_bytes_ += weight.bytes;
+}
+
+// Steps of the instructions that are more than a view, for values where they lie.
+void Plan::make_steps(const std::vector<Instruction>& instructions,
+                      const std::vector<Weight>& weights, const KernelTable& table) {
+  steps_.clear();
+  Context context{values_, weights, table, places_};
   for (const Instruction& instruction : instructions) {
+    if (is_view(instruction, values_, places_)) continue;
     const StepMaker make = kMakers[static_cast<size_t>(instruction.kind)];
     std::unique_ptr<Step> step = make(instruction, context);
     const Work work = step->work();
     steps_.push_back({std::move(step), instruction, work});
   }
-  place();
-  batch_ = common_batch(values_);
-  for (const Weight& weight : weights) weight_bytes_ += weight.bytes;
 }
 
 // quantize reads an NCHW input; for any other step a copy in NHWC memory is made first.
@@ -177,33 +199,39 @@ std::vector<Instruction> Plan::with_interleaved_inputs(std::vector<Instruction> 
   return steps;
 }
 
+// An owner lives from the making of its first channels to the last reading of any.
 void Plan::place() {
+  const auto owner = [&](int64_t value) {
+    return static_cast<size_t>(places_[static_cast<size_t>(value)].owner);
+  };
   const auto count = static_cast<int64_t>(steps_.size());
-  std::vector<int64_t> made(values_.size(), -1), read(values_.size(), -1);
+  std::vector<int64_t> made(values_.size(), count), used(values_.size(), -1);
   for (int64_t i = 0; i < count; i++) {
     const Instruction& instruction = steps_[static_cast<size_t>(i)].instruction;
-    made[static_cast<size_t>(instruction.out)] = i;
-    for (const int64_t value : instruction.reads) read[static_cast<size_t>(value)] = i;
+    const size_t out = owner(instruction.out);
+    made[out] = std::min(made[out], i);
+    used[out] = i;
+    for (const int64_t value : instruction.reads) used[owner(value)] = i;
   }
-  places_.assign(values_.size(), -1);
-  for (const int64_t value : outputs_) made[static_cast<size_t>(value)] = -1;
+  for (const int64_t output : outputs_) made[static_cast<size_t>(output)] = count;
+  offsets_.assign(values_.size(), -1);
   std::vector<Lifetime> lifetimes;
   std::vector<size_t> owners;
   for (size_t value = static_cast<size_t>(inputs_); value < values_.size(); value++) {
-    if (made[value] < 0) continue;
-    lifetimes.push_back({values_[value].bytes(), made[value], std::max(made[value], read[value])});
+    if (made[value] == count) continue;
+    lifetimes.push_back({values_[value].bytes(), made[value], used[value]});
     owners.push_back(value);
   }
   arena_ = plan_arena(lifetimes);
-  for (size_t i = 0; i < owners.size(); i++) places_[owners[i]] = arena_.offsets[i];
+  for (size_t i = 0; i < owners.size(); i++) offsets_[owners[i]] = arena_.offsets[i];
 }
 
 void Plan::run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
                std::span<StepTime> times) const {
   Memory memory = take_memory();
   Frame frame(values_.size(), nullptr);
-  for (size_t i = 0; i < places_.size(); i++) {
-    if (places_[i] >= 0) frame[i] = memory.get() + places_[i];
+  for (size_t i = 0; i < offsets_.size(); i++) {
+    if (offsets_[i] >= 0) frame[i] = memory.get() + offsets_[i];
   }
   // Inputs are only read.
   for (size_t i = 0; i < inputs.size(); i++) {
@@ -211,6 +239,10 @@ void Plan::run(std::span<const void* const> inputs, std::span<void* const> outpu
   }
   for (size_t i = 0; i < outputs.size(); i++) {
     frame[static_cast<size_t>(outputs_[i])] = static_cast<uint8_t*>(outputs[i]);
+  }
+  for (size_t i = 0; i < places_.size(); i++) {
+    const auto owner = static_cast<size_t>(places_[i].owner);
+    if (owner != i && frame[owner] != nullptr) frame[i] = frame[owner] + places_[i].first;
   }
   ThreadPool::instance().run(
       threads, std::make_shared<Call>(shared_from_this(), std::move(frame), times));

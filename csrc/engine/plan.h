@@ -36,6 +36,8 @@ class Plan : public std::enable_shared_from_this<Plan> {
   // its samples; else 0.
   int64_t batch() const { return batch_; }
   int64_t weight_bytes() const { return weight_bytes_; }
+  // What concatenations and slices copy in a call.
+  int64_t copied_bytes() const { return copied_bytes_; }
 
   // On at most `threads` threads. times: to be filled for every step, when not empty.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, int threads,
@@ -51,6 +53,8 @@ class Plan : public std::enable_shared_from_this<Plan> {
   using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
 
   std::vector<Instruction> with_interleaved_inputs(std::vector<Instruction> steps);
+  void make_steps(const std::vector<Instruction>& instructions,
+                  const std::vector<Weight>& weights, const KernelTable& table);
   void place();
   Memory take_memory() const;
   void give_back(Memory memory) const;
@@ -60,8 +64,9 @@ class Plan : public std::enable_shared_from_this<Plan> {
   const std::vector<int64_t> outputs_;
   std::vector<Planned> steps_;
   ArenaPlan arena_;
-  int64_t batch_ = 0, weight_bytes_ = 0;
-  std::vector<int64_t> places_;  // offset in the arena, by value; -1 where it is the caller's
+  int64_t batch_ = 0, weight_bytes_ = 0, copied_bytes_ = 0;
+  std::vector<Place> places_;     // by value
+  std::vector<int64_t> offsets_;  // in the arena, of owners; -1 where the memory is the caller's
   mutable std::mutex mutex_;
   mutable std::vector<Memory> free_;
 };

@@ -31,7 +31,9 @@ enum class StepKind : int64_t {
   kLayerNorm,
   kSoftmax,
   kCount,
-  kInterleave = kCount,  // a plan's own: an NCHW input to NHWC
+  // A plan's own: an NCHW input to NHWC; a slice of what kChannelShuffle would make.
+  kInterleave = kCount,
+  kShuffledSlice,
 };
 
 struct Instruction {

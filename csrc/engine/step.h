@@ -35,13 +35,19 @@ struct Weight {
 // The weight there, with its print.
 Weight weight_at(const uint8_t* data, int64_t bytes);
 
-// What making steps needs: the values so far (a maker sets its result's), weights, kernels.
+// What making steps needs: the values so far (a maker sets its result's), weights, kernels, and where
+// values will lie.
 struct Context {
   std::vector<Value>& values;
   const std::vector<Weight>& weights;
   const KernelTable& table;
+  const std::vector<Place>& places;
 
   Value& value(int64_t index) const { return values[static_cast<size_t>(index)]; }
+  // Bytes from a pixel of a uint8 image to the next.
+  int64_t pixel_step(int64_t index) const {
+    return value(places[static_cast<size_t>(index)].owner).shape[1];
+  }
 };
 
 using StepMaker = std::unique_ptr<Step> (*)(const Instruction& instruction, Context& context);
@@ -66,6 +72,7 @@ std::unique_ptr<Step> make_channel_shuffle(const Instruction& instruction, Conte
 std::unique_ptr<Step> make_upsample2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_layer_norm(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_softmax(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_shuffled_slice(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.
 class Operands {

@@ -8,7 +8,8 @@ namespace fastinfer::engine {
 
 enum class Dtype : int64_t { kUint8, kFloat };
 
-// Values of 4 dimensions are [N, C, H, W] in NHWC memory, others row-major; all without gaps.
+// Values of 4 dimensions are [N, C, H, W] in NHWC memory, others row-major; all without gaps, but for
+// images that are channels of wider ones (see Place).
 struct Value {
   Dtype dtype = Dtype::kUint8;
   std::vector<int64_t> shape;
@@ -21,6 +22,12 @@ struct Value {
     return n;
   }
   int64_t bytes() const { return elements() * (dtype == Dtype::kFloat ? 4 : 1); }
+};
+
+// Where a value's bytes lie: in memory of its own, or as channels from `first` on of a wider image, its
+// owner. An owner is its own, and dense.
+struct Place {
+  int64_t owner, first;
 };
 
 // Where the values of one call are: index is the value.

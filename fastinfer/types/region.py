@@ -40,8 +40,9 @@ PARAMETERS: dict[str, str] = {
     "float_softmax": "i",  # dim
 }
 KINDS = tuple(PARAMETERS)
-#: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC.
-PLAN_KINDS = ("interleave",)
+#: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC, a slice of a shuffled
+#: image.
+PLAN_KINDS = ("interleave", "shuffled_slice")
 
 Argument = int | float | tuple[int, int] | tuple[float, ...] | tuple[int, ...]
 

@@ -79,14 +79,14 @@ def test_tensor_quant_refuses():
 
 def test_parts_of_one_zero_point_keep_their_codes():
     parts = [TensorQuant((0.5,), 0), TensorQuant((0.01,), 0), TensorQuant((2.0,), 0)]
-    quant = affine_maps.joined(parts, (1, 3, 2))
+    quant = affine_maps.joined(parts, (1, 3, 2), affine_maps.common_zero_point(parts))
     assert quant == TensorQuant((0.5, 0.01, 0.01, 0.01, 2.0, 2.0), 0)
 
 
 @pytest.mark.parametrize("zeros", [(0, 128), (100, 140), (0, 0, 255), (255, 0)])
 def test_joined_parts_reach_as_far_as_before(zeros):
     parts = [TensorQuant((0.5 * (i + 1),), zero) for i, zero in enumerate(zeros)]
-    quant = affine_maps.joined(parts, (2,) * len(parts))
+    quant = affine_maps.joined(parts, (2,) * len(parts), affine_maps.common_zero_point(parts))
     for i, part in enumerate(parts):
         for code in (0, 255):
             slack = 1e-4 * quant.scale[2 * i]
@@ -97,6 +97,6 @@ def test_joined_parts_reach_as_far_as_before(zeros):
 def test_joined_zero_point_is_fair():
     """Between the parts, and nearer to the many."""
     parts = [TensorQuant((1.0,), 90), TensorQuant((1.0,), 150)]
-    assert 90 < affine_maps.joined(parts, (1, 1)).zero_point < 150
+    assert 90 < affine_maps.common_zero_point(parts) < 150
     several = [parts[0]] * 9 + parts[1:]
-    assert affine_maps.joined(several, (1,) * 10).zero_point <= 100
+    assert affine_maps.common_zero_point(several) <= 100

@@ -95,6 +95,46 @@ def test_a_cat_that_layers_read_keeps_the_scales_of_its_parts():
     assert folded.numbers == (1, [1.0, 1.0], [0, 0], 0)
 
 
+class GrowingCats(nn.Module):
+    """Two cats with parts in common, as in a dense block; `other` reads the first part, too."""
+
+    def __init__(self, other):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 5, 1)
+        self.c, self.last = nn.Conv2d(9, 4, 3, padding=1), nn.Conv2d(13, 4, 1)
+        self.other = other
+
+    def forward(self, x):
+        a, b = self.a(x).relu(), self.b(x)
+        c = self.c(torch.cat([a, b], 1))
+        y = self.last(torch.cat([a, b, c], 1))
+        return self.other(self, a, y)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_cats_with_parts_in_common_copy_codes(is_read):
+    """All have one zero point; a part that others read keeps its own and is converted."""
+
+    def other(m, a, y):
+        return m.c(torch.cat([a * y, y, y[:, :1]], 1)) if is_read else y
+
+    program = run_passes(capture(GrowingCats(other).eval(), (BATCHES[0],)), STATIC_FLOAT_PASSES)
+    program = quantize(program, Calibrator(program, INT8).run(BATCHES), INT8)
+    small, large, *_ = (
+        plan for plan in program.between.values() if len(plan.output.scale) in (9, 13)
+    )
+    assert small.output.zero_point == large.output.zero_point not in (0, 255)
+    assert small.inputs == large.inputs[:2]
+    for plan, sizes in ((small, (4, 5)), (large, (4, 5, 4))):
+        _, multipliers, zeros, zero = fold_between(
+            BetweenSpec("cat", dim=1, sizes=sizes), plan
+        ).numbers
+        assert multipliers[1:] == [1.0] * len(multipliers[1:]) and set(zeros[1:]) == {zero}
+        assert (multipliers[0] == 1.0 and zeros[0] == zero) == (not is_read)
+        assert (plan.inputs[0].zero_point == 0) == is_read
+
+
 def test_sizes_do_not_join_maps():
     """Two views by one symbolic size are two tensors with maps of their own."""
 

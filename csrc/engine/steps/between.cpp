@@ -1,6 +1,4 @@
-// What stands between layers: pooling, addition, multiplication, concatenation.
-#include <utility>
-
+// What stands between layers: pooling, addition, multiplication.
 #include "../../cpu/pointwise_driver.h"
 #include "../../cpu/pool_driver.h"
 #include "../step.h"
@@ -64,33 +62,6 @@ class PairStep : public ArgsStep<Args> {
   }
 };
 
-class CatStep : public Step {
- public:
-  CatStep(const Instruction& instruction, const Context& context, const CatArgs& args,
-          std::vector<CatPart> parts)
-      : reads_(instruction.reads), out_(instruction.out), table_(context.table), args_(args),
-        parts_(std::move(parts)), work_(work_of(args)) {}
-
-  Work work() const override { return work_; }
-  void run(const Frame& frame, int thread, int threads) const override {
-    if (work_.cost == 0) return;
-    std::vector<CatPart> parts = parts_;
-    for (size_t i = 0; i < parts.size(); i++) parts[i].x = frame[static_cast<size_t>(reads_[i])];
-    CatArgs args = args_;
-    args.parts = parts.data();
-    args.out = frame[static_cast<size_t>(out_)];
-    run_part(args, table_, thread, threads);
-  }
-
- private:
-  const std::vector<int64_t> reads_;
-  const int64_t out_;
-  const KernelTable& table_;
-  const CatArgs args_;
-  const std::vector<CatPart> parts_;
-  const Work work_;
-};
-
 struct Pairs {
   int64_t kernel[2], stride[2], padding[2];
 };
@@ -125,6 +96,8 @@ std::unique_ptr<Step> pool_step(const char* step, const Instruction& instruction
   expect(args.h.out > 0 && args.w.out > 0, step, "no window fits " + shape_text(x));
   context.value(instruction.out) = {
       Dtype::kUint8, {x.shape[0], x.shape[1], args.h.out, args.w.out}, false};
+  args.x_step = context.pixel_step(instruction.reads[0]);
+  args.out_step = context.pixel_step(instruction.out);
   return std::make_unique<PoolStep<Args>>(instruction, context, args, work_of(args));
 }
 
@@ -225,49 +198,6 @@ std::unique_ptr<Step> make_mul(const Instruction& instruction, Context& context)
   args.map.qmax = static_cast<int32_t>(operands.integer());
   args.pair = pair_args(kStep, instruction, context);
   return std::make_unique<PairStep<MulArgs>>(instruction, context, args, work_of(args.pair));
-}
-
-std::unique_ptr<Step> make_cat(const Instruction& instruction, Context& context) {
-  constexpr const char* kStep = "int8_cat";
-  Operands operands(kStep, instruction);
-  const size_t count = instruction.reads.size();
-  const auto dim = static_cast<size_t>(operands.integer());
-  std::vector<CatPart> parts(count);
-  expect(count > 0 && operands.integer() == static_cast<int64_t>(count), kStep,
-         "expected a multiplier for each tensor");
-  for (CatPart& part : parts) part.map.multiplier = static_cast<float>(operands.real());
-  expect(operands.integer() == static_cast<int64_t>(count), kStep,
-         "expected a zero point for each tensor");
-  for (CatPart& part : parts) part.map.x_zero_point = static_cast<int32_t>(operands.integer());
-  const auto out_zero_point = static_cast<int32_t>(operands.integer());
-  Value out = context.value(instruction.reads[0]);
-  expect(dim < out.shape.size(), kStep, "no dimension " + std::to_string(dim));
-  out.shape[dim] = 0;
-  // Where channels are, in NHWC memory, all that lies behind one index of the other dimensions.
-  const bool is_channels = out.shape.size() == 4 && dim == 1;
-  CatArgs args{};
-  args.rows = 1;
-  for (size_t i = 0; i < out.shape.size(); i++) {
-    if (i == dim) continue;
-    if (is_channels || i < dim) args.rows *= out.shape[i];
-  }
-  for (size_t i = 0; i < count; i++) {
-    const Value& x = context.value(instruction.reads[i]);
-    std::vector<int64_t> wanted = out.shape;
-    if (x.shape.size() > dim) wanted[dim] = x.shape[dim];
-    expect(x.dtype == Dtype::kUint8 && x.shape == wanted, kStep,
-           "expected uint8 tensors that differ in one dimension, got " + shape_text(x));
-    out.shape[dim] += x.shape[dim];
-    parts[i].width = args.rows == 0 ? 0 : x.elements() / args.rows;
-    parts[i].map.out_zero_point = out_zero_point;
-    parts[i].map.qmax = 255;
-    args.width += parts[i].width;
-  }
-  // In NHWC memory other dimensions than the batch and the channels do not lie in their order.
-  expect(out.shape.size() != 4 || dim < 2, kStep, "expected the batch's or the channels' dimension");
-  args.count = static_cast<int64_t>(count);
-  context.value(instruction.out) = out;
-  return std::make_unique<CatStep>(instruction, context, args, std::move(parts));
 }
 
 }  // namespace fastinfer::engine

@@ -10,8 +10,9 @@ struct Operands2d {
   int64_t stride[2], padding[2], dilation[2];
 };
 
-ConvGeometry conv_geometry(const char* step, const Value& x, const PackedHeader& h,
-                           const Operands2d& o) {
+ConvGeometry conv_geometry(const char* step, const Instruction& instruction,
+                           const Context& context, const PackedHeader& h, const Operands2d& o) {
+  const Value& x = context.value(instruction.reads[0]);
   const bool is_depthwise = h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d);
   const int64_t channels = is_depthwise ? h.n : int64_t{h.c_per_group} * h.groups;
   expect(x.dtype == Dtype::kUint8 && x.shape.size() == 4 && x.shape[1] == channels, step,
@@ -20,6 +21,7 @@ ConvGeometry conv_geometry(const char* step, const Value& x, const PackedHeader&
   ConvGeometry g{};
   g.batch = x.shape[0];
   g.channels = channels;
+  g.pixel_step = context.pixel_step(instruction.reads[0]);
   g.height = x.shape[2];
   g.width = x.shape[3];
   g.out_channels = h.n;
@@ -52,16 +54,18 @@ class ConvStep : public WeightedStep {
       pair[0] = numbers[0];
       pair[1] = numbers[1];
     }
-    geometry_ = conv_geometry(name, context.value(instruction.reads[0]), *view_.header, o);
+    geometry_ = conv_geometry(name, instruction, context, *view_.header, o);
     set_result(context, {geometry_.batch, geometry_.out_channels, geometry_.out_height,
                          geometry_.out_width});
     is_empty_ = geometry_.out_pixels() == 0;
+    out_step_ = context.pixel_step(instruction.out);
   }
 
  protected:
-  GemmOutput output(const Frame& frame) const { return bind(frame, geometry_.out_channels); }
+  GemmOutput output(const Frame& frame) const { return bind(frame, out_step_); }
 
   ConvGeometry geometry_;
+  int64_t out_step_;
   bool is_empty_;
 };
 

@@ -88,21 +88,33 @@ def per_channel_shifted(lo: Tensor, hi: Tensor, width: Tensor) -> TensorQuant:
     return _map(width / 254, 128, (lo + hi) / 2)
 
 
-def joined(parts: Sequence[TensorQuant], sizes: Sequence[int]) -> TensorQuant:
-    """Return the map of a cat of per-tensor parts of so many channels: one scale for each part.
+def common_zero_point(parts: Sequence[TensorQuant]) -> int:
+    """Return the zero point that coarsens per-tensor maps least; their own where all have one.
 
-    The zero point is the one that coarsens the parts least, by the mean square of the ratios of
-    new to old scale; parts of one zero point keep their scales and their codes.
+    Measured by the mean square of the ratios of new to old scale.
     """
     zero_points = {part.zero_point for part in parts}
     if len(zero_points) == 1:
-        scales, zero = [part.scale[0] for part in parts], zero_points.pop()
-    else:
-        loss = {z: sum(_coarser(part, z) ** 2 for part in parts) for z in range(1, 255)}
-        zero = min(loss, key=loss.__getitem__)
-        scales = [_float32(part.scale[0] * _coarser(part, zero)) for part in parts]
+        return zero_points.pop()
+    loss = {z: sum(_coarser(part, z) ** 2 for part in parts) for z in range(1, 255)}
+    return min(loss, key=loss.__getitem__)
+
+
+def with_zero_point(quant: TensorQuant, zero_point: int) -> TensorQuant:
+    """Return the per-tensor map of this zero point that reaches as far as quant."""
+    if quant.zero_point == zero_point:
+        return quant
+    return TensorQuant((_float32(quant.scale[0] * _coarser(quant, zero_point)),), zero_point)
+
+
+def joined(parts: Sequence[TensorQuant], sizes: Sequence[int], zero_point: int) -> TensorQuant:
+    """Return the map of a cat of per-tensor parts of so many channels: one scale for each part.
+
+    Parts of this zero point keep their scales and their codes.
+    """
+    scales = [with_zero_point(part, zero_point).scale[0] for part in parts]
     values = [s for s, size in zip(scales, sizes, strict=True) for _ in range(size)]
-    return TensorQuant(tuple(values), zero)
+    return TensorQuant(tuple(values), zero_point)
 
 
 def _coarser(quant: TensorQuant, zero_point: int) -> float:

@@ -11,7 +11,12 @@ from torch import Tensor, fx
 
 from fastinfer.compress.quantize import affine_maps
 from fastinfer.compress.quantize.calibrate import Calibrator
-from fastinfer.compress.quantize.tensor_groups import TensorGroup, find_groups, split_cats
+from fastinfer.compress.quantize.tensor_groups import (
+    TensorGroup,
+    connected_cats,
+    find_groups,
+    split_cats,
+)
 from fastinfer.compress.quantize.weights import weight_extent
 from fastinfer.graph.between import Between
 from fastinfer.graph.layer import Layer
@@ -42,6 +47,8 @@ class Maps:
         graph = calibrator.graph_module.graph
         self._groups = find_groups(graph, layers, static, betweens, self._split, self._range)
         self._made: dict[int, TensorQuant] = {}
+        self._zero_points: dict[fx.Node, int] = {}  # of split cats
+        self._agree_on_zero_points()
 
     def is_quantized_output(self, node: fx.Node) -> bool:
         """Return True when something reads the layer's output as int8."""
@@ -79,6 +86,21 @@ class Maps:
         inputs = tuple(self.of(source) for source in between.inputs)
         return BetweenPlan(inputs, self.of(node), before)
 
+    def _agree_on_zero_points(self) -> None:
+        """Give split cats that share parts, and parts that nothing else reads, one zero point.
+
+        Such a part is rounded once, to the map in which every one of the cats copies its codes.
+        """
+        for cats in connected_cats(self._betweens, self._split):
+            parts = [part for cat in cats for part in self._betweens[cat].inputs]
+            groups = {id(self._groups[part]): self._groups[part] for part in parts}
+            zero = affine_maps.common_zero_point([self.of(g.members[0]) for g in groups.values()])
+            self._zero_points.update(dict.fromkeys(cats, zero))
+            for key, group in groups.items():
+                readers = {user for member in group.members for user in member.users}
+                if readers <= self._split | set(group.members):
+                    self._made[key] = affine_maps.with_zero_point(self._made[key], zero)
+
     def _range(self, node: fx.Node) -> tuple[float, float] | None:
         statistics = self._statistics.get(node.name)
         if statistics is None or not statistics.is_finite:
@@ -88,7 +110,11 @@ class Maps:
     def _make(self, group: TensorGroup) -> TensorQuant:
         if group.members[0] in self._split:
             cat = self._betweens[group.members[0]]
-            return affine_maps.joined([self.of(part) for part in cat.inputs], cat.spec.sizes)
+            parts, zero = (
+                [self.of(part) for part in cat.inputs],
+                self._zero_points[group.members[0]],
+            )
+            return affine_maps.joined(parts, cat.spec.sizes, zero)
         if self._per_channel and group.is_single and len(group.producers) == 1:
             quant = self._make_per_channel(group)
             if quant is not None:

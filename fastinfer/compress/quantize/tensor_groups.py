@@ -131,6 +131,25 @@ def split_cats(
     )
 
 
+def connected_cats(
+    betweens: Mapping[fx.Node, Between], cats: frozenset[fx.Node]
+) -> list[list[fx.Node]]:
+    """Return the cats in graph order, those together that are linked by parts they share."""
+    found: list[tuple[set[fx.Node], list[fx.Node]]] = []
+    for node, between in betweens.items():
+        if node not in cats:
+            continue
+        parts, linked = set(between.inputs), [node]
+        apart = []
+        for others in found:
+            if others[0] & parts:
+                parts, linked = parts | others[0], others[1] + linked
+            else:
+                apart.append(others)
+        found = [*apart, (parts, linked)]
+    return [linked for _, linked in found]
+
+
 def _share_cat(sets: _Sets, node: fx.Node, cat: Between) -> None:
     """Give parts of a cat its own map where that costs nothing, or little.
 
