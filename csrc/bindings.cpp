@@ -5,7 +5,6 @@
 #include "cpu/isa.h"
 #include "engine/peak.h"
 #include "engine/recorder.h"
-#include "engine/region_cache.h"
 #include "packed.h"
 
 namespace py = pybind11;
@@ -34,7 +33,8 @@ py::dict dict_of(const CallRecord& record) {
   using namespace py::literals;
   return py::dict("program"_a = record.program, "weights"_a = weights, "values"_a = values,
                   "steps"_a = steps, "slices"_a = record.slices, "threads"_a = record.threads,
-                  "seconds"_a = record.seconds, "arena_bytes"_a = plan.arena().bytes,
+                  "seconds"_a = record.seconds, "copied_bytes"_a = plan.copied_bytes(),
+                  "arena_bytes"_a = plan.arena().bytes,
                   "arena_lower_bound"_a = plan.arena().lower_bound);
 }
 
@@ -46,21 +46,6 @@ py::list stop_recording() {
 
 double peak(int threads) {
   return fastinfer::engine::measure_peak(fastinfer::current_table(), threads);
-}
-
-// What the plans at hand of a region's program use, last used first.
-py::list region_plans(const std::string& program) {
-  py::list found;
-  for (const auto& plan : fastinfer::engine::RegionCache::instance().plans(program)) {
-    py::dict figures;
-    figures["batch"] = plan->batch();
-    figures["steps"] = plan->steps();
-    figures["copied_bytes"] = plan->copied_bytes();
-    figures["arena_bytes"] = plan->arena().bytes;
-    figures["arena_lower_bound"] = plan->arena().lower_bound;
-    found.append(figures);
-  }
-  return found;
 }
 
 }  // namespace
@@ -79,8 +64,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("peak_multiply_adds", &peak, py::arg("threads"),
         py::call_guard<py::gil_scoped_release>(),
         "int8 multiply-adds a second in registers, 0 where the instruction set has no loop.");
-  m.def("region_plans", &region_plans, py::arg("program"),
-        "Batch, steps, bytes copied by cats and slices, and arena bytes of a program's plans.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;
   m.attr("PACKED_HEADER_SIZE") = sizeof(fastinfer::PackedHeader);
 }

@@ -120,15 +120,6 @@ def peak_gops(threads: int) -> float | None:
     return 2e-9 * multiply_adds if multiply_adds else None
 
 
-def region_plans(program: str) -> list[dict[str, int]]:
-    """Return what the plans at hand of an int8_region program use, last used first.
-
-    Each has batch, steps, copied_bytes (by cats and slices), arena_bytes and arena_lower_bound:
-    what is alive at one step at most.
-    """
-    return list(require_kernels().region_plans(program))
-
-
 def show_ops() -> dict[str, dict[str, str]]:
     """Return op -> device -> "kernel" or "reference": who serves each op."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key

@@ -58,13 +58,4 @@ std::shared_ptr<const Plan> RegionCache::plan(const std::string& program, const 
   return plan;
 }
 
-std::vector<std::shared_ptr<const Plan>> RegionCache::plans(const std::string& program) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<std::shared_ptr<const Plan>> found;
-  const auto region = find(program);
-  if (region == regions_.end()) return found;
-  for (const Entry& entry : region->plans) found.push_back(entry.plan);
-  return found;
-}
-
 }  // namespace fastinfer::engine

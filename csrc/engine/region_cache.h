@@ -24,8 +24,6 @@ class RegionCache {
 
   // The plan of a program for `key`, made when it is not at hand. Throws std::invalid_argument.
   std::shared_ptr<const Plan> plan(const std::string& program, const PlanKey& key);
-  // The plans at hand of a program, last used first.
-  std::vector<std::shared_ptr<const Plan>> plans(const std::string& program);
 
  private:
   struct Entry {

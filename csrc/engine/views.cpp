@@ -9,13 +9,9 @@
 namespace fastinfer::engine {
 namespace {
 
-// Whether a step can read its operand `index` where pixels lie apart. Residuals of convolutions share
-// the result's step.
-bool reads_apart(const Instruction& step, size_t index) {
+// Whether a step that is no convolution works on values whose pixels lie apart.
+bool works_apart(const Instruction& step) {
   switch (step.kind) {
-    case StepKind::kConv2d:
-    case StepKind::kDepthwiseConv2d:
-      return index == 0;
     case StepKind::kMaxPool2d:
     case StepKind::kAvgPool2d:
     case StepKind::kAdaptiveAvgPool2d:
@@ -30,24 +26,20 @@ bool reads_apart(const Instruction& step, size_t index) {
   }
 }
 
+bool is_convolution(const Instruction& step) {
+  return step.kind == StepKind::kConv2d || step.kind == StepKind::kDepthwiseConv2d;
+}
+
+// Whether a step can read its operand `index` where pixels lie apart. Residuals of convolutions share
+// the result's step.
+bool reads_apart(const Instruction& step, size_t index) {
+  return is_convolution(step) ? index == 0 : works_apart(step);
+}
+
 // Whether a step can write its result where pixels lie apart.
 bool writes_apart(const Instruction& step) {
-  switch (step.kind) {
-    case StepKind::kConv2d:
-      return step.reads.size() == 1;
-    case StepKind::kDepthwiseConv2d:
-    case StepKind::kMaxPool2d:
-    case StepKind::kAvgPool2d:
-    case StepKind::kAdaptiveAvgPool2d:
-    case StepKind::kSlice:
-    case StepKind::kChannelShuffle:
-    case StepKind::kShuffledSlice:
-      return true;
-    case StepKind::kCat:
-      return read_cat(step).dim == 1;
-    default:
-      return false;
-  }
+  if (step.kind == StepKind::kConv2d) return step.reads.size() == 1;
+  return is_convolution(step) || works_apart(step);
 }
 
 int64_t channels_of(const Value& image) { return image.shape[1]; }

@@ -20,7 +20,9 @@ from fastinfer.artifact.errors import ArtifactError
 SUFFIX = ".fastinfer"
 MODEL = "model.json"
 _TENSORS = re.compile(r"tensors-[0-9a-f]{16}\.safetensors")
-#: What zipfile raises on bytes that are no zip it can read.
+#: What zipfile raises on bytes that are no zip it can read: RuntimeError where they say encrypted,
+#: NotImplementedError where they name a version or compression it lacks, the others where sizes,
+#: offsets or compressed data are not what they should be.
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, ValueError,
     EOFError, KeyError, IndexError, OverflowError, struct.error, zlib.error, OSError,

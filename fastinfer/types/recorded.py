@@ -46,8 +46,8 @@ class RecordedCall:
 
     weights: address and bytes of every buffer it was given. slices: how many the batch ran in; 1
     is the whole. Steps of slices are the mean over threads, and shapes those of the whole batch.
-    threads: at most so many. arena_lower_bound: bytes of the values alive at one step, at most;
-    arena_bytes: of the memory they have, if the batch runs as a whole.
+    threads: at most so many. If the batch runs as a whole, copied_bytes are what cats and slices
+    copy, arena_bytes the memory of values, arena_lower_bound what is alive at one step, at most.
     """
 
     program: str
@@ -57,6 +57,7 @@ class RecordedCall:
     slices: int
     threads: int
     seconds: float
+    copied_bytes: int
     arena_bytes: int
     arena_lower_bound: int
 

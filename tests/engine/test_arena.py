@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from fastinfer import runtime
 from fastinfer.compress.quantize import quantize
@@ -33,7 +34,6 @@ NETWORKS = {
 
 def int8_graph(name):
     """Return a network with random weights, lowered as `convert` does, nothing timed or judged."""
-    torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
     model = NETWORKS[name](torchvision.models).eval()
     x = torch.randn(2, 3, SIZE, SIZE)

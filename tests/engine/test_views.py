@@ -25,11 +25,18 @@ def assert_as_single_ops(arguments):
         assert_equal(got, wanted)
 
 
+def recorded(arguments):
+    """Return the record of a call whose answers are the reference's."""
+    with runtime.recording() as calls:
+        assert_as_single_ops(arguments)
+    (call,) = calls
+    return call
+
+
 def plan_of(program, outputs, batch=1, height=6, width=5):
-    """Return what the plan of a program uses; its answers are the reference's."""
+    """Return the record of a call of a program; its answers are the reference's."""
     arguments = program.arguments("plan", outputs, batch, height, width)
-    assert_as_single_ops(arguments)
-    return runtime.region_plans(arguments[2])[0]
+    return recorded(arguments)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -45,24 +52,21 @@ def test_sliced_batch(name, threads):
     """So many values that the batch runs in slices, with plans of fewer samples."""
     threads(2)
     arguments = view_case(name, 48, 7, 48, 40).build()
-    assert_as_single_ops(arguments)
-    batches = {plan["batch"] for plan in runtime.region_plans(arguments[2])}
-    assert len(batches) > 1 and max(batches) == 7
+    assert recorded(arguments).slices > 1
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_arena(name, threads):
     for height in (6, 20):
         arguments = view_case(name, 24, 2, height, 11).build()
-        run(arguments)
-        plan = runtime.region_plans(arguments[2])[0]
-        assert plan["arena_bytes"] <= ARENA_BOUND * plan["arena_lower_bound"]
+        call = recorded(arguments)
+        assert call.arena_bytes <= ARENA_BOUND * call.arena_lower_bound
 
 
 @pytest.mark.parametrize("name", ["inception", "dense", "shuffled", "grouped"])
 def test_patterns_of_networks_copy_nothing(name):
     program, outputs = PROGRAMS[name](24)
-    assert plan_of(program, outputs)["copied_bytes"] == 0
+    assert plan_of(program, outputs).copied_bytes == 0
 
 
 def test_what_is_copied():
@@ -70,44 +74,44 @@ def test_what_is_copied():
     p = ImageProgram(8)
     a, b = p.conv(0, 8), p.conv(0, 5)
     whole = p.cat([a, b, 0])
-    assert plan_of(p, [p.conv(whole, 4)])["copied_bytes"] == 8 * 30  # the caller's input
-    assert plan_of(p, [a, p.conv(whole, 4)])["copied_bytes"] == (8 + 8) * 30  # and a result
-    assert plan_of(p, [whole])["copied_bytes"] == 8 * 30  # parts are made in the caller's memory
+    assert plan_of(p, [p.conv(whole, 4)]).copied_bytes == 8 * 30  # the caller's input
+    assert plan_of(p, [a, p.conv(whole, 4)]).copied_bytes == (8 + 8) * 30  # and a result
+    assert plan_of(p, [whole]).copied_bytes == 8 * 30  # parts are made in the caller's memory
 
     p = ImageProgram(8)
     a, b, c = p.conv(0, 8), p.conv(0, 5), p.conv(0, 6)
     wide, narrow = p.cat([a, b, c]), p.cat([b, a])
     outputs = [p.conv(wide, 4), p.conv(narrow, 4)]
-    assert plan_of(p, outputs)["copied_bytes"] == (8 + 5) * 30  # the wide one has them
+    assert plan_of(p, outputs).copied_bytes == (8 + 5) * 30  # the wide one has them
     p = ImageProgram(8)
     a, b = p.conv(0, 8), p.conv(0, 5)
     other_map = p.cat([a, b], converted=[1])
-    assert plan_of(p, [p.conv(other_map, 4)])["copied_bytes"] == 5 * 30
+    assert plan_of(p, [p.conv(other_map, 4)]).copied_bytes == 5 * 30
     p = ImageProgram(8)
     a = p.conv(0, 8)
     residual = p.conv(a, 8, residual=a)
-    assert plan_of(p, [p.mean(p.cat([a, residual]))])["copied_bytes"] == (8 + 8) * 30
+    assert plan_of(p, [p.mean(p.cat([a, residual]))]).copied_bytes == (8 + 8) * 30
 
 
 def test_slices():
     p = ImageProgram(8)
     half = p.slice(0, 2, 6)
-    assert plan_of(p, [p.conv(half, 4, 3), p.mean(half)])["copied_bytes"] == 0
-    assert plan_of(p, [half])["copied_bytes"] == 4 * 30  # results are dense
-    assert plan_of(p, [p.add(half, half)])["copied_bytes"] == 4 * 30  # additions read dense images
+    assert plan_of(p, [p.conv(half, 4, 3), p.mean(half)]).copied_bytes == 0
+    assert plan_of(p, [half]).copied_bytes == 4 * 30  # results are dense
+    assert plan_of(p, [p.add(half, half)]).copied_bytes == 4 * 30  # additions read dense images
 
 
 def test_slices_of_a_shuffled_image_are_shuffled_alone():
     p = ImageProgram(12)
     shuffled = p.shuffle(0, 3)
     outputs = [p.conv(p.slice(shuffled, 1, 5), 4), p.conv(p.slice(shuffled, 5, 11), 4)]
-    assert plan_of(p, outputs)["steps"] == 4
+    assert len(plan_of(p, outputs).steps) == 4
     # Not where something else reads it whole, or slices overlap.
-    assert plan_of(p, [*outputs, shuffled])["steps"] == 3
+    assert len(plan_of(p, [*outputs, shuffled]).steps) == 3
     p = ImageProgram(12)
     shuffled = p.shuffle(0, 3)
     outputs = [p.conv(p.slice(shuffled, 1, 6), 4), p.conv(p.slice(shuffled, 5, 11), 4)]
-    assert plan_of(p, outputs)["steps"] == 3
+    assert len(plan_of(p, outputs).steps) == 3
 
 
 @st.composite

@@ -8,7 +8,6 @@ import torchvision
 
 import fastinfer
 from fastinfer import runtime
-from fastinfer.engine import RegionModule
 
 pytestmark = pytest.mark.models
 
@@ -21,23 +20,14 @@ ARENA_BOUND = 1.3
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_copied_bytes(name, monkeypatch):
-    programs = []
-    forward = RegionModule.forward
-
-    def recorded(self, *inputs):
-        programs.append(self._program)
-        return forward(self, *inputs)
-
+def test_copied_bytes(name):
     torch.manual_seed(0)
     options = {"init_weights": True} if name == "googlenet" else {}
     model = getattr(torchvision.models, name)(weights=None, **options).eval()
     x = torch.randn(1, 3, SIZE, SIZE)
     fast = fastinfer.convert(model, x, config="int8", calibration=[x])
-    monkeypatch.setattr(RegionModule, "forward", recorded)
-    with torch.inference_mode():
+    with torch.inference_mode(), runtime.recording() as calls:
         fast(x)
-    assert programs
-    plans = [runtime.region_plans(program)[0] for program in programs]
-    assert all(p["arena_bytes"] <= ARENA_BOUND * p["arena_lower_bound"] for p in plans)
-    assert sum(p["copied_bytes"] for p in plans) <= BOUNDS[name]
+    assert calls
+    assert all(c.arena_bytes <= ARENA_BOUND * c.arena_lower_bound for c in calls)
+    assert sum(c.copied_bytes for c in calls) <= BOUNDS[name]

@@ -127,13 +127,12 @@ def test_convnext_is_one_region_and_its_head():
 
 
 class Attention(nn.Module):
-    """A gate over channels between convolutions, and a norm between linears."""
+    """A gate over channels between convolutions."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.a, self.b, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.LayerNorm(4)
-        self.c = nn.Conv2d(4, 5, 1)
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 5, 1)
 
     def forward(self, x):
         gates = torch.softmax(F.relu(self.a(x)), 1)
@@ -146,4 +145,25 @@ def test_softmax_of_channels_ends_no_region():
         fast = fastinfer.convert(model, x, config="int8")
         (region,) = fastinfer.report(fast).regions
         assert region.before == {"input": 1} and region.after == {"output": 1}
+        assert sqnr_db(model(x), fast(x)) > 20
+
+
+class Head(nn.Module):
+    """A layer norm of vectors behind an image's mean."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 3), nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.b(self.norm(F.relu(self.a(x)).mean((2, 3))))
+
+
+def test_layer_norm_of_vectors_is_a_step():
+    model, x = Head().eval(), torch.randn(4, 3, 12, 10)
+    with torch.no_grad():
+        fast = fastinfer.convert(model, x, config="int8")
+        called = [n.target for n in fast.lowered.graph.nodes if n.op == "call_function"]
+        assert own.float_layer_norm.default in called and aten.layer_norm.default not in called
         assert sqnr_db(model(x), fast(x)) > 20
