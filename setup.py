@@ -22,6 +22,7 @@ BASE_FLAGS = [
 SOURCES = [
     "csrc/registration.cpp",
     "csrc/bindings.cpp",
+    "csrc/module_watch.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/packed_view.cpp",
     "csrc/cpu/gemm_panel.cpp",
@@ -32,6 +33,7 @@ SOURCES = [
     "csrc/cpu/conv_geometry.cpp",
     "csrc/cpu/quantize.cpp",
     "csrc/cpu/int8_linear.cpp",
+    "csrc/cpu/bound_regions.cpp",
     "csrc/cpu/int8_region.cpp",
     "csrc/cpu/int8_conv2d.cpp",
     "csrc/cpu/int8_depthwise.cpp",

@@ -2,9 +2,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "cpu/bound_regions.h"
 #include "cpu/isa.h"
 #include "engine/peak.h"
 #include "engine/recorder.h"
+#include "module_watch.h"
 #include "packed.h"
 
 namespace py = pybind11;
@@ -64,6 +66,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("peak_multiply_adds", &peak, py::arg("threads"),
         py::call_guard<py::gil_scoped_release>(),
         "int8 multiply-adds a second in registers, 0 where the instruction set has no loop.");
+  py::class_<fastinfer::ModuleWatch>(m, "ModuleWatch", "Whether modules are as they were.")
+      .def(py::init<py::tuple, py::tuple>(), py::arg("namespaces"), py::arg("slots"))
+      .def("holds", &fastinfer::ModuleWatch::holds);
+  m.def("release_region", &fastinfer::release_region, py::arg("number"),
+        "Let go of what int8_region_bind keeps under this number.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;
   m.attr("PACKED_HEADER_SIZE") = sizeof(fastinfer::PackedHeader);
 }

@@ -14,6 +14,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("int8_depthwise_conv2d", TORCH_BOX(&fastinfer::int8_depthwise_conv2d_cpu));
   m.impl("int8_conv2d_dynamic", TORCH_BOX(&fastinfer::int8_conv2d_dynamic_cpu));
   m.impl("int8_region", TORCH_BOX(&fastinfer::int8_region_cpu));
+  m.impl("int8_region_call", TORCH_BOX(&fastinfer::int8_region_call_cpu));
   m.impl("int8_lookup", TORCH_BOX(&fastinfer::int8_lookup_cpu));
   m.impl("int8_add", TORCH_BOX(&fastinfer::int8_add_cpu));
   m.impl("int8_mul", TORCH_BOX(&fastinfer::int8_mul_cpu));
@@ -24,4 +25,9 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("float_layer_norm", TORCH_BOX(&fastinfer::float_layer_norm_cpu));
   m.impl("float_softmax", TORCH_BOX(&fastinfer::float_softmax_cpu));
   m.impl("int8_upsample2d", TORCH_BOX(&fastinfer::int8_upsample2d_cpu));
+}
+
+// A region without weights has no tensor that would name a device.
+STABLE_TORCH_LIBRARY_IMPL(fastinfer, CompositeExplicitAutograd, m) {
+  m.impl("int8_region_bind", TORCH_BOX(&fastinfer::int8_region_bind_cpu));
 }

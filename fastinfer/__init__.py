@@ -1,9 +1,10 @@
 """fastinfer: PyTorch models made faster with one call, on kernels of its own."""
 
 from fastinfer.ops.catalog import OPS
+from fastinfer.ops.int8_region import BOUND_REGION_SCHEMAS
 from fastinfer.ops.register import register
 
-_library = register(OPS)
+_library = register(OPS, BOUND_REGION_SCHEMAS)
 
 # The compiled kernels and the passes need the schemas above.
 from fastinfer.api import convert  # noqa: E402

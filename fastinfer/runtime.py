@@ -70,6 +70,11 @@ def require_kernels() -> Any:
     return _C
 
 
+def has_kernels() -> bool:
+    """Return True when the compiled extension is there; `require_kernels` says what is wrong."""
+    return _C is not None
+
+
 def isa() -> str:
     """Return the instruction set the CPU kernels use.
 

@@ -1,8 +1,10 @@
 // int8_region: a region of a model in one call of the engine.
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "../engine/batch.h"
+#include "bound_regions.h"
 #include "conv_geometry.h"
 #include "ops.h"
 
@@ -36,8 +38,8 @@ Tensor empty_output(const engine::Value& value) {
                                  : empty_contiguous(value.shape, type);
 }
 
-engine::PlanKey key_of(const std::vector<Tensor>& inputs, const std::vector<Tensor>& packed) {
-  engine::PlanKey key{current_isa(), {}, {}};
+std::vector<engine::Weight> weights_of(const std::vector<Tensor>& packed) {
+  std::vector<engine::Weight> weights;
   for (const Tensor& t : packed) {
     const bool is_float = t.scalar_type() == ScalarType::Float;
     STD_TORCH_CHECK(is_float || t.scalar_type() == ScalarType::Byte, kOp,
@@ -45,10 +47,40 @@ engine::PlanKey key_of(const std::vector<Tensor>& inputs, const std::vector<Tens
                     torch::headeronly::toString(t.scalar_type()));
     STD_TORCH_CHECK(t.is_contiguous(), kOp, ": packed: expected contiguous buffers");
     const auto* data = static_cast<const uint8_t*>(t.const_data_ptr());
-    key.weights.push_back(engine::weight_at(data, t.numel() * (is_float ? 4 : 1)));
+    weights.push_back(engine::weight_at(data, t.numel() * (is_float ? 4 : 1)));
   }
+  return weights;
+}
+
+// What weights_of(region.packed) gives. Between two calls of a large region all it reads has left the
+// caches, so for tensors that lie where they did it reads no more than where they lie.
+std::vector<engine::Weight> weights_now(const BoundRegion& region) {
+  std::vector<engine::Weight> weights = region.weights;
+  for (const engine::Weight& weight : weights) __builtin_prefetch(weight.data);
+  for (size_t i = 0; i < weights.size(); i++) {
+    if (region.packed[i].const_data_ptr() != weights[i].data) return weights_of(region.packed);
+  }
+  for (engine::Weight& weight : weights) weight = engine::weight_at(weight.data, weight.bytes);
+  return weights;
+}
+
+std::vector<Tensor> run_region(std::vector<Tensor> inputs, std::vector<engine::Weight> weights,
+                               const std::string& program) {
+  for (Tensor& t : inputs) t = as_input(t);
+  engine::PlanKey key{current_isa(), std::move(weights), {}};
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
-  return key;
+  const auto plan = engine::RegionCache::instance().plan(program, key);
+  std::vector<const void*> from;
+  for (const Tensor& t : inputs) from.push_back(t.const_data_ptr());
+  std::vector<Tensor> outputs;
+  std::vector<void*> to;
+  for (size_t i = 0; i < plan->outputs(); i++) {
+    outputs.push_back(empty_output(plan->output(i)));
+    to.push_back(outputs.back().mutable_data_ptr());
+  }
+  const auto threads = static_cast<int>(torch::stable::get_num_threads());
+  engine::run_batch(program, key, *plan, from, to, threads);
+  return outputs;
 }
 
 }  // namespace
@@ -56,20 +88,22 @@ engine::PlanKey key_of(const std::vector<Tensor>& inputs, const std::vector<Tens
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program) {
   try {
-    for (Tensor& t : inputs) t = as_input(t);
-    const engine::PlanKey key = key_of(inputs, packed);
-    const auto plan = engine::RegionCache::instance().plan(program, key);
-    std::vector<const void*> from;
-    for (const Tensor& t : inputs) from.push_back(t.const_data_ptr());
-    std::vector<Tensor> outputs;
-    std::vector<void*> to;
-    for (size_t i = 0; i < plan->outputs(); i++) {
-      outputs.push_back(empty_output(plan->output(i)));
-      to.push_back(outputs.back().mutable_data_ptr());
-    }
-    const auto threads = static_cast<int>(torch::stable::get_num_threads());
-    engine::run_batch(program, key, *plan, from, to, threads);
-    return outputs;
+    return run_region(std::move(inputs), weights_of(packed), program);
+  } catch (const std::invalid_argument& error) {
+    STD_TORCH_CHECK(false, error.what());
+  }
+  return {};
+}
+
+int64_t int8_region_bind_cpu(std::vector<Tensor> packed, std::string program) {
+  std::vector<engine::Weight> weights = weights_of(packed);
+  return bind_region({std::move(packed), std::move(program), std::move(weights)});
+}
+
+std::vector<Tensor> int8_region_call_cpu(std::vector<Tensor> inputs, int64_t region) {
+  try {
+    const auto bound = bound_region(region);
+    return run_region(std::move(inputs), weights_now(*bound), bound->program);
   } catch (const std::invalid_argument& error) {
     STD_TORCH_CHECK(false, error.what());
   }

@@ -58,5 +58,7 @@ Tensor float_layer_norm_cpu(Tensor x, std::optional<Tensor> weight, std::optiona
 Tensor float_softmax_cpu(Tensor x, int64_t dim);
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program);
+int64_t int8_region_bind_cpu(std::vector<Tensor> packed, std::string program);
+std::vector<Tensor> int8_region_call_cpu(std::vector<Tensor> inputs, int64_t region);
 
 }  // namespace fastinfer

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx, nn
 
+from fastinfer import runtime
+from fastinfer.engine.binding import Binding, Bound, Source, tensors_of
 from fastinfer.types.region import Region
-
-#: A module and the name of its buffer or parameter.
-Source = tuple[nn.Module, str]
 
 
 class RegionModule(nn.Module):
     """The nodes of `graph_module` as one op.
 
-    sources: what the steps name by index: packed weights, tables, parameters of norms. They are
-    read from their modules at every call, which belong to the graph they came from and are not
-    registered here, so a state_dict has each once. A hook on a layer makes the region run node by
-    node, so that the hook sees its call. names: of the steps, for people.
+    sources: what the steps name by index: packed weights, tables, parameters of norms. They belong
+    to the graph they came from and are not registered here, so a state_dict has each once. Every
+    call takes them as they are then: the engine keeps them from one call to the next, for as long
+    as their modules have the same tensors (passing all of them takes longer than a layer). Tools
+    that trace see the op that takes them. A hook on a layer makes the region run node by node, so
+    that the hook sees its call. names: of the steps, for people.
     """
+
+    #: Its own calls need not go through nn.Module.__call__.
+    takes_no_hooks = True
 
     def __init__(
         self,
@@ -38,23 +42,36 @@ class RegionModule(nn.Module):
         self._modules_of = tuple(graph_module.get_submodule(name) for name in dict.fromkeys(called))
         self._sources = tuple(sources)
         self._graph_modules = (graph_module,)
-        self._op = torch.ops.fastinfer.int8_region.default
+        self._binding = Binding()
+        # Looked up here: between two calls the way there through torch.ops leaves the caches.
+        self._call_bound = torch.ops.fastinfer.int8_region_call.default
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return what the graph's nodes would."""
-        for module in self._modules_of:
-            if module._forward_hooks or module._forward_pre_hooks:
-                result: Tensor | tuple[Tensor, ...] = self._graph_modules[0](*inputs)
-                return result
-        outputs: list[Tensor] = self._op(inputs, self.packed(), self.program)
+        outputs: list[Tensor]
+        if _is_plain(inputs):
+            bound = self._binding.bound
+            if bound is None or not bound.holds():
+                if self._has_hooks():
+                    return self._run_nodes(inputs)
+                bound = self._binding.bound = Bound(self.program, self._modules_of, self._sources)
+            outputs = self._call_bound(inputs, bound.number)
+        else:
+            if self._has_hooks():
+                return self._run_nodes(inputs)
+            outputs = torch.ops.fastinfer.int8_region.default(inputs, self.packed(), self.program)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _has_hooks(self) -> bool:
+        return any(m._forward_hooks or m._forward_pre_hooks for m in self._modules_of)
+
+    def _run_nodes(self, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        result: Tensor | tuple[Tensor, ...] = self._graph_modules[0](*inputs)
+        return result
 
     def packed(self) -> list[Tensor]:
         """Return what its steps name by index: packed weights, tables, parameters of norms."""
-        return [
-            module._buffers[name] if name in module._buffers else module._parameters[name]
-            for module, name in self._sources
-        ]
+        return tensors_of(self._sources)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -69,3 +86,16 @@ class RegionModule(nn.Module):
     def extra_repr(self) -> str:
         """Describe the region."""
         return f"{len(self.region.steps)} steps, {len(self.region.outputs)} results"
+
+
+def _is_plain(inputs: Sequence[Tensor]) -> bool:
+    """Return True for a call that nothing but the kernels will see."""
+    # First: torch.compile knows the answer and looks no further.
+    if torch.compiler.is_compiling() or not runtime.has_kernels():
+        return False
+    if torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() != 0:
+        return False
+    for x in inputs:  # noqa: SIM110 - a generator would be another frame to fetch
+        if type(x) is not Tensor or not x.is_cpu:
+            return False
+    return True

@@ -15,7 +15,8 @@ class GraphCode:
 
     The code fx writes takes a submodule three levels down by three calls of nn.Module.__getattr__,
     which on MobileNetV2 at batch 1 is a twelfth of the time. Values, hooks and replaced submodules
-    are as in `graph_module.forward`. Holds no module; copies and pickles write the code anew.
+    are as in `graph_module.forward`; modules with `takes_no_hooks` are called by their `forward`.
+    Holds no module; copies and pickles write the code anew.
     """
 
     def __init__(self) -> None:
@@ -32,16 +33,18 @@ class GraphCode:
         """Return graph_module.forward(*args)."""
         if self._function is None or graph_module.code is not self._source:
             self._source = graph_module.code
-            self._function = _compile(graph_module.graph)
+            self._function = _compile(graph_module)
         return self._function(graph_module, *args)
 
 
-def _compile(graph: fx.Graph) -> Callable[..., Any]:
-    """Return forward(self, ...) of graph."""
-    named = copy.deepcopy(graph)
+def _compile(graph_module: fx.GraphModule) -> Callable[..., Any]:
+    """Return forward(self, ...) of graph_module's graph."""
+    named = copy.deepcopy(graph_module.graph)
     paths: dict[str, str] = {}
     for index, node in enumerate(n for n in named.nodes if n.op == "call_module"):
         path = "".join(f"._modules[{part!r}]" for part in str(node.target).split("."))
+        if getattr(graph_module.get_submodule(str(node.target)), "takes_no_hooks", False):
+            path += ".forward"
         node.target = f"fastinfer_module_{index}"
         paths[node.target] = f"self{path}"
     code = named.python_code("self")

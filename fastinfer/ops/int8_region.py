@@ -145,3 +145,10 @@ INT8_REGION = OpSpec(
     int8_region_fake,
     int8_region_ref,
 )
+
+#: The same in two: what does not change from call to call is given once, for a number. Of the CPU
+#: kernels, without shape rules or references, and for calls that nothing traces.
+BOUND_REGION_SCHEMAS = (
+    "int8_region_bind(Tensor[] packed, str program) -> int",
+    "int8_region_call(Tensor[] inputs, int region) -> Tensor[]",
+)

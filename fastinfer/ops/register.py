@@ -11,8 +11,10 @@ from fastinfer.ops.spec import NAMESPACE, OpSpec
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 
 
-def register(ops: Sequence[OpSpec]) -> torch.library.Library:
+def register(ops: Sequence[OpSpec], kernels_only: Sequence[str]) -> torch.library.Library:
     """Define every op's schema, fake and reference; return the library, which owns them.
+
+    kernels_only: schemas of ops that only compiled kernels serve.
 
     A compiled kernel registered for a device takes precedence there over the reference.
     """
@@ -24,4 +26,6 @@ def register(ops: Sequence[OpSpec]) -> torch.library.Library:
         torch.library.register_fake(op.qualified_name, op.fake, lib=library)
         if op.triton is not None:
             library.impl(op.name, op.triton, "CUDA")  # type: ignore[no-untyped-call]
+    for schema in kernels_only:
+        library.define(schema)  # type: ignore[no-untyped-call]
     return library
