@@ -24,6 +24,10 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   tiles.offsets = &kNoOffset;
   tiles.runs = 1;
   tiles.singles = h.quads();
+  if (form == GemmForm::kTiles) {
+    const TileSteps whole = tile_steps(tiles.singles);
+    tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : h.step_quads();
+  }
   return tiles;
 }
 

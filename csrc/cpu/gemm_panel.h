@@ -43,6 +43,9 @@ inline GemmShare gemm_share(int64_t rows, int64_t panels, int thread, int thread
 // A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
 inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
 
+// Rows of one half of a tile, at most: see GemmTiles::half.
+constexpr int64_t kHalfRows = 16;
+
 // Bytes of packed rows a thread keeps at a time: they stay in its L2 while all panels pass.
 constexpr int64_t kRowBlockBytes = 192 * 1024;
 
