@@ -72,6 +72,8 @@ DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint
   kernels_ = &view.table->family(static_cast<GemmForm>(h_.form), h_.nr).kernels;
   lines_ = tile_lines(h_, g);
   line_bytes_ = framed_line(g);
+  line_step_ = g.stride_h * line_bytes_;
+  near_bytes_ = input_lines(g, lines_) * line_bytes_;
   const int64_t free_lines = kRowBlockBytes / line_bytes_ - input_lines(g, 1);
   block_lines_ = std::max<int64_t>(0, free_lines) / g.stride_h + 1;
 }
@@ -98,10 +100,12 @@ void DirectConv::part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const {
     const uint8_t* base =
         is_framed() ? frame(image, first, count)
                     : x_ + (image * g_.height + first * g_.stride_h) * line_bytes_;
-    for (int64_t p = p0; p < p1; p++) run_panel({base, image, first, count}, window, p);
     for (int64_t p = p0; p < p1;) {
       const int64_t next = (p / h_.panels_per_group + 1) * h_.panels_per_group;
       const int64_t end = std::min(p1, next);
+      each_panels(view_, p, end, [&](int64_t panel, int64_t panels) {
+        run_panels({base, image, first, count}, window, panel, panels);
+      });
       look_up_panels(view_, output_, p, end, l * g_.out_width, (l + count) * g_.out_width);
       p = end;
     }
@@ -149,29 +153,40 @@ GemmTiles DirectConv::window_runs() const {
   return window;
 }
 
-void DirectConv::run_panel(const Block& block, const GemmTiles& window, int64_t p) const {
+void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t p,
+                            int64_t panels) const {
   GemmTiles run = window;
-  run.weight = panel_tiles(view_, p).weight;
-  const uint8_t* base = block.base + p / h_.panels_per_group * h_.c_per_group;
-  const int64_t line_step = g_.stride_h * line_bytes_, width = g_.out_width;
+  const GemmTiles panel = panel_tiles(view_, p);
+  run.weight = panel.weight;
+  run.panel_bytes = panel.panel_bytes;
+  run.panels = panels;
+  run.streams_weight = panels > 1 && near_bytes_ + run.panel_bytes > kNearBytes;
+  const int64_t width = g_.out_width;
   int64_t m = (block.image * g_.out_height + block.first) * width, y = 0;
+  run.a = block.base + p / h_.panels_per_group * h_.c_per_group;
   if (lines_ == 2) {
-    run.a = base;
     run.tiles = block.count / 2;
+    run.lines = 1;
     run.rows = static_cast<int>(2 * width);
     run.half = static_cast<int>(width);
-    run.second = line_step;
-    run.step = 2 * line_step;
+    run.second = line_step_;
+    run.step = 2 * line_step_;
     m = run_tiles(run, p, m);
     y = run.tiles * 2;
+    run.a += y * line_step_;
   }
   const int64_t count = (width + kernels_->mr_max - 1) / kernels_->mr_max;
   // Tiles of a line differ by at most one row; the first ones are the longer.
   const int64_t rows = width / count, longer = width - rows * count;
   const int64_t longest = rows + (longer > 0);
   run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
-  for (; y < block.count; y++) {
-    run.a = base + y * line_step;
+  // Kernels that take several lines want tiles of one height.
+  const bool is_even = longer == 0 && static_cast<GemmForm>(h_.form) == GemmForm::kTiles;
+  const int64_t together = is_even ? block.count - y : 1;
+  run.lines = together;
+  run.line_step = line_step_;
+  for (; y < block.count; y += together) {
+    const uint8_t* const line = run.a;
     for (const bool is_longer : {true, false}) {
       run.rows = static_cast<int>(rows + is_longer);
       run.tiles = is_longer ? longer : count - longer;
@@ -180,14 +195,15 @@ void DirectConv::run_panel(const Block& block, const GemmTiles& window, int64_t 
       m = run_tiles(run, p, m);
       run.a += run.tiles * run.step;
     }
+    run.a = line + line_step_;
   }
 }
 
 // Returns the row after the last one.
 int64_t DirectConv::run_tiles(const GemmTiles& run, int64_t p, int64_t m) const {
-  if (run.tiles == 0) return m;
+  if (run.tiles * run.lines == 0) return m;
   kernels_->kernel[run.rows - 1](run, panel_epilogue(view_, output_, p, m));
-  return m + run.tiles * run.rows;
+  return m + run.lines * run.tiles * run.rows;
 }
 
 }  // namespace fastinfer

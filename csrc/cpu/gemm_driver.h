@@ -87,7 +87,9 @@ class GemmDriver {
 
   void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1) const {
     const uint8_t* packed = is_direct_ ? nullptr : pack_rows(g, t0, t1);
-    for (int64_t p = p0; p < p1; p++) run_panel(g, p, t0, t1, packed);
+    each_panels(view_, p0, p1, [&](int64_t p, int64_t count) {
+      run_panels(g, p, count, t0, t1, packed);
+    });
     look_up_panels(view_, output_, p0, p1, tile_row(t0), tile_row(t1));
   }
 
@@ -126,12 +128,15 @@ class GemmDriver {
     view_.table->widen(rows, to, count * bytes);
   }
 
-  // One panel times tiles [t0, t1).
-  void run_panel(int64_t g, int64_t p, int64_t t0, int64_t t1, const uint8_t* packed) const {
+  // `count` panels times tiles [t0, t1).
+  void run_panels(int64_t g, int64_t p, int64_t count, int64_t t0, int64_t t1,
+                  const uint8_t* packed) const {
     GemmTiles run = panel_tiles(view_, p);
+    run.panels = count;
     run.row_stride = packed ? row_bytes_ : rows_.stride();
     const int64_t longest = tile_rows_ + (long_tiles_ > 0);
     run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
+    run.streams_weight = count > 1 && longest * row_bytes_ + run.panel_bytes > kNearBytes;
     const int64_t first = tile_row(t0);
     // Tiles of two heights at most: see tile_row.
     const int64_t cut = std::clamp(long_tiles_, t0, t1);

@@ -10,7 +10,8 @@
 
 namespace fastinfer {
 
-// `tiles` tiles of mr rows each times one panel of nr channels, over the whole of K.
+// `tiles` tiles of mr rows each times one panel of nr channels, over the whole of K; with kTiles times
+// `panels` of them, and that for each of `lines`.
 struct GemmTiles {
   const uint8_t* a;        // row r starts at a + r * row_stride
   int64_t row_stride;      // bytes
@@ -21,6 +22,10 @@ struct GemmTiles {
   // second begins `second` bytes after the first. 0: it is one.
   int half;
   int64_t second;
+  int64_t lines, line_step;  // kTiles only: bytes from the first tile of a line to the next line's
+  // kTiles only: a tile is multiplied by all panels, `panel_bytes` apart, before the next one.
+  int64_t panels, panel_bytes;
+  bool streams_weight;  // kTiles only: a tile's rows stay in L1 if weights are kept out of it
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
   // Byte offsets in a row. kPairs: of each entry's 4 activations; kRows and kTiles: of each run.
   const int32_t* offsets;

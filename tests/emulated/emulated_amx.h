@@ -46,6 +46,10 @@ struct Tiles {
     }
   }
   template <int T>
+  static void load_past_l1(const void* p, int64_t stride) {
+    load<T>(p, stride);
+  }
+  template <int T>
   static void store(void* p, int64_t stride) {
     const State& s = state();
     require(s.rows[T] > 0);

@@ -35,6 +35,11 @@ struct TileRegisters {
   static __attribute__((always_inline)) void load(const void* p, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(T) : "memory");
   }
+  // The same of bytes that are not soon wanted again: they stay out of L1.
+  template <int T>
+  static __attribute__((always_inline)) void load_past_l1(const void* p, int64_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(T) : "memory");
+  }
   template <int T>
   static __attribute__((always_inline)) void store(void* p, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(T) : "memory");
