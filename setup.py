@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pybind11
 from setuptools import find_packages, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
@@ -116,6 +117,8 @@ def cpu_extension() -> CppExtension:
     return CppExtension(
         "fastinfer._C",
         SOURCES,
+        # Before torch's own copy, which in torch 2.11 refuses a stable build.
+        include_dirs=[pybind11.get_include()],
         extra_compile_args=[*BASE_FLAGS, "-ffp-contract=off"],
         depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
     )
