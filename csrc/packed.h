@@ -13,7 +13,11 @@ enum class GemmForm : int32_t {
   kRows = 0,   // int8 quads, read beside rows of A
   kPairs = 1,  // int8 quads arranged so that 16-bit sums are exact, with an index
   kWords = 2,  // int16, read beside rows of A widened to 16 bits
+  kFragments = 3,  // int8 rows of K, ordered as a tensor core's fragments hold their columns
 };
+
+// The layout of weights for CUDA; those of CPUs are an Isa.
+constexpr int32_t kLayoutCuda = 5;
 
 enum PackedFlag : int32_t {
   kFlagFloatOutput = 1,
@@ -28,6 +32,8 @@ constexpr int32_t kPackedVersion = 2;
 constexpr int64_t kPackedHeaderBytes = 256;
 // Sections start on cache lines, and end with this much readable slack for whole-vector loads.
 constexpr int64_t kSectionAlign = 64;
+// In a buffer for CUDA, from here to the header's end every byte is the input's zero point.
+constexpr int64_t kPaddingOffset = 192;
 
 struct PackedHeader {
   char magic[4];
@@ -60,11 +66,11 @@ struct PackedHeader {
   int64_t float_bias;
   int64_t total_bytes;
 
-  bool has(PackedFlag flag) const { return (flags & flag) != 0; }
+  constexpr bool has(PackedFlag flag) const { return (flags & flag) != 0; }
   // Groups of 4 k's of one run, and of a whole row.
   int32_t run_quads() const { return (run + 3) / 4; }
   int32_t quads() const { return k / run * run_quads(); }
 };
-static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPackedHeaderBytes);
+static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPaddingOffset);
 
 }  // namespace fastinfer
