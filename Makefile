@@ -13,7 +13,7 @@ READY := $(VENV)/.installed
 DEMO_READY := $(VENV)/.installed-demo
 endif
 RUN := PYTHONPATH=. $(PY)
-SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-abi build \
   bench bench-models bench-load bench-overhead bench-peers lint format clean

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace fastinfer::cuda {
 
@@ -65,6 +66,9 @@ struct GemmDesc {
 
 // The config for a product. Pure: no device is asked.
 GemmConfig choose_config(const GemmDesc& desc);
+
+// Every kernel and tile there is; the source of rows does not matter in them.
+std::vector<GemmConfig> known_configs();
 
 // How the rows of A can be read.
 RowSource row_source(const GemmCall& call);

@@ -50,6 +50,18 @@ GemmConfig choose_config(const GemmDesc& d) {
   return {GemmKernel::kWgmma, d.source, tile.block_m, tile.block_n, shares ? 2 : 1};
 }
 
+std::vector<GemmConfig> known_configs() {
+  std::vector<GemmConfig> all;
+  for (const TileCost& t : kMmaTiles) {
+    all.push_back({GemmKernel::kMma, RowSource::kMatrix, t.block_m, t.block_n, 1});
+  }
+  for (const TileCost& t : kWgmmaTiles) {
+    all.push_back({GemmKernel::kWgmma, RowSource::kMatrix, t.block_m, t.block_n, 1});
+  }
+  all.push_back({GemmKernel::kWgmma, RowSource::kMatrix, 128, 256, 2});
+  return all;
+}
+
 RowSource row_source(const GemmCall& call) {
   const bool whole = call.run % 16 == 0 && reinterpret_cast<uintptr_t>(call.x) % 16 == 0;
   if (!whole) return RowSource::kNarrow;
