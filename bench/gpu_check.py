@@ -57,7 +57,7 @@ def environment(archs: str) -> dict[str, str]:
 
 
 def run_command(command: Command, env: dict[str, str], folder: Path) -> StageResult:
-    """Run a process with all it starts; its output goes to <name>.log and, in part, to the screen."""
+    """Run a process and all it starts; its output goes to <name>.log, the end to the screen."""
     log = folder / f"{command.name}.log"
     began = time.monotonic()
     with log.open("w", encoding="utf-8") as file:

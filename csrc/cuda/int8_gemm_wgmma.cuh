@@ -28,7 +28,7 @@ struct WgmmaTile {
   static constexpr int kSharedBytes = kStages * kStageBytes + kBarrierBytes;
   static constexpr int kWindowRows = kBlockM / 16;  // that a thread of the copying group fills
   // Copies of windows under way before the first of them is waited for.
-  static constexpr int kLag = 2;
+  static constexpr int kLag = kStages / 2;
   static constexpr bool kIsMatrix = kSource == RowSource::kMatrix;
   // Per thread; with two consumers a multiprocessor has 512 for the three groups.
   static constexpr int kCopyRegisters = kIsMatrix ? 40 : 88;

@@ -18,7 +18,7 @@ def is_packed(value: Any) -> bool:
 
 
 def pack_again(parts: Unpacked, device: torch.device | str) -> Tensor:
-    """Return the weight of these parts, packed for a device (or on the CPU for the ISA in force)."""
+    """Return the weight of these parts packed for a device; a CPU: for the ISA in force."""
     h = parts.header
 
     def there(part: Tensor) -> Tensor | None:

@@ -149,8 +149,8 @@ def _channels(header: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
 def fragment_channels(nr: int) -> torch.Tensor:
     """Return the channel of a panel that stands in each of its nr rows, in form fragments.
 
-    A lane of a tensor core holds columns 2t and 2t + 1 of every 8; in this order the values it holds
-    of a panel are neighbouring channels: row 8j + 2t + e -> channel t * (nr / 4) + 2j + e.
+    A lane of a tensor core holds columns 2t and 2t + 1 of every 8. In this order what it holds of a
+    panel are neighbouring channels: row 8j + 2t + e -> channel t * (nr / 4) + 2j + e.
     """
     row = torch.arange(nr)
     return (row % 8) // 2 * (nr // 4) + row // 8 * 2 + row % 2
