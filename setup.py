@@ -177,7 +177,7 @@ def cpu_extension() -> CppExtension:
 def find_nvcc() -> Path | None:
     """Return CUDA's compiler: of CUDA_HOME, or else on the PATH."""
     home = os.environ.get("CUDA_HOME")
-    found = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    found = (shutil.which("nvcc", path=f"{home}/bin") if home else None) or shutil.which("nvcc")
     return Path(found) if found else None
 
 

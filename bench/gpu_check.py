@@ -117,8 +117,8 @@ def build_commands(_folder: Path) -> list[Command]:
 
 
 def test_commands(_folder: Path) -> list[Command]:
-    arguments = [sys.executable, "-m", "pytest", "tests/cuda", "-q", "--maxfail=15", "-rs",
-                 "-p", "no:cacheprovider", "--durations=5"]  # fmt: skip
+    arguments = [sys.executable, "-m", "pytest", "tests/cuda", "-vv", "--tb=short", "--maxfail=15",
+                 "-rs", "-p", "no:cacheprovider", "--durations=5"]  # fmt: skip
     return [Command("tests", arguments, 150)]
 
 

@@ -107,7 +107,7 @@ __device__ __forceinline__ bool mbarrier_try_wait(uint32_t barrier, uint32_t par
 
 // Each try waits some time in hardware. A lost arrival, a bug, ends in an error and not in a hang.
 __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
-  constexpr uint32_t kTries = 1u << 24;
+  constexpr uint32_t kTries = 1u << 22;
   for (uint32_t i = 0; !mbarrier_try_wait(barrier, parity); i++) {
     if (i == kTries) __trap();
   }
