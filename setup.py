@@ -79,11 +79,13 @@ SOURCES = [
 MICROKERNEL_FLAGS = ["-fno-tree-pre", "-fno-gcse", "-ffp-contract=off"]
 QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", *QUIET]
+VNNI = [*AVX512, "-mavx512vnni", "-mavx512vbmi"]
 ISA_FLAGS = {
     "csrc/cpu/isa/scalar.cpp": MICROKERNEL_FLAGS,
     "csrc/cpu/isa/avx2.cpp": [*MICROKERNEL_FLAGS, "-mavx2", "-mfma"],
     "csrc/cpu/isa/avx512.cpp": [*MICROKERNEL_FLAGS, *AVX512],
-    "csrc/cpu/isa/avx512vnni.cpp": [*MICROKERNEL_FLAGS, *AVX512, "-mavx512vnni", "-mavx512vbmi"],
+    "csrc/cpu/isa/avx512vnni.cpp": [*MICROKERNEL_FLAGS, *VNNI],
+    "csrc/cpu/isa/amx.cpp": [*MICROKERNEL_FLAGS, *VNNI, "-mamx-tile", "-mamx-int8"],
 }
 
 CUDA_SOURCES = [
@@ -118,7 +120,8 @@ NVCC_FLAGS = [
 if os.environ.get("FASTINFER_EMULATED") == "1":
     emulation = ROOT.absolute() / "tests" / "emulated"
     BASE_FLAGS += ["-DFASTINFER_EMULATED_AVX512", f"-I{emulation}", "-Og"]
-    ISA_FLAGS["csrc/cpu/isa/avx512.cpp"] = ISA_FLAGS["csrc/cpu/isa/avx512vnni.cpp"] = []
+    for unit in ("avx512", "avx512vnni", "amx"):
+        ISA_FLAGS[f"csrc/cpu/isa/{unit}.cpp"] = []
 
 
 class BuildWithUnits(BuildExtension):

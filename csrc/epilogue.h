@@ -29,8 +29,23 @@ struct Epilogue {
   int64_t ldc;
   int n_valid;  // channels of this panel that exist
 
+  // The same for channels `n` further on.
+  Epilogue at_channel(int64_t n) const {
+    Epilogue e = *this;
+    e.bias += n;
+    e.multiplier += n;
+    if (residual_multiplier != nullptr) e.residual_multiplier += n;
+    if (weight_sum != nullptr) e.weight_sum += n;
+    if (float_bias != nullptr) e.float_bias += n;
+    if (residual_u8 != nullptr) e.residual_u8 += n;
+    if (residual_f32 != nullptr) e.residual_f32 += n;
+    if (out_u8 != nullptr) e.out_u8 += n;
+    if (out_f32 != nullptr) e.out_f32 += n;
+    return e;
+  }
+
   // Moves to the row `rows` further down.
-  void advance(int rows) {
+  void advance(int64_t rows) {
     const int64_t step = rows * ldc;
     if (kind == EpilogueKind::kUint8) {
       out_u8 += step;

@@ -13,11 +13,34 @@ enum class GemmForm : int32_t {
   kRows = 0,   // int8 quads, read beside rows of A
   kPairs = 1,  // int8 quads arranged so that 16-bit sums are exact, with an index
   kWords = 2,  // int16, read beside rows of A widened to 16 bits
-  kFragments = 3,  // int8 rows of K, ordered as a tensor core's fragments hold their columns
+  kTiles = 3,  // as kRows, each run filled up to whole steps of a tile register
+  kFragments = 4,  // int8 rows of K, ordered as a tensor core's fragments hold their columns
 };
 
 // The layout of weights for CUDA; those of CPUs are an Isa.
-constexpr int32_t kLayoutCuda = 5;
+constexpr int32_t kLayoutCuda = 6;
+
+// Whether kernels of this form read runs of the image where they lie.
+constexpr bool reads_runs(GemmForm form) {
+  return form == GemmForm::kRows || form == GemmForm::kTiles;
+}
+
+// Quads that a tile register holds, and how it is filled from `quads` of them: `count` steps of
+// `quads` each, at most kTileQuads. Equal steps where so few more of them are enough, since a step's time
+// does not depend on its quads; else the last one is padded.
+constexpr int kTileQuads = 16;
+
+struct TileSteps {
+  int count, quads;
+};
+
+constexpr TileSteps tile_steps(int quads) {
+  const int least = (quads + kTileQuads - 1) / kTileQuads;
+  for (int count = least; count <= least + 2; count++) {
+    if (quads % count == 0) return {count, quads / count};
+  }
+  return {least, (quads + least - 1) / least};
+}
 
 enum PackedFlag : int32_t {
   kFlagFloatOutput = 1,
@@ -53,7 +76,7 @@ struct PackedHeader {
   int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
   int32_t pixels;  // whose channels stand side by side in the blocks; depthwise, else 0
-  // Neighbouring products that lie together in an image; in form kRows each run fills whole quads.
+  // Neighbouring products that lie together in an image; in forms that read runs each fills whole quads.
   int32_t run;
   // Byte offsets from the start of the buffer; 0 where the section is absent.
   int64_t weight, weight_bytes;
@@ -68,8 +91,15 @@ struct PackedHeader {
 
   constexpr bool has(PackedFlag flag) const { return (flags & flag) != 0; }
   // Groups of 4 k's of one run, and of a whole row.
-  int32_t run_quads() const { return (run + 3) / 4; }
+  int32_t run_quads() const {
+    const int32_t quads = (run + 3) / 4;
+    if (static_cast<GemmForm>(form) != GemmForm::kTiles) return quads;
+    const TileSteps steps = tile_steps(quads);
+    return steps.count * steps.quads;
+  }
   int32_t quads() const { return k / run * run_quads(); }
+  // Quads of a run that a kernel takes at a time: kTiles only.
+  int32_t step_quads() const { return tile_steps(run_quads()).quads; }
 };
 static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPaddingOffset);
 

@@ -25,10 +25,9 @@ class ConvDriver {
   }
 
  private:
-  // Runs of form kRows fill whole quads; in the other forms rows of the kernel follow one another.
+  // Runs that kernels read in place fill whole quads; in the other forms rows of the kernel follow one another.
   static int64_t window_pitch(const PackedHeader& h) {
-    const bool is_rows = static_cast<GemmForm>(h.form) == GemmForm::kRows;
-    return is_rows ? int64_t{h.run_quads()} * 4 : int64_t{h.kw} * h.c_per_group;
+    return reads_runs(static_cast<GemmForm>(h.form)) ? int64_t{h.run_quads()} * 4 : int64_t{h.kw} * h.c_per_group;
   }
 
   bool is_direct_;

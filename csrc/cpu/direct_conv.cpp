@@ -9,8 +9,8 @@
 namespace fastinfer {
 namespace {
 
-// Bytes that a kernel reads past the last pixel of a line: a run fills whole quads.
-constexpr int64_t kQuadSlack = 4;
+// Bytes that a kernel reads past the last pixel of a line: a run fills whole quads, or steps.
+constexpr int64_t kRunSlack = kTileQuads * 4;
 // Below so many rows a tile, loading weights costs more than copying windows, where these are copied
 // for so many channels.
 constexpr int64_t kFewRows = 12, kManyChannels = 128;
@@ -29,6 +29,20 @@ int64_t input_lines(const ConvGeometry& g, int64_t lines) {
   return (lines - 1) * g.stride_h + (g.kh - 1) * g.dilation_h + 1;
 }
 
+// Whether every tap of a run is one of its own to the kernels.
+bool splits_into_taps(const PackedHeader& h) {
+  if (h.c_per_group % 4 != 0 || h.run_quads() * 4 != h.run) return false;
+  if (static_cast<GemmForm>(h.form) != GemmForm::kTiles) return true;
+  const int quads = h.c_per_group / 4;
+  const TileSteps steps = tile_steps(quads);
+  return steps.count * steps.quads == quads;
+}
+
+// Output lines of a tile: two short ones where a tile has halves.
+int64_t tile_lines(const PackedHeader& h, const ConvGeometry& g) {
+  return static_cast<GemmForm>(h.form) == GemmForm::kTiles && g.out_width <= kHalfRows ? 2 : 1;
+}
+
 int64_t framed_line(const ConvGeometry& g) { return (g.width + 2 * g.pad_w) * g.channels; }
 
 }  // namespace
@@ -37,15 +51,16 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
   const PackedHeader& h = *view.header;
   const bool is_matrix = g.kh == 1 && g.kw == 1 && g.stride_h == 1 && g.stride_w == 1 &&
                          g.pad_h == 0 && g.pad_w == 0;
-  if (static_cast<GemmForm>(h.form) != GemmForm::kRows || is_matrix || g.out_width == 0) {
-    return false;
-  }
-  if (!is_row_run(h, g) && h.c_per_group % 4 != 0) return false;
+  const auto form = static_cast<GemmForm>(h.form);
+  if (!reads_runs(form) || is_matrix || g.out_width == 0) return false;
+  if (!is_row_run(h, g) && !splits_into_taps(h)) return false;
   const int64_t row_stride = g.stride_w * g.channels;
-  if (apart(row_stride) != row_stride || input_lines(g, 1) * framed_line(g) > kRowBlockBytes) {
+  // A register of a tile takes whole lines of cache, each once: sets do not matter there.
+  if ((form == GemmForm::kRows && apart(row_stride) != row_stride) ||
+      input_lines(g, 1) * framed_line(g) > kRowBlockBytes) {
     return false;
   }
-  const int64_t mr_max = view.table->family(GemmForm::kRows, h.nr).kernels.mr_max;
+  const int64_t mr_max = view.table->family(form, h.nr).kernels.mr_max;
   const int64_t rows = g.out_width / ((g.out_width + mr_max - 1) / mr_max);
   return rows >= std::min(kFewRows, mr_max) ||
          (rows >= kLeastRows && view.n_per_group() <= kManyChannels);
@@ -54,8 +69,11 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
 DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x,
                        uint8_t fill, const GemmOutput& output)
     : view_(view), h_(*view.header), g_(g), x_(x), fill_(fill), output_(output) {
-  kernels_ = &view.table->family(GemmForm::kRows, h_.nr).kernels;
+  kernels_ = &view.table->family(static_cast<GemmForm>(h_.form), h_.nr).kernels;
+  lines_ = tile_lines(h_, g);
   line_bytes_ = framed_line(g);
+  line_step_ = g.stride_h * line_bytes_;
+  near_bytes_ = input_lines(g, lines_) * line_bytes_;
   const int64_t free_lines = kRowBlockBytes / line_bytes_ - input_lines(g, 1);
   block_lines_ = std::max<int64_t>(0, free_lines) / g.stride_h + 1;
 }
@@ -69,6 +87,7 @@ void DirectConv::run_part(int thread, int threads) const {
   const auto [lines, panels] =
       gemm_share(g_.batch * g_.out_height, view_.panels(), thread, threads);
   part(lines.begin, lines.end, panels.begin, panels.end);
+  if (view_.table->finish) view_.table->finish();
 }
 
 // Lines [l0, l1) of all images times panels [p0, p1).
@@ -81,10 +100,12 @@ void DirectConv::part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const {
     const uint8_t* base =
         is_framed() ? frame(image, first, count)
                     : x_ + (image * g_.height + first * g_.stride_h) * line_bytes_;
-    for (int64_t p = p0; p < p1; p++) run_panel({base, image, first, count}, window, p);
     for (int64_t p = p0; p < p1;) {
       const int64_t next = (p / h_.panels_per_group + 1) * h_.panels_per_group;
       const int64_t end = std::min(p1, next);
+      each_panels(view_, p, end, [&](int64_t panel, int64_t panels) {
+        run_panels({base, image, first, count}, window, panel, panels);
+      });
       look_up_panels(view_, output_, p, end, l * g_.out_width, (l + count) * g_.out_width);
       p = end;
     }
@@ -97,7 +118,7 @@ const uint8_t* DirectConv::frame(int64_t image, int64_t first, int64_t count) co
   const int64_t lines = input_lines(g_, count), y0 = first * g_.stride_h - g_.pad_h;
   const auto side = static_cast<size_t>(g_.pad_w * g_.channels);
   const int64_t inside = g_.width * g_.channels;
-  uint8_t* const base = scratch<FrameScratch>(lines * line_bytes_ + kQuadSlack);
+  uint8_t* const base = scratch<FrameScratch>(lines * line_bytes_ + kRunSlack);
   uint8_t* to = base;
   for (int64_t y = y0; y < y0 + lines; y++, to += line_bytes_) {
     if (y < 0 || y >= g_.height) {
@@ -128,28 +149,61 @@ GemmTiles DirectConv::window_runs() const {
   window.offsets = offsets;
   window.runs = static_cast<int>(g_.kh * taps);
   window.singles = static_cast<int>(h_.run_quads() / taps);
+  window.step_quads = tile_steps(window.singles).quads;
   return window;
 }
 
-void DirectConv::run_panel(const Block& block, const GemmTiles& window, int64_t p) const {
+void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t p,
+                            int64_t panels) const {
   GemmTiles run = window;
-  run.weight = panel_tiles(view_, p).weight;
-  const uint8_t* base = block.base + p / h_.panels_per_group * h_.c_per_group;
-  const int64_t count = (g_.out_width + kernels_->mr_max - 1) / kernels_->mr_max;
-  // Tiles of a line differ by at most one row; the first ones are the longer.
-  const int64_t rows = g_.out_width / count, longer = g_.out_width - rows * count;
-  int64_t m = (block.image * g_.out_height + block.first) * g_.out_width;
-  for (int64_t y = 0; y < block.count; y++, base += g_.stride_h * line_bytes_) {
-    run.a = base;
-    for (const bool is_longer : {true, false}) {
-      const int64_t height = rows + is_longer;
-      run.tiles = is_longer ? longer : count - longer;
-      if (run.tiles == 0) continue;
-      kernels_->kernel[height - 1](run, panel_epilogue(view_, output_, p, m));
-      run.a += run.tiles * height * run.row_stride;
-      m += run.tiles * height;
-    }
+  const GemmTiles panel = panel_tiles(view_, p);
+  run.weight = panel.weight;
+  run.panel_bytes = panel.panel_bytes;
+  run.panels = panels;
+  run.streams_weight = panels > 1 && near_bytes_ + run.panel_bytes > kNearBytes;
+  const int64_t width = g_.out_width;
+  int64_t m = (block.image * g_.out_height + block.first) * width, y = 0;
+  run.a = block.base + p / h_.panels_per_group * h_.c_per_group;
+  if (lines_ == 2) {
+    run.tiles = block.count / 2;
+    run.lines = 1;
+    run.rows = static_cast<int>(2 * width);
+    run.half = static_cast<int>(width);
+    run.second = line_step_;
+    run.step = 2 * line_step_;
+    m = run_tiles(run, p, m);
+    y = run.tiles * 2;
+    run.a += y * line_step_;
   }
+  const int64_t count = (width + kernels_->mr_max - 1) / kernels_->mr_max;
+  // Tiles of a line differ by at most one row; the first ones are the longer.
+  const int64_t rows = width / count, longer = width - rows * count;
+  const int64_t longest = rows + (longer > 0);
+  run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
+  // Kernels that take several lines want tiles of one height.
+  const bool is_even = longer == 0 && static_cast<GemmForm>(h_.form) == GemmForm::kTiles;
+  const int64_t together = is_even ? block.count - y : 1;
+  run.lines = together;
+  run.line_step = line_step_;
+  for (; y < block.count; y += together) {
+    const uint8_t* const line = run.a;
+    for (const bool is_longer : {true, false}) {
+      run.rows = static_cast<int>(rows + is_longer);
+      run.tiles = is_longer ? longer : count - longer;
+      run.second = (run.rows - run.half) * run.row_stride;
+      run.step = run.rows * run.row_stride;
+      m = run_tiles(run, p, m);
+      run.a += run.tiles * run.step;
+    }
+    run.a = line + line_step_;
+  }
+}
+
+// Returns the row after the last one.
+int64_t DirectConv::run_tiles(const GemmTiles& run, int64_t p, int64_t m) const {
+  if (run.tiles * run.lines == 0) return m;
+  kernels_->kernel[run.rows - 1](run, panel_epilogue(view_, output_, p, m));
+  return m + run.lines * run.tiles * run.rows;
 }
 
 }  // namespace fastinfer

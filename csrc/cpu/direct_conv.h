@@ -31,12 +31,13 @@ class DirectConv {
   };
 
   bool is_framed() const {
-    return g_.pad_h > 0 || g_.pad_w > 0 || h_.run % 4 != 0 || !g_.is_dense();
+    return g_.pad_h > 0 || g_.pad_w > 0 || h_.run_quads() * 4 != h_.run || !g_.is_dense();
   }
   void part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const;
   const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
   GemmTiles window_runs() const;
-  void run_panel(const Block& block, const GemmTiles& window, int64_t p) const;
+  int64_t run_tiles(const GemmTiles& run, int64_t p, int64_t m) const;
+  void run_panels(const Block& block, const GemmTiles& window, int64_t p, int64_t panels) const;
 
   const PackedView& view_;
   const PackedHeader& h_;
@@ -45,7 +46,10 @@ class DirectConv {
   const uint8_t fill_;
   const GemmOutput output_;
   const GemmKernels* kernels_;
+  int64_t lines_;        // output lines of a tile
   int64_t line_bytes_;   // of the image that the kernels read
+  int64_t line_step_;    // to the input of the next output line
+  int64_t near_bytes_;   // the input lines of a tile
   int64_t block_lines_;  // output lines whose input lines stay in L2 while all panels pass
 };
 

@@ -39,7 +39,7 @@ class GemmDriver {
     k_groups_ = h_.quads();
     quad_bytes_ = form_ == GemmForm::kWords ? 8 : 4;
     row_bytes_ = k_groups_ * quad_bytes_;
-    is_whole_ = rows.is_direct() && h_.k % 4 == 0;
+    is_whole_ = rows.is_direct() && k_groups_ * 4 == h_.k;
     is_direct_ = is_whole_ && form_ != GemmForm::kWords;
     if (form_ == GemmForm::kRows) {
       row_bytes_ = apart(row_bytes_);
@@ -54,13 +54,18 @@ class GemmDriver {
 
   void run_part(int thread, int threads) const {
     if (m_ == 0) return;
+    run_share(thread, threads);
+    if (view_.table->finish) view_.table->finish();
+  }
+
+ private:
+  void run_share(int thread, int threads) const {
     const auto [tiles, panels] = gemm_share(tiles_, view_.panels(), thread, threads);
     if (tiles.begin < tiles.end && panels.begin < panels.end) {
       part(tiles.begin, tiles.end, panels.begin, panels.end);
     }
   }
 
- private:
   // Tiles differ by at most one row (49 = 13 + 12 + 12 + 12); the first ones are the longer.
   int64_t tile_row(int64_t tile) const {
     return tile * tile_rows_ + std::min(tile, long_tiles_);
@@ -82,7 +87,9 @@ class GemmDriver {
 
   void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1) const {
     const uint8_t* packed = is_direct_ ? nullptr : pack_rows(g, t0, t1);
-    for (int64_t p = p0; p < p1; p++) run_panel(g, p, t0, t1, packed);
+    each_panels(view_, p0, p1, [&](int64_t p, int64_t count) {
+      run_panels(g, p, count, t0, t1, packed);
+    });
     look_up_panels(view_, output_, p0, p1, tile_row(t0), tile_row(t1));
   }
 
@@ -121,10 +128,15 @@ class GemmDriver {
     view_.table->widen(rows, to, count * bytes);
   }
 
-  // One panel times tiles [t0, t1).
-  void run_panel(int64_t g, int64_t p, int64_t t0, int64_t t1, const uint8_t* packed) const {
+  // `count` panels times tiles [t0, t1).
+  void run_panels(int64_t g, int64_t p, int64_t count, int64_t t0, int64_t t1,
+                  const uint8_t* packed) const {
     GemmTiles run = panel_tiles(view_, p);
+    run.panels = count;
     run.row_stride = packed ? row_bytes_ : rows_.stride();
+    const int64_t longest = tile_rows_ + (long_tiles_ > 0);
+    run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
+    run.streams_weight = count > 1 && longest * row_bytes_ + run.panel_bytes > kNearBytes;
     const int64_t first = tile_row(t0);
     // Tiles of two heights at most: see tile_row.
     const int64_t cut = std::clamp(long_tiles_, t0, t1);
@@ -133,6 +145,9 @@ class GemmDriver {
       const int64_t m0 = tile_row(from), rows = tile_row(from + 1) - m0;
       run.a = packed ? packed + (m0 - first) * row_bytes_ : rows_.base(g) + m0 * rows_.stride();
       run.tiles = to - from;
+      run.rows = static_cast<int>(rows);
+      run.step = rows * run.row_stride;
+      run.second = (rows - run.half) * run.row_stride;
       family_->kernels.kernel[rows - 1](run, panel_epilogue(view_, output_, p, m0));
     }
   }

@@ -19,11 +19,17 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     tiles.singles = entry[2];
     return tiles;
   }
-  const int64_t quad_bytes = form == GemmForm::kWords ? 8 : 4;
-  tiles.weight = weight + panel * h.quads() * h.nr * quad_bytes;
+  tiles.panel_bytes = panel_bytes(h);
+  tiles.weight = weight + panel * tiles.panel_bytes;
+  tiles.panels = 1;
+  tiles.lines = 1;
   tiles.offsets = &kNoOffset;
   tiles.runs = 1;
   tiles.singles = h.quads();
+  if (form == GemmForm::kTiles) {
+    const TileSteps whole = tile_steps(tiles.singles);
+    tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : h.step_quads();
+  }
   return tiles;
 }
 

@@ -1,5 +1,11 @@
 #include "isa.h"
 
+#include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
 #include <stdexcept>
 
@@ -8,7 +14,25 @@
 namespace fastinfer {
 namespace {
 
-constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni};
+constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAmx};
+
+// Linux saves the tile registers of a process only after it has asked for that: once, for all threads.
+bool may_use_tiles() {
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
+bool cpu_has_tiles() {
+  constexpr unsigned kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxTile) && (d & kAmxInt8) &&
+         may_use_tiles();
+}
 
 Isa best_isa() {
   Isa best = Isa::kScalar;
@@ -35,6 +59,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }
@@ -42,7 +68,7 @@ const char* isa_name(Isa isa) {
 bool cpu_supports(Isa isa) {
 #ifdef FASTINFER_EMULATED_AVX512
   // A build for tests: the AVX-512 kernels run on functions that do what the instructions do.
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni) return true;
+  if (isa >= Isa::kAvx512) return true;
 #endif
   __builtin_cpu_init();
   switch (isa) {
@@ -56,6 +82,8 @@ bool cpu_supports(Isa isa) {
     case Isa::kAvx512Vnni:
       return cpu_supports(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni") &&
              __builtin_cpu_supports("avx512vbmi");
+    case Isa::kAmx:
+      return cpu_supports(Isa::kAvx512Vnni) && cpu_has_tiles();
   }
   return false;
 }
@@ -79,7 +107,7 @@ void set_isa(const std::string& name) {
     selected().store(isa, std::memory_order_relaxed);
     return;
   }
-  throw std::invalid_argument("set_isa: expected scalar, avx2, avx512 or avx512vnni, got " + name);
+  throw std::invalid_argument("set_isa: expected scalar, avx2, avx512, avx512vnni or amx, got " + name);
 }
 
 const KernelTable& table_of(Isa isa) {
@@ -90,6 +118,8 @@ const KernelTable& table_of(Isa isa) {
       return kAvx512Table;
     case Isa::kAvx512Vnni:
       return kAvx512VnniTable;
+    case Isa::kAmx:
+      return kAmxTable;
     default:
       return kScalarTable;
   }

@@ -8,7 +8,7 @@
 namespace fastinfer {
 
 // Values are the layout ids of packed weights.
-enum class Isa : int32_t { kScalar = 1, kAvx2 = 2, kAvx512 = 3, kAvx512Vnni = 4 };
+enum class Isa : int32_t { kScalar = 1, kAvx2 = 2, kAvx512 = 3, kAvx512Vnni = 4, kAmx = 5 };
 
 const char* isa_name(Isa isa);
 bool cpu_supports(Isa isa);

@@ -10,22 +10,34 @@
 
 namespace fastinfer {
 
-// `tiles` tiles of mr rows each times one panel of nr channels, over the whole of K.
+// `tiles` tiles of mr rows each times one panel of nr channels, over the whole of K; with kTiles times
+// `panels` of them, and that for each of `lines`.
 struct GemmTiles {
   const uint8_t* a;        // row r starts at a + r * row_stride
   int64_t row_stride;      // bytes
-  int64_t tiles;           // a tile starts mr * row_stride bytes after the one before
+  int64_t tiles;
+  int64_t step;            // bytes from a tile to the next
+  int rows;                // of a tile
+  // kTiles: a tile is two halves of `half` rows, its first and its last ones, which may share some; the
+  // second begins `second` bytes after the first. 0: it is one.
+  int half;
+  int64_t second;
+  int64_t lines, line_step;  // kTiles only: bytes from the first tile of a line to the next line's
+  // kTiles only: a tile is multiplied by all panels, `panel_bytes` apart, before the next one.
+  int64_t panels, panel_bytes;
+  bool streams_weight;  // kTiles only: a tile's rows stay in L1 if weights are kept out of it
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
-  // Byte offsets in a row. kPairs: of each entry's 4 activations; kRows: of each run.
+  // Byte offsets in a row. kPairs: of each entry's 4 activations; kRows and kTiles: of each run.
   const int32_t* offsets;
-  int runs;     // kRows only: runs of `singles` 4-wide k groups that lie together
+  int runs;     // kRows and kTiles: runs of `singles` 4-wide k groups that lie together
   int pairs;    // entries taken two at a time (16-bit sums stay in range); kPairs only
+  int step_quads;  // kTiles only: k groups of a step, of which a run has whole ones
   int singles;  // entries taken alone; other forms: the number of 4-wide k groups (of a run)
 };
 
 using GemmKernel = void (*)(const GemmTiles&, const Epilogue&);
 
-constexpr int kMaxRows = 16;
+constexpr int kMaxRows = 32;
 
 // Estimated cycles of one vector of results, by which a weight's form and width are chosen.
 struct GemmCost {
@@ -169,6 +181,9 @@ struct KernelTable {
   // were. Null where no vectors are used.
   int64_t (*peak)(int64_t rounds);
 
+  // What a thread calls after its last GEMM kernel of a step; null: nothing.
+  void (*finish)();
+
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {
     int i = 0;
@@ -181,6 +196,7 @@ extern const KernelTable kScalarTable;
 extern const KernelTable kAvx2Table;
 extern const KernelTable kAvx512Table;
 extern const KernelTable kAvx512VnniTable;
+extern const KernelTable kAmxTable;
 
 const KernelTable& table_of(Isa isa);
 inline const KernelTable& current_table() { return table_of(current_isa()); }

@@ -84,7 +84,7 @@ void set_family(PackedHeader& h, const GemmFamily& family) {
   h.nr = family.nr;
   h.panels_per_group = static_cast<int32_t>((h.n / h.groups + h.nr - 1) / h.nr);
   // A row of the kernel: kernels of this form read it where it lies in the image.
-  h.run = family.form == GemmForm::kRows ? h.kw * (h.k / (h.kh * h.kw)) : h.k;
+  h.run = reads_runs(family.form) ? h.kw * (h.k / (h.kh * h.kw)) : h.k;
 }
 
 // Panels by which the pairs of a whole weight are estimated: finding them takes time.

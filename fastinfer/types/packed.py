@@ -17,10 +17,10 @@ HEADER_BYTES = 256
 
 OPS = ("linear", "conv2d", "depthwise_conv2d")
 #: Index is the layout id of the header. "canonical" is row-major and belongs to no ISA.
-LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni", "cuda")
+LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni", "amx", "cuda")
 
 #: How a GEMM panel's weights lie; the index is the form of the header. docs/layouts.md draws them.
-FORMS = ("rows", "pairs", "words", "fragments")
+FORMS = ("rows", "pairs", "words", "tiles", "fragments")
 
 FLAG_FLOAT_OUTPUT = 1
 FLAG_RESIDUAL = 2
@@ -29,6 +29,22 @@ FLAG_DYNAMIC = 8
 FLAG_UNBOUNDED = 16
 
 _STRUCT = struct.Struct("<4s17i2f2i11q")
+
+
+#: Quads that a tile register holds.
+TILE_QUADS = 16
+
+
+def tile_steps(quads: int) -> tuple[int, int]:
+    """Return how many steps of how many quads fill tile registers with `quads`, or with a few more.
+
+    A step takes the same time whatever its quads: equal ones where at most two more steps are enough.
+    """
+    least = -(-quads // TILE_QUADS)
+    for count in range(least, least + 3):
+        if quads % count == 0:
+            return count, quads // count
+    return least, -(-quads // least)
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,11 @@ class PackedHeader:
     @property
     def quads(self) -> int:
         """Groups of 4 products of one output; each run of products fills whole ones."""
-        return self.k // self.run * ((self.run + 3) // 4)
+        quads = (self.run + 3) // 4
+        if FORMS[self.form] == "tiles":
+            steps, of_step = tile_steps(quads)
+            quads = steps * of_step
+        return self.k // self.run * quads
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -219,7 +239,7 @@ def _depthwise_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     blocks = h.panels_per_group
     if LAYOUTS[h.layout] in ("avx2", "avx512"):
         group, dtype = 2, torch.int16
-    elif LAYOUTS[h.layout] == "avx512vnni":
+    elif LAYOUTS[h.layout] in ("avx512vnni", "amx"):
         group, dtype = 4, torch.int8
     else:
         group, dtype = 1, torch.int8

@@ -31,6 +31,7 @@ FAMILIES = {
     "avx2": {("words", 16), ("words", 8), ("pairs", 8)},
     "avx512": {("words", 32), ("pairs", 16)},
     "avx512vnni": {("rows", 32), ("rows", 16)},
+    "amx": {("tiles", 32), ("tiles", 16)},
 }
 
 

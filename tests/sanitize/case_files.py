@@ -17,7 +17,7 @@ from fastinfer.testing.cases import OUTPUTS, pack, random_weight
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.types.region import Region, Step
 
-_ISAS = {"scalar": 1, "avx2": 2, "avx512": 3, "avx512vnni": 4}
+_ISAS = {"scalar": 1, "avx2": 2, "avx512": 3, "avx512vnni": 4, "amx": 5}
 _ONE = (1, 1)
 
 

@@ -50,6 +50,7 @@ const KernelTable kAvx2Table = {
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
     peak_pairs<Vec>,
+    /*finish=*/nullptr,
 };
 
 }  // namespace fastinfer

@@ -46,6 +46,7 @@ const KernelTable kAvx512Table = {
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
     peak_pairs<Vec>,
+    /*finish=*/nullptr,
 };
 
 }  // namespace fastinfer

@@ -229,6 +229,7 @@ const KernelTable kScalarTable = {
     layer_norm_rows<OneLane>,
     softmax_rows<OneLane>,
     /*peak=*/nullptr,
+    /*finish=*/nullptr,
 };
 
 }  // namespace fastinfer

@@ -105,6 +105,10 @@ struct VecAvx512 {
     const Int bytes = _mm512_packus_epi16(first, second);
     return _mm512_min_epu8(_mm512_max_epu8(bytes, load(clamp.low)), load(clamp.high));
   }
+  // The same with zero point 0 and no narrower clamp.
+  static Int pack_lanes_plain(Int a, Int b, Int c, Int d) {
+    return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+  }
   // Lane order to a, b, c, d one after the other.
   static Int lanes_to_rows(Int v) {
     const Int order =
