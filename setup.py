@@ -186,8 +186,9 @@ def find_nvcc() -> Path | None:
 
 def why_no_cuda() -> str | None:
     """Return what is missing for the CUDA kernels, or None."""
-    if os.environ.get("FASTINFER_CUDA") == "0":
-        return "FASTINFER_CUDA=0"
+    for variable, value in (("FASTINFER_CUDA", "0"), ("FASTINFER_EMULATED", "1")):
+        if os.environ.get(variable) == value:
+            return f"{variable}={value}"
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     if find_nvcc() is None:
