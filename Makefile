@@ -13,10 +13,10 @@ READY := $(VENV)/.installed
 DEMO_READY := $(VENV)/.installed-demo
 endif
 RUN := PYTHONPATH=. $(PY)
-SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers lint format clean
+  bench bench-models bench-load bench-overhead bench-peers gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,9 @@ bench-load: build ## How long saved models take to load; writes bench/results
 
 bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and ONNX Runtime, in a second venv
 	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py
+
+gpu-check: ## Build, test, sanitize and measure the CUDA kernels; needs a GPU, and the interpreter's torch
+	$(PYTHON) bench/gpu_check.py
 
 lint: $(READY) ## ruff and mypy
 	$(PY) -m ruff check .

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pybind11
+import torch
 from setuptools import find_packages, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
@@ -23,6 +29,7 @@ SOURCES = [
     "csrc/registration.cpp",
     "csrc/bindings.cpp",
     "csrc/module_watch.cpp",
+    "csrc/prepack.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/packed_view.cpp",
     "csrc/cpu/gemm_panel.cpp",
@@ -81,6 +88,33 @@ ISA_FLAGS = {
     "csrc/cpu/isa/amx.cpp": [*MICROKERNEL_FLAGS, *VNNI, "-mamx-tile", "-mamx-int8"],
 }
 
+CUDA_SOURCES = [
+    "csrc/prepack.cpp",
+    "csrc/cuda/registration.cpp",
+    "csrc/cuda/bindings.cpp",
+    "csrc/cuda/choice.cpp",
+    "csrc/cuda/gemm_config.cpp",
+    "csrc/cuda/int8_conv2d.cpp",
+    "csrc/cuda/int8_linear.cpp",
+    "csrc/cuda/packed_headers.cpp",
+    "csrc/cuda/prepack.cpp",
+    "csrc/cuda/quantize.cpp",
+    "csrc/cuda/tensors.cpp",
+]
+
+# Kernels, which include no torch header and so compile in seconds, and the architectures of each.
+# 80 also embeds PTX, for GPUs that are newer than these.
+CUDA_ARCHS = os.environ.get("FASTINFER_CUDA_ARCHS", "80 90a").split()
+CUDA_UNITS = {
+    "csrc/cuda/device.cu": CUDA_ARCHS,
+    "csrc/cuda/quantize_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
+    "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
+}
+NVCC_FLAGS = [
+    "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",
+]  # fmt: skip
+
 # A build for tests/emulated: the AVX-512 units run on plain C++ in place of the intrinsics. Never
 # installed; docs/decisions/0003-emulated-avx512.md says why.
 if os.environ.get("FASTINFER_EMULATED") == "1":
@@ -90,28 +124,45 @@ if os.environ.get("FASTINFER_EMULATED") == "1":
         ISA_FLAGS[f"csrc/cpu/isa/{unit}.cpp"] = []
 
 
-class BuildWithIsaFlags(BuildExtension):
-    """BuildExtension that gives each unit of ISA_FLAGS its own flags."""
+class BuildWithUnits(BuildExtension):
+    """BuildExtension that compiles the units of ISA_FLAGS and CUDA_UNITS itself."""
 
     def build_extensions(self) -> None:
-        """Build one static set of objects per flag set, then link them into the extension."""
+        """Compile the units, each with its own flags, then build and link the extensions."""
         for extension in self.extensions:
-            self._compile_isa_units(extension)
+            if extension.name == "fastinfer._C":
+                self._compile(extension, "isa", self._isa_commands())
+            else:
+                self._compile(extension, "cuda", self._cuda_commands())
         super().build_extensions()
 
-    def _compile_isa_units(self, extension: CppExtension) -> None:
+    def _isa_commands(self) -> dict[str, list[str]]:
         from torch.utils.cpp_extension import get_cxx_compiler
 
-        folder = Path(self.build_temp).absolute() / "isa"
+        start = [get_cxx_compiler(), *BASE_FLAGS, "-fPIC"]
+        return {source: [*start, *flags] for source, flags in ISA_FLAGS.items()}
+
+    def _cuda_commands(self) -> dict[str, list[str]]:
+        def targets(archs: list[str]) -> list[str]:
+            flags = []
+            for arch in archs:
+                code = f"[sm_{arch},compute_{arch}]" if arch == "80" else f"sm_{arch}"
+                flags.append(f"-gencode=arch=compute_{arch},code={code}")
+            return flags
+
+        start = [str(find_nvcc()), *NVCC_FLAGS]
+        return {source: [*start, *targets(archs)] for source, archs in CUDA_UNITS.items()}
+
+    def _compile(self, extension: CppExtension, name: str, commands: dict[str, list[str]]) -> None:
+        folder = Path(self.build_temp).absolute() / name
         folder.mkdir(parents=True, exist_ok=True)
-        for source, flags in ISA_FLAGS.items():
-            target = folder / (Path(source).stem + ".o")
-            command = [
-                get_cxx_compiler(), *BASE_FLAGS, "-fPIC", *flags, "-c", str(ROOT / source), "-o",
-                str(target),
-            ]  # fmt: skip
-            self.spawn(command)
-            extension.extra_objects.append(str(target))
+        waiting = []
+        for source, command in commands.items():
+            target = str(folder / (Path(source).stem + ".o"))
+            waiting.append([*command, "-c", str(ROOT / source), "-o", target])
+            extension.extra_objects.append(target)
+        with ThreadPoolExecutor(int(os.environ["MAX_JOBS"])) as pool:
+            list(pool.map(self.spawn, waiting))
 
 
 def cpu_extension() -> CppExtension:
@@ -119,15 +170,64 @@ def cpu_extension() -> CppExtension:
     return CppExtension(
         "fastinfer._C",
         SOURCES,
+        # Before torch's own copy, which in torch 2.11 refuses a stable build.
+        include_dirs=[pybind11.get_include()],
         extra_compile_args=[*BASE_FLAGS, "-ffp-contract=off"],
         depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
     )
+
+
+def find_nvcc() -> Path | None:
+    """Return CUDA's compiler: of CUDA_HOME, or else on the PATH."""
+    home = os.environ.get("CUDA_HOME")
+    found = (shutil.which("nvcc", path=f"{home}/bin") if home else None) or shutil.which("nvcc")
+    return Path(found) if found else None
+
+
+def why_no_cuda() -> str | None:
+    """Return what is missing for the CUDA kernels, or None."""
+    for variable, value in (("FASTINFER_CUDA", "0"), ("FASTINFER_EMULATED", "1")):
+        if os.environ.get(variable) == value:
+            return f"{variable}={value}"
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if find_nvcc() is None:
+        return "nvcc is not on the PATH or in CUDA_HOME"
+    return None
+
+
+def cuda_extension() -> CppExtension:
+    """Return fastinfer._C_cuda: the CUDA kernels, the same stable ABI, CUDA's runtime linked in."""
+    # nvcc on the PATH may be a link or a script; it knows itself where its libraries are.
+    said = subprocess.run(
+        [str(find_nvcc()), "--dryrun", "x.cu"], capture_output=True, text=True, check=False
+    ).stderr
+    folders = re.findall(r'"-L([^"]+)"', said)
+    return CppExtension(
+        "fastinfer._C_cuda",
+        CUDA_SOURCES,
+        include_dirs=[pybind11.get_include()],
+        extra_compile_args=[*BASE_FLAGS, "-ffp-contract=off"],
+        libraries=["torch_cuda", "cudart_static", "rt", "dl", "pthread"],
+        library_dirs=folders,
+        extra_link_args=["-Wl,--exclude-libs,ALL"],
+        depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
+    )
+
+
+def extensions() -> list[CppExtension]:
+    """Return what can be built here; one line says why CUDA kernels cannot."""
+    missing = why_no_cuda()
+    if missing is None:
+        return [cpu_extension(), cuda_extension()]
+    print(f"fastinfer: CUDA kernels are not built: {missing}")
+    return [cpu_extension()]
 
 
 os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
 setup(
     packages=[*find_packages(include=["fastinfer", "fastinfer.*"]), "fastinfer.kernels"],
     package_dir={"fastinfer.kernels": "kernels"},
-    ext_modules=[cpu_extension()],
-    cmdclass={"build_ext": BuildWithIsaFlags},
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildWithUnits},
 )

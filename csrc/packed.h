@@ -14,7 +14,11 @@ enum class GemmForm : int32_t {
   kPairs = 1,  // int8 quads arranged so that 16-bit sums are exact, with an index
   kWords = 2,  // int16, read beside rows of A widened to 16 bits
   kTiles = 3,  // as kRows, each run filled up to whole steps of a tile register
+  kFragments = 4,  // int8 rows of K, ordered as a tensor core's fragments hold their columns
 };
+
+// The layout of weights for CUDA; those of CPUs are an Isa.
+constexpr int32_t kLayoutCuda = 6;
 
 // Whether kernels of this form read runs of the image where they lie.
 constexpr bool reads_runs(GemmForm form) {
@@ -51,6 +55,8 @@ constexpr int32_t kPackedVersion = 2;
 constexpr int64_t kPackedHeaderBytes = 256;
 // Sections start on cache lines, and end with this much readable slack for whole-vector loads.
 constexpr int64_t kSectionAlign = 64;
+// In a buffer for CUDA, from here to the header's end every byte is the input's zero point.
+constexpr int64_t kPaddingOffset = 192;
 
 struct PackedHeader {
   char magic[4];
@@ -83,7 +89,7 @@ struct PackedHeader {
   int64_t float_bias;
   int64_t total_bytes;
 
-  bool has(PackedFlag flag) const { return (flags & flag) != 0; }
+  constexpr bool has(PackedFlag flag) const { return (flags & flag) != 0; }
   // Groups of 4 k's of one run, and of a whole row.
   int32_t run_quads() const {
     const int32_t quads = (run + 3) / 4;
@@ -95,6 +101,6 @@ struct PackedHeader {
   // Quads of a run that a kernel takes at a time: kTiles only.
   int32_t step_quads() const { return tile_steps(run_quads()).quads; }
 };
-static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPackedHeaderBytes);
+static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPaddingOffset);
 
 }  // namespace fastinfer

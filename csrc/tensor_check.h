@@ -43,16 +43,22 @@ inline void check_zero_point(const char* op, const char* argument, int64_t zero_
                   " in 0..255, got ", zero_point);
 }
 
+// torch's own macro for this has another name in 2.11 than in 2.14.
+inline void check_shim(AOTITorchError code) {
+  STD_TORCH_CHECK(code == AOTI_TORCH_SUCCESS, "a call into torch failed");
+}
+
 inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
-                            ScalarType dtype) {
+                            ScalarType dtype,
+                            int32_t device_type = aoti_torch_device_type_cpu(),
+                            int32_t device_index = 0) {
   AtenTensorHandle handle;
   const int32_t type = dtype == ScalarType::Byte    ? aoti_torch_dtype_uint8()
                        : dtype == ScalarType::Float ? aoti_torch_dtype_float32()
                        : dtype == ScalarType::Char  ? aoti_torch_dtype_int8()
                                                     : aoti_torch_dtype_int32();
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-                               type, aoti_torch_device_type_cpu(), 0, &handle));
+  check_shim(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                      strides.data(), type, device_type, device_index, &handle));
   return Tensor(handle);
 }
 

@@ -24,6 +24,18 @@ except ImportError as error:
 else:
     _LOAD_ERROR = None
 
+# CUDA kernels are a library of their own: it needs a torch with CUDA. Where that torch finds no GPU
+# it loads all the same, and nothing calls it.
+_C_cuda: Any = None
+_CUDA_ERROR: str | None = "this torch is built without CUDA"
+if torch.version.cuda is not None:
+    try:
+        from fastinfer import _C_cuda
+    except ImportError as error:
+        _CUDA_ERROR = str(error)
+    else:
+        _CUDA_ERROR = None
+
 #: Names the instruction set to start with, instead of the best this CPU has.
 ISA_VARIABLE = "FASTINFER_CPU_ISA"
 
@@ -73,6 +85,17 @@ def require_kernels() -> Any:
 def has_kernels() -> bool:
     """Return True when the compiled extension is there; `require_kernels` says what is wrong."""
     return _C is not None
+
+
+def require_cuda_kernels() -> Any:
+    """Return the compiled CUDA extension.
+
+    Raises:
+        RuntimeError: it is not there; the text says why.
+    """
+    if _C_cuda is None:
+        raise RuntimeError(f"fastinfer._C_cuda is missing ({_CUDA_ERROR}); {BUILD_HINT}")
+    return _C_cuda
 
 
 def isa() -> str:
@@ -162,5 +185,6 @@ def info() -> dict[str, Any]:
         "supported_isas": list(_C.supported_isas()) if built else [],
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.is_available(),
+        "cuda_kernels": "built" if _C_cuda is not None else f"missing: {_CUDA_ERROR}",
         "ops": show_ops(),
     }

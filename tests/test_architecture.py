@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fastinfer"
 LONGEST = 400
 
-#: Layer -> what it may import besides itself. `_C` is the compiled extension.
+#: Layer -> what it may import besides itself. `_C` and `_C_cuda` are the compiled extensions.
+EXTENSIONS = {"_C", "_C_cuda"}
 BASE = {"types", "ops", "runtime", "nn", "engine", "program", "report", "config"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "ops": {"types"},
-    "runtime": {"ops", "types", "_C"},
+    "runtime": {"ops", "types", *EXTENSIONS},
     "nn": {"ops", "runtime", "types"},
     "engine": {"ops", "runtime", "types"},
     "program": {"types", "report"},
@@ -90,7 +91,7 @@ def target_layer(module: str) -> str:
     if len(parts) == 1:
         return "root"
     name = parts[1]
-    is_module = (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() or name == "_C"
+    is_module = (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() or name in EXTENSIONS
     return PART_OF.get(name, name) if is_module else "root"
 
 
@@ -167,7 +168,8 @@ def includes(path: Path) -> list[str]:
 def cpp_files(*folders: str) -> list[Path]:
     files: list[Path] = []
     for folder in folders:
-        files += [p for p in (ROOT / folder).rglob("*") if p.suffix in (".h", ".cpp")]
+        suffixes = (".h", ".cpp", ".cuh", ".cu")
+        files += [p for p in (ROOT / folder).rglob("*") if p.suffix in suffixes]
     return sorted(files)
 
 
@@ -200,6 +202,20 @@ def test_ops_include_no_intrinsics():
         for part in reachable(path):
             wrong = [i for i in includes(part) if i.endswith("intrin.h")]
             assert not wrong, f"{path.name} reaches {wrong} through {part.name}"
+
+
+def test_cuda_kernels_include_no_torch():
+    files = [p for p in cpp_files("csrc/cuda") if p.suffix in (".cuh", ".cu")]
+    assert files
+    for path in files:
+        for part in reachable(path):
+            wrong = [i for i in includes(part) if re.match(r"(torch|ATen|c10|pybind11)/", i)]
+            assert not wrong, f"{path.name} reaches {wrong} through {part.name}"
+
+
+def test_ptx_is_in_one_file():
+    found = [p.name for p in cpp_files("csrc/cuda") if re.search(r"\basm\b", p.read_text())]
+    assert found == ["mma.cuh"]
 
 
 def test_cpu_and_cuda_are_strangers():

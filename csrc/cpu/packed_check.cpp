@@ -15,6 +15,11 @@ const char* op_name(int32_t op) {
   return "an unknown op";
 }
 
+const char* layout_name(int32_t layout) {
+  if (layout == 0) return "canonical";
+  return layout == kLayoutCuda ? "cuda" : isa_name(static_cast<Isa>(layout));
+}
+
 }  // namespace
 
 PackedView view_packed(const char* op, const Tensor& packed, PackedOp wanted, bool dynamic,
@@ -37,7 +42,7 @@ PackedView view_packed(const char* op, const Tensor& packed, PackedOp wanted, bo
   const Isa isa = current_isa();
   STD_TORCH_CHECK(h->layout == static_cast<int32_t>(isa), op, ": packed: expected layout ",
                   isa_name(isa), ", the ISA in force, got ",
-                  h->layout == 0 ? "canonical" : isa_name(static_cast<Isa>(h->layout)),
+                  layout_name(h->layout),
                   "; pack it again (fastinfer.nn.repack(model))");
   STD_TORCH_CHECK(h->has(kFlagDynamic) == dynamic, op, ": packed: expected a ",
                   dynamic ? "dynamic" : "static", " weight, got a ",

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../tensor_check.h"
+#include "../prepack.h"
 #include "ops.h"
 #include "kernel_table.h"
 #include "pack_pairs.h"
@@ -10,62 +10,6 @@
 
 namespace fastinfer {
 namespace {
-
-constexpr const char* kOp = "int8_prepack";
-
-// Grows a buffer section by section; offsets stay aligned.
-class Buffer {
- public:
-  Buffer() : bytes_(kPackedHeaderBytes, 0) {}
-
-  int64_t add(const void* data, size_t size) {
-    const auto start = static_cast<int64_t>(bytes_.size());
-    const auto* p = static_cast<const uint8_t*>(data);
-    bytes_.insert(bytes_.end(), p, p + size);
-    bytes_.resize((bytes_.size() + kSectionAlign - 1) / kSectionAlign * kSectionAlign, 0);
-    return start;
-  }
-  template <class T>
-  int64_t add(const std::vector<T>& values) {
-    return add(values.data(), values.size() * sizeof(T));
-  }
-  std::vector<uint8_t>& bytes() { return bytes_; }
-
- private:
-  std::vector<uint8_t> bytes_;
-};
-
-PackedOp parse_op(const std::string& op) {
-  if (op == "linear") return PackedOp::kLinear;
-  if (op == "conv2d") return PackedOp::kConv2d;
-  STD_TORCH_CHECK(op == "depthwise_conv2d", kOp,
-                  ": expected op linear, conv2d or depthwise_conv2d, got ", op);
-  return PackedOp::kDepthwiseConv2d;
-}
-
-// No accumulator may leave int32 for any uint8 input.
-void check_accumulator(const int8_t* weight, const int32_t* bias, int64_t n, int64_t k) {
-  for (int64_t i = 0; i < n; i++) {
-    int64_t sum = 0;
-    for (int64_t j = 0; j < k; j++) {
-      const int w = weight[i * k + j];
-      STD_TORCH_CHECK(w != -128, kOp, ": expected weights in -127..127, got -128 in channel ", i);
-      sum += std::abs(w);
-    }
-    const int64_t worst = sum * 255 + std::abs(int64_t{bias[i]});
-    STD_TORCH_CHECK(worst < (int64_t{1} << 31), kOp, ": channel ", i, " can reach ", worst,
-                    " >= 2^31 in its int32 accumulator; keep this layer float or split it along K");
-  }
-}
-
-// |accumulator| < 2^31 times a multiplier of at most 0.99, and 255 times this, stay within int32.
-constexpr float kBoundedMultiplier = 0.99f, kBoundedResidual = 65536.0f;
-
-// NaN is not bounded.
-bool is_bounded(const float* values, int64_t n, float bound) {
-  return values == nullptr ||
-         std::all_of(values, values + n, [bound](float v) { return std::abs(v) <= bound; });
-}
 
 // Where channel c of the tensor stands in the padded per-channel vectors.
 using Place = std::vector<int64_t>;
@@ -190,7 +134,7 @@ std::vector<int16_t> widen_panel(const std::vector<int8_t>& panel, int nr) {
   return out;
 }
 
-void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, Buffer& buffer) {
+void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, PackedBuffer& buffer) {
   choose_family(table, weight, h);
   const auto form = static_cast<GemmForm>(h.form);
   std::vector<int8_t> data;
@@ -225,7 +169,7 @@ void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, 
 // [block][tap group][lane][taps] of T.
 template <class T>
 void pack_depthwise(const KernelTable& table, const int8_t* weight, const Place& place,
-                    PackedHeader& h, Buffer& buffer) {
+                    PackedHeader& h, PackedBuffer& buffer) {
   const int64_t taps = table.depthwise_taps, groups = (h.k + taps - 1) / taps;
   std::vector<T> data(static_cast<size_t>(h.panels_per_group * groups * h.nr * taps), 0);
   for (int64_t c = 0; c < h.pixels * h.n; c++) {
@@ -239,26 +183,6 @@ void pack_depthwise(const KernelTable& table, const int8_t* weight, const Place&
   h.weight_bytes = static_cast<int64_t>(data.size() * sizeof(T));
 }
 
-// [n][c][kh][kw] -> [n][kh][kw][c]: the order of an NHWC window.
-std::vector<int8_t> window_order(const int8_t* weight, const PackedHeader& h) {
-  const int64_t taps = int64_t{h.kh} * h.kw, channels = h.c_per_group;
-  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.n} * h.k));
-  for (int64_t n = 0; n < h.n; n++) {
-    for (int64_t c = 0; c < channels; c++) {
-      for (int64_t t = 0; t < taps; t++) {
-        out[static_cast<size_t>((n * taps + t) * channels + c)] =
-            weight[(n * channels + c) * taps + t];
-      }
-    }
-  }
-  return out;
-}
-
-template <class T>
-const T* data_of(const std::optional<Tensor>& t) {
-  return t ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
-}
-
 }  // namespace
 
 Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multiplier,
@@ -266,74 +190,18 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
                         std::optional<Tensor> float_bias, int64_t groups, int64_t x_zero_point,
                         int64_t out_zero_point, int64_t qmin, int64_t qmax, double clamp_min,
                         double clamp_max, bool float_output) {
-  const PackedOp kind = parse_op(op);
-  check_dtype(kOp, "weight", weight, ScalarType::Char);
-  const int64_t dims = kind == PackedOp::kLinear ? 2 : 4;
-  STD_TORCH_CHECK(weight.dim() == dims && weight.numel() > 0, kOp, ": expected weight with ", dims,
-                  " dimensions and elements for ", op, ", got ", shape_text(weight));
-  weight = as_contiguous(weight);
-  const int64_t n = weight.sizes()[0];
-  STD_TORCH_CHECK(groups >= 1 && n % groups == 0 && (kind != PackedOp::kLinear || groups == 1),
-                  kOp, ": groups=", groups, " does not divide ", n, " output channels");
-  const bool is_depthwise = kind == PackedOp::kDepthwiseConv2d;
-  STD_TORCH_CHECK(!is_depthwise || (groups == n && weight.sizes()[1] == 1), kOp,
-                  ": depthwise_conv2d: expected weight [C, 1, kh, kw] and groups=C, got ",
-                  shape_text(weight), " and groups=", groups);
-  check_vector(kOp, "bias", bias, ScalarType::Int, n);
-  check_vector(kOp, "multiplier", multiplier, ScalarType::Float, n);
-  bias = as_contiguous(bias);
-  multiplier = as_contiguous(multiplier);
-  const auto check_optional = [](const char* name, std::optional<Tensor>& t, ScalarType type,
-                                 int64_t size) {
-    if (!t) return;
-    check_vector(kOp, name, *t, type, size);
-    t = as_contiguous(*t);
-  };
-  check_optional("residual_multiplier", residual_multiplier, ScalarType::Float, n);
-  check_optional("table", table_in, ScalarType::Byte, 256);
-  check_optional("float_bias", float_bias, ScalarType::Float, n);
-  const auto is_byte = [](int64_t v) { return v >= 0 && v <= 255; };
-  STD_TORCH_CHECK(is_byte(x_zero_point) && is_byte(out_zero_point), kOp,
-                  ": expected zero points in 0..255, got x ", x_zero_point, ", out ",
-                  out_zero_point);
-  STD_TORCH_CHECK(is_byte(qmin) && is_byte(qmax) && qmin <= qmax, kOp,
-                  ": expected 0 <= qmin <= qmax <= 255, got ", qmin, ", ", qmax);
-  STD_TORCH_CHECK(!(table_in && float_output), kOp,
-                  ": a table needs an int8 output, got float_output=True");
-  STD_TORCH_CHECK(!float_bias || (float_output && !residual_multiplier), kOp,
-                  ": a dynamic weight answers in float and takes no residual");
-
+  PrepackInputs in{weight, bias, multiplier, residual_multiplier, table_in, float_bias};
   const KernelTable& table = current_table();
-  PackedHeader h{};
-  std::memcpy(h.magic, kPackedMagic, 4);
-  h.version = kPackedVersion;
-  h.op = static_cast<int32_t>(kind);
+  PackedHeader h = begin_prepack(in, op, groups, x_zero_point, out_zero_point, qmin, qmax,
+                                 clamp_min, clamp_max, float_output);
   h.layout = static_cast<int32_t>(table.isa);
-  h.n = static_cast<int32_t>(n);
-  h.k = static_cast<int32_t>(weight.numel() / n);
-  h.groups = is_depthwise ? 1 : static_cast<int32_t>(groups);
-  h.c_per_group = kind == PackedOp::kLinear ? 1 : static_cast<int32_t>(weight.sizes()[1]);
-  h.kh = kind == PackedOp::kLinear ? 1 : static_cast<int32_t>(weight.sizes()[2]);
-  h.kw = kind == PackedOp::kLinear ? 1 : static_cast<int32_t>(weight.sizes()[3]);
-  h.x_zero_point = static_cast<int32_t>(x_zero_point);
-  h.out_zero_point = static_cast<int32_t>(out_zero_point);
-  h.qmin = static_cast<int32_t>(qmin);
-  h.qmax = static_cast<int32_t>(qmax);
-  h.clamp_min = static_cast<float>(clamp_min);
-  h.clamp_max = static_cast<float>(clamp_max);
-  h.flags = (float_output ? kFlagFloatOutput : 0) | (residual_multiplier ? kFlagResidual : 0) |
-            (table_in ? kFlagTable : 0) | (float_bias ? kFlagDynamic : 0);
+  const auto kind = static_cast<PackedOp>(h.op);
+  const bool is_depthwise = kind == PackedOp::kDepthwiseConv2d;
+  const int64_t n = h.n;
+  const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());
+  const auto* b = static_cast<const int32_t*>(in.bias.const_data_ptr());
 
-  if (!is_bounded(static_cast<const float*>(multiplier.const_data_ptr()), n, kBoundedMultiplier) ||
-      !is_bounded(data_of<float>(residual_multiplier), n, kBoundedResidual)) {
-    h.flags |= kFlagUnbounded;
-  }
-
-  const auto* w = static_cast<const int8_t*>(weight.const_data_ptr());
-  const auto* b = static_cast<const int32_t*>(bias.const_data_ptr());
-  check_accumulator(w, b, n, h.k);
-
-  Buffer buffer;
+  PackedBuffer buffer;
   if (is_depthwise) {
     h.nr = table.depthwise_block;
     h.run = h.k;
@@ -353,23 +221,18 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   const int64_t padded = int64_t{h.groups} * h.panels_per_group * h.nr;
   h.bias = buffer.add(spread(b, n, place, padded));
   h.multiplier = buffer.add(
-      spread(static_cast<const float*>(multiplier.const_data_ptr()), n, place, padded));
-  if (const auto* p = data_of<float>(residual_multiplier)) {
+      spread(static_cast<const float*>(in.multiplier.const_data_ptr()), n, place, padded));
+  if (const auto* p = data_of<float>(in.residual_multiplier)) {
     h.residual_multiplier = buffer.add(spread(p, n, place, padded));
   }
-  if (const auto* p = data_of<uint8_t>(table_in)) h.table = buffer.add(p, 256);
-  if (const auto* p = data_of<float>(float_bias)) {
+  if (const auto* p = data_of<uint8_t>(in.table)) h.table = buffer.add(p, 256);
+  if (const auto* p = data_of<float>(in.float_bias)) {
     h.float_bias = buffer.add(spread(p, n, place, padded));
     std::vector<int32_t> sums(static_cast<size_t>(n), 0);
     for (int64_t i = 0; i < n * h.k; i++) sums[static_cast<size_t>(i / h.k)] += w[i];
     h.weight_sum = buffer.add(spread(sums.data(), n, place, padded));
   }
-  std::vector<uint8_t>& bytes = buffer.bytes();
-  h.total_bytes = static_cast<int64_t>(bytes.size());
-  std::memcpy(bytes.data(), &h, sizeof(h));
-  Tensor out = empty_contiguous({h.total_bytes}, ScalarType::Byte);
-  std::memcpy(out.mutable_data_ptr(), bytes.data(), bytes.size());
-  return out;
+  return buffer.finish(h);
 }
 
 }  // namespace fastinfer

@@ -17,10 +17,10 @@ HEADER_BYTES = 256
 
 OPS = ("linear", "conv2d", "depthwise_conv2d")
 #: Index is the layout id of the header. "canonical" is row-major and belongs to no ISA.
-LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni", "amx")
+LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni", "amx", "cuda")
 
 #: How a GEMM panel's weights lie; the index is the form of the header. docs/layouts.md draws them.
-FORMS = ("rows", "pairs", "words", "tiles")
+FORMS = ("rows", "pairs", "words", "tiles", "fragments")
 
 FLAG_FLOAT_OUTPUT = 1
 FLAG_RESIDUAL = 2
@@ -166,8 +166,29 @@ def _channels(header: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
     return padded.view(header.groups, width)[:, : header.n_per_group].reshape(header.n).clone()
 
 
+def fragment_channels(nr: int) -> torch.Tensor:
+    """Return the channel of a panel that stands in each of its nr rows, in form fragments.
+
+    A lane of a tensor core holds columns 2t and 2t + 1 of every 8. In this order what it holds of a
+    panel are neighbouring channels: row 8j + 2t + e -> channel t * (nr / 4) + 2j + e.
+    """
+    row = torch.arange(nr)
+    return (row % 8) // 2 * (nr // 4) + row // 8 * 2 + row % 2
+
+
+def _fragment_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
+    """Gather panels [nr][k / run][run padded to 16] into [n, k]."""
+    data = _section(packed, h.weight, h.weight_bytes, torch.int8)
+    panels = data.view(h.groups * h.panels_per_group, h.nr, h.k // h.run, -1)[..., : h.run]
+    rows = torch.empty_like(panels)
+    rows[:, fragment_channels(h.nr)] = panels
+    return rows.reshape(h.groups, -1, h.k)[:, : h.n_per_group].reshape(h.n, h.k)
+
+
 def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     """Gather panels [entry][nr][4] into [n, k]; entries of one k-group add up."""
+    if FORMS[h.form] == "fragments":
+        return _fragment_weight(packed, h)
     k4 = h.quads
     panels = h.groups * h.panels_per_group
     if FORMS[h.form] == "words":

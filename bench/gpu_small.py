@@ -1,0 +1,41 @@
+"""Small products on every kernel and tile, checked: what compute-sanitizer watches."""
+
+from __future__ import annotations
+
+import torch
+
+from fastinfer import runtime
+from fastinfer.ops.catalog import OPS
+from fastinfer.testing.cases import OUTPUTS, Conv, conv_case, linear_case
+from fastinfer.testing.devices import on_device
+
+CASES = (
+    linear_case((130,), 72, 400, OUTPUTS[1]),
+    linear_case((65,), 250, 1040, OUTPUTS[5]),
+    linear_case((33,), 40, 70),
+    conv_case(Conv(1, 32, (9, 9), 48), OUTPUTS[1]),
+    conv_case(Conv(2, 16, (6, 5), 33, stride=(2, 1)), OUTPUTS[6]),
+    conv_case(Conv(1, 3, (15, 17), 16, stride=(2, 2))),
+)
+
+
+def main() -> None:
+    kernels = runtime.require_cuda_kernels()
+    references = {op.name: op.reference for op in OPS}
+    for case in CASES:
+        args = case.build()
+        want, there = references[case.op](*args), on_device(args, "cuda")
+        for config in kernels.known_configs():
+            kernels.force_config(**config)
+            got = getattr(torch.ops.fastinfer, case.op)(*there)
+            assert torch.equal(got.cpu(), want), (str(case), config)
+    x = torch.randn(2, 5, 9, 7)
+    for channels_last in (False, True):
+        args = (x, 0.02, 100, channels_last)
+        got = torch.ops.fastinfer.quantize(x.cuda(), *args[1:])
+        assert torch.equal(got.cpu(), references["quantize"](*args))
+    print(f"{len(CASES)} cases on {len(kernels.known_configs())} tiles: equal")
+
+
+if __name__ == "__main__":
+    main()

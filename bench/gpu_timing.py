@@ -1,0 +1,80 @@
+"""Timing on a GPU: events round each call, the L2 cache flushed between them."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+#: More than any L2 of today holds.
+FLUSH_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class GpuTiming:
+    """Microseconds of one call."""
+
+    median: float
+    p20: float
+    p80: float
+    runs: int
+
+
+@cache
+def _flush_buffer() -> torch.Tensor:
+    return torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+
+
+def time_call(call: Callable[[], Any], runs: int = 20, warm_up: int = 3) -> GpuTiming:
+    """Return how long a call takes on the device, with cold L2; nothing is subtracted."""
+    buffer = _flush_buffer()
+    for _ in range(warm_up):
+        call()
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
+    for start, end in events:
+        buffer.zero_()
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    times = sorted(1e3 * start.elapsed_time(end) for start, end in events)
+    return GpuTiming(
+        statistics.median(times), times[len(times) // 5], times[-1 - len(times) // 5], runs
+    )
+
+
+def copy_bandwidth() -> float:
+    """Return GB/s of a large copy on the device, bytes read and written counted."""
+    source = torch.empty(1 << 30, dtype=torch.int8, device="cuda").random_(0, 100)
+    target = torch.empty_like(source)
+    timing = time_call(lambda: target.copy_(source), runs=10)
+    return 2 * source.numel() / timing.median * 1e-3
+
+
+def highest_clock() -> float | None:
+    """Return the multiprocessors' highest clock in Hz, as the driver tells it."""
+    command = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return 1e6 * float(said.stdout.split()[0])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def int8_peak() -> float | None:
+    """Return int8 operations a second at the highest clock; a multiply-add is two.
+
+    A multiprocessor of Hopper does 4096 multiply-adds a cycle, one of Ampere's A100 2048.
+    """
+    clock = highest_clock()
+    if clock is None:
+        return None
+    per_cycle = {(9, 0): 8192, (8, 0): 4096}.get(torch.cuda.get_device_capability())
+    if per_cycle is None:
+        return None
+    return torch.cuda.get_device_properties(0).multi_processor_count * per_cycle * clock

@@ -1,0 +1,55 @@
+// What is no tensor op: which config a product gets, and asking for another.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "../packed.h"
+#include "choice.h"
+
+namespace py = pybind11;
+using fastinfer::cuda::GemmConfig;
+using fastinfer::cuda::GemmDesc;
+using fastinfer::cuda::GemmKernel;
+using fastinfer::cuda::RowSource;
+
+namespace {
+
+py::dict dict_of(const GemmConfig& c) {
+  using namespace py::literals;
+  return py::dict("kernel"_a = c.kernel == GemmKernel::kWgmma ? "wgmma" : "mma",
+                  "block_m"_a = c.block_m, "block_n"_a = c.block_n, "cluster"_a = c.cluster);
+}
+
+RowSource source_of(const std::string& name) {
+  if (name == "matrix") return RowSource::kMatrix;
+  if (name == "windows") return RowSource::kWindows;
+  if (name == "narrow") return RowSource::kNarrow;
+  throw std::invalid_argument("choose_config: expected source matrix, windows or narrow, got " +
+                              name);
+}
+
+py::dict choose(int64_t m, int32_t n, int32_t k, int32_t groups, const std::string& source,
+                int32_t capability, int32_t multiprocessors) {
+  const int32_t padded = (k + 15) / 16 * 16;
+  return dict_of(fastinfer::cuda::choose_config(
+      GemmDesc{m, n, padded, groups, source_of(source), capability, multiprocessors}));
+}
+
+py::list known() {
+  py::list all;
+  for (const GemmConfig& config : fastinfer::cuda::known_configs()) all.append(dict_of(config));
+  return all;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C_cuda, m) {
+  m.doc() = "fastinfer's compiled CUDA kernels";
+  m.def("choose_config", &choose, py::arg("m"), py::arg("n"), py::arg("k"), py::arg("groups"),
+        py::arg("source"), py::arg("capability"), py::arg("multiprocessors"),
+        "The kernel and tile of a product, as a dict.");
+  m.def("known_configs", &known, "Every kernel and tile that is built, as dicts.");
+  m.def("force_config", &fastinfer::cuda::force_config, py::arg("kernel"), py::arg("block_m") = 0,
+        py::arg("block_n") = 0, py::arg("cluster") = 1,
+        "Use a kernel and tile wherever it can run; '' gives the choice back.");
+  m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;
+}

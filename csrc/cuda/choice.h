@@ -1,0 +1,17 @@
+// The config in force: choose_config's, unless a test or a benchmark asks for another.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "gemm.h"
+
+namespace fastinfer::cuda {
+
+GemmConfig config_in_force(const GemmDesc& desc);
+
+// Has products use a kernel ("mma" or "wgmma") with a tile shape wherever it can run; an empty name
+// gives the choice back. Throws std::invalid_argument for what does not exist.
+void force_config(const std::string& kernel, int block_m, int block_n, int cluster);
+
+}  // namespace fastinfer::cuda

@@ -1,0 +1,204 @@
+// From the accumulators of a fragment to results: + bias -> x multiplier -> + residual -> clamp ->
+// round -> table. Every step rounds as the reference does; nothing is contracted.
+//
+// Weights lie so that the eight values of a lane in four neighbouring 8-column blocks are eight
+// neighbouring channels: they leave as 8 bytes, or 32 of float.
+#pragma once
+
+#include "../packed.h"
+#include "gemm.h"
+
+namespace fastinfer::cuda {
+
+// Channels that a lane holds of 32 neighbouring columns.
+constexpr int kLaneChannels = 8;
+
+struct Epilogue {
+  const int32_t* bias;  // of the first group
+  const float* multiplier;
+  const float* residual_multiplier;
+  const uint8_t* table;
+  const void* residual;
+  void* out;
+  int64_t m, ldc;
+  int32_t n;  // channels of a group
+  uint32_t zero_points;  // out_zero_point in each byte
+  float low, high;       // clamp: before rounding for uint8
+  bool float_output;
+  bool is_wide;  // eight channels of a row are aligned
+  // Where a group's channels start, in a row of results and in the vectors.
+  int32_t first_channel, first_value;
+
+  __device__ __forceinline__ void set_group(int32_t group, int32_t n_padded) {
+    first_channel = group * n;
+    first_value = group * n_padded;
+  }
+};
+
+// Numbers come from the buffer itself, never from what the host remembers of it. A buffer that is
+// not what the host took it for stops the kernel.
+__device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
+  const auto& h = *reinterpret_cast<const PackedHeader*>(c.packed);
+  Epilogue e;
+  e.bias = reinterpret_cast<const int32_t*>(c.packed + h.bias);
+  e.multiplier = reinterpret_cast<const float*>(c.packed + h.multiplier);
+  e.residual_multiplier = reinterpret_cast<const float*>(c.packed + h.residual_multiplier);
+  e.table = h.table != 0 ? c.packed + h.table : nullptr;
+  e.residual = c.residual;
+  e.out = c.out;
+  e.m = c.m;
+  e.n = c.n;
+  e.ldc = int64_t{c.n} * c.groups;
+  e.float_output = (h.flags & kFlagFloatOutput) != 0;
+  e.zero_points = static_cast<uint32_t>(h.out_zero_point) * 0x01010101u;
+  const auto low = static_cast<float>(h.qmin - h.out_zero_point);
+  const auto high = static_cast<float>(h.qmax - h.out_zero_point);
+  e.low = e.float_output ? h.clamp_min : low;
+  e.high = e.float_output ? h.clamp_max : high;
+  const auto places = reinterpret_cast<uintptr_t>(c.out) | reinterpret_cast<uintptr_t>(c.residual);
+  e.is_wide = c.n % kLaneChannels == 0 && places % (e.float_output ? 16 : 8) == 0;
+  e.set_group(0, 0);
+  // Without short cuts: all fields are loaded at once, not one after the other.
+  const bool has_residual = (h.flags & kFlagResidual) != 0;
+  const bool is_other = (h.layout != kLayoutCuda) | (h.n != c.n * c.groups) | (h.run != c.run) |
+                        (h.weight != kPackedHeaderBytes) |
+                        (has_residual != (c.residual != nullptr));
+  if (is_other) __trap();
+  return e;
+}
+
+// What eight neighbouring channels need, loaded once for all rows of a lane.
+struct ChannelValues {
+  int32_t bias[kLaneChannels];
+  float multiplier[kLaneChannels];
+  float residual_multiplier[kLaneChannels];
+};
+
+template <class T>
+__device__ __forceinline__ void load8(T (&to)[kLaneChannels], const T* from) {
+  static_assert(sizeof(T) == 4);
+  const auto* vectors = reinterpret_cast<const uint4*>(from);
+  const uint4 a = __ldg(vectors), b = __ldg(vectors + 1);
+  const uint32_t words[kLaneChannels] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    if constexpr (__is_same(T, float)) {
+      to[i] = __uint_as_float(words[i]);
+    } else {
+      to[i] = static_cast<int32_t>(words[i]);
+    }
+  }
+}
+
+// `column` of the group, a multiple of 8. False where no such channel exists.
+__device__ __forceinline__ bool load_channels(const Epilogue& e, int column, ChannelValues& v) {
+  if (column >= e.n) return false;
+  load8(v.bias, e.bias + e.first_value + column);
+  load8(v.multiplier, e.multiplier + e.first_value + column);
+  if (e.residual != nullptr && !e.float_output) {
+    load8(v.residual_multiplier, e.residual_multiplier + e.first_value + column);
+  }
+  return true;
+}
+
+__device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return word >> (8 * i) & 255u; }
+
+// The low bytes of four words.
+__device__ __forceinline__ uint32_t low_bytes(const uint32_t* words) {
+  const uint32_t front = __byte_perm(words[0], words[1], 0x0040);
+  const uint32_t back = __byte_perm(words[2], words[3], 0x0040);
+  return __byte_perm(front, back, 0x5410);
+}
+
+__device__ __forceinline__ void store_bytes(const Epilogue& e, const ChannelValues& v, int64_t at,
+                                            int valid, float (&f)[kLaneChannels]) {
+  const bool is_whole = e.is_wide && valid >= kLaneChannels;
+  if (e.residual != nullptr) {
+    const auto* from = static_cast<const uint8_t*>(e.residual) + at;
+    uint2 r{0, 0};
+    if (is_whole) {
+      r = __ldg(reinterpret_cast<const uint2*>(from));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kLaneChannels; i++) {
+        const uint32_t byte = i < valid ? static_cast<uint32_t>(from[i]) << (8 * (i % 4)) : 0u;
+        (i < 4 ? r.x : r.y) |= byte;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kLaneChannels; i++) {
+      const auto code = static_cast<float>(byte_of(i < 4 ? r.x : r.y, i % 4));
+      f[i] = __fadd_rn(f[i], __fmul_rn(code, v.residual_multiplier[i]));
+    }
+  }
+  uint32_t rounded[kLaneChannels];
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    // NaN becomes `high`. Adding 1.5 * 2^23, an even number, rounds half to even: the integer is in
+    // the low bits, and the zero point is added behind the rounding.
+    const float bounded = fmaxf(fminf(f[i], e.high), e.low);
+    rounded[i] = __float_as_uint(__fadd_rn(bounded, 12582912.0f));
+  }
+  uint2 q{__vadd4(low_bytes(rounded), e.zero_points),
+          __vadd4(low_bytes(rounded + 4), e.zero_points)};
+  if (e.table != nullptr) {
+    uint32_t found[kLaneChannels];
+#pragma unroll
+    for (int i = 0; i < kLaneChannels; i++) {
+      found[i] = __ldg(e.table + byte_of(i < 4 ? q.x : q.y, i % 4));
+    }
+    q = {low_bytes(found), low_bytes(found + 4)};
+  }
+  auto* to = static_cast<uint8_t*>(e.out) + at;
+  if (is_whole) {
+    *reinterpret_cast<uint2*>(to) = q;
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    if (i < valid) to[i] = static_cast<uint8_t>(byte_of(i < 4 ? q.x : q.y, i % 4));
+  }
+}
+
+__device__ __forceinline__ void store_floats(const Epilogue& e, int64_t at, int valid,
+                                             float (&f)[kLaneChannels]) {
+  const bool is_whole = e.is_wide && valid >= kLaneChannels;
+  const auto* from = static_cast<const float*>(e.residual) + at;
+  auto* to = static_cast<float*>(e.out) + at;
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    if (e.residual != nullptr && i < valid) f[i] = __fadd_rn(f[i], __ldg(from + i));
+    f[i] = f[i] < e.low ? e.low : f[i];  // NaN stays
+    f[i] = f[i] > e.high ? e.high : f[i];
+  }
+  if (is_whole) {
+    *reinterpret_cast<float4*>(to) = {f[0], f[1], f[2], f[3]};
+    *reinterpret_cast<float4*>(to + 4) = {f[4], f[5], f[6], f[7]};
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    if (i < valid) to[i] = f[i];
+  }
+}
+
+// The eight channels from `column` on of one row. `v` is load_channels' of that column.
+__device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelValues& v,
+                                               int64_t row, int column,
+                                               const int32_t (&acc)[kLaneChannels]) {
+  if (row >= e.m) return;
+  const int64_t at = row * e.ldc + e.first_channel + column;
+  const int valid = e.n - column;
+  float f[kLaneChannels];
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    f[i] = __fmul_rn(__int2float_rn(acc[i] + v.bias[i]), v.multiplier[i]);
+  }
+  if (e.float_output) {
+    store_floats(e, at, valid, f);
+  } else {
+    store_bytes(e, v, at, valid, f);
+  }
+}
+
+}  // namespace fastinfer::cuda

@@ -1,0 +1,147 @@
+#include "packed_headers.h"
+
+#include <mutex>
+#include <unordered_map>
+
+#include "choice.h"
+#include "device.h"
+
+namespace fastinfer::cuda {
+namespace {
+
+// Addresses are used again, so an entry may be of a buffer that is gone. It is believed when it
+// fits the call, and kernels check the same; when it does not fit, the device is asked.
+class Headers {
+ public:
+  void set(const void* data, const PackedHeader& header) {
+    const std::lock_guard lock(mutex_);
+    if (entries_.size() >= kMost) entries_.clear();
+    entries_[data] = header;
+  }
+  std::optional<PackedHeader> find(const void* data) {
+    const std::lock_guard lock(mutex_);
+    const auto found = entries_.find(data);
+    if (found == entries_.end()) return std::nullopt;
+    return found->second;
+  }
+
+ private:
+  static constexpr size_t kMost = 65536;
+  std::mutex mutex_;
+  std::unordered_map<const void*, PackedHeader> entries_;
+};
+
+Headers& headers() {
+  static Headers instance;
+  return instance;
+}
+
+const char* op_name(int32_t op) {
+  constexpr const char* kNames[] = {"linear", "conv2d", "depthwise_conv2d"};
+  return op >= 0 && op < 3 ? kNames[op] : "an unknown op";
+}
+
+bool fits(const PackedHeader& h, const Tensor& packed, PackedOp wanted, bool float_output) {
+  return std::memcmp(h.magic, kPackedMagic, 4) == 0 && h.version == kPackedVersion &&
+         h.total_bytes == packed.numel() && h.op == static_cast<int32_t>(wanted) &&
+         h.layout == kLayoutCuda && !h.has(kFlagDynamic) &&
+         h.has(kFlagFloatOutput) == float_output;
+}
+
+void check_header(const char* op, const PackedHeader& h, const Tensor& packed, PackedOp wanted,
+                  bool float_output) {
+  STD_TORCH_CHECK(std::memcmp(h.magic, kPackedMagic, 4) == 0 && h.version == kPackedVersion, op,
+                  ": packed: not a packed weight of version ", kPackedVersion,
+                  "; pack it with int8_prepack");
+  STD_TORCH_CHECK(h.total_bytes == packed.numel(), op, ": packed: expected ", h.total_bytes,
+                  " bytes, got ", packed.numel());
+  STD_TORCH_CHECK(h.op == static_cast<int32_t>(wanted), op,
+                  ": packed: expected a weight packed for ",
+                  op_name(static_cast<int32_t>(wanted)), ", got one for ", op_name(h.op));
+  STD_TORCH_CHECK(h.layout == kLayoutCuda, op, ": packed: expected layout cuda, got ",
+                  h.layout == 0 ? "canonical" : "that of a CPU",
+                  "; pack it again, from a weight on the GPU");
+  STD_TORCH_CHECK(!h.has(kFlagDynamic), op,
+                  ": packed: expected a static weight, got a dynamic one");
+  STD_TORCH_CHECK(h.has(kFlagFloatOutput) == float_output, op,
+                  ": float_output does not match the packed weight, which answers in ",
+                  h.has(kFlagFloatOutput) ? "float32" : "uint8");
+}
+
+}  // namespace
+
+void remember_header(const void* data, const PackedHeader& header) {
+  headers().set(data, header);
+}
+
+PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wanted,
+                            bool float_output, const DeviceScope& scope) {
+  check_dtype(op, "packed", packed, ScalarType::Byte);
+  scope.check(op, "packed", packed);
+  STD_TORCH_CHECK(packed.dim() == 1 && packed.is_contiguous() &&
+                      packed.numel() >= kPackedHeaderBytes,
+                  op, ": packed: expected a contiguous 1-D buffer of at least ",
+                  kPackedHeaderBytes, " bytes, got ", shape_text(packed));
+  const void* data = packed.const_data_ptr();
+  STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(data) % kSectionAlign == 0, op,
+                  ": packed: expected a buffer aligned to ", kSectionAlign,
+                  " bytes; clone it first");
+  if (const auto noted = headers().find(data)) {
+    if (fits(*noted, packed, wanted, float_output)) return *noted;
+  }
+  STD_TORCH_CHECK(!is_capturing(scope.stream()), op,
+                  ": packed: a buffer that this process has not used before cannot be checked "
+                  "while a CUDA graph is captured; call the op once before");
+  PackedHeader h;
+  check_launch(op, read_device(&h, data, sizeof(h), scope.stream()));
+  check_header(op, h, packed, wanted, float_output);
+  remember_header(data, h);
+  return h;
+}
+
+void check_residual(const char* op, const PackedHeader& header,
+                    const std::optional<Tensor>& residual, const std::vector<int64_t>& shape,
+                    const DeviceScope& scope) {
+  STD_TORCH_CHECK(header.has(kFlagResidual) == residual.has_value(), op,
+                  ": residual: the weight was packed for ",
+                  header.has(kFlagResidual) ? "a residual" : "no residual");
+  if (!residual) return;
+  scope.check(op, "residual", *residual);
+  check_dtype(op, "residual", *residual,
+              header.has(kFlagFloatOutput) ? ScalarType::Float : ScalarType::Byte);
+  STD_TORCH_CHECK(sizes_of(*residual) == shape, op,
+                  ": expected residual with the result's shape, got ", shape_text(*residual));
+}
+
+GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
+                   const std::optional<Tensor>& residual, const Tensor& out,
+                   const DeviceScope& scope) {
+  GemmCall call{};
+  call.packed = static_cast<const uint8_t*>(packed.const_data_ptr());
+  call.residual = residual ? residual->const_data_ptr() : nullptr;
+  call.out = out.mutable_data_ptr();
+  call.n = header.n / header.groups;
+  call.n_padded = header.panels_per_group * header.nr;
+  call.run = header.run;
+  call.run_padded = (header.run + 15) / 16 * 16;
+  call.k_padded = header.k / header.run * call.run_padded;
+  call.groups = header.groups;
+  call.device = scope.device();
+  return call;
+}
+
+void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
+  const DeviceFacts facts = device_facts(scope.device());
+  STD_TORCH_CHECK(facts.capability >= 80, op, ": expected a GPU of compute capability 8.0 or ",
+                  "later, got ", facts.capability / 10, ".", facts.capability % 10,
+                  "; keep this layer on the CPU");
+  const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
+                      facts.capability, facts.multiprocessors};
+  const GemmConfig config = config_in_force(desc);
+  const int error = config.kernel == GemmKernel::kWgmma
+                        ? launch_wgmma(call, config, scope.stream())
+                        : launch_mma(call, config, scope.stream());
+  check_launch(op, error);
+}
+
+}  // namespace fastinfer::cuda

@@ -1,0 +1,32 @@
+// The header of a packed weight on a device, known on the host without asking the device each time.
+#pragma once
+
+#include "../packed.h"
+#include "gemm.h"
+#include "tensors.h"
+
+namespace fastinfer::cuda {
+
+// Notes the header of a buffer this process has just written.
+void remember_header(const void* data, const PackedHeader& header);
+
+// The header of a buffer that was packed for this op, output and residual; the errors of
+// csrc/cpu/packed_check.cpp otherwise. A buffer that is seen for the first time is read from the
+// device, which waits; the kernels check and read the buffer itself, whatever is noted here.
+PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wanted,
+                            bool float_output, const DeviceScope& scope);
+
+// The residual a weight was packed with must come with the call, and only then.
+void check_residual(const char* op, const PackedHeader& header,
+                    const std::optional<Tensor>& residual, const std::vector<int64_t>& shape,
+                    const DeviceScope& scope);
+
+// The call of a product, without x, windows and m.
+GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
+                   const std::optional<Tensor>& residual, const Tensor& out,
+                   const DeviceScope& scope);
+
+// Chooses a config and launches.
+void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope);
+
+}  // namespace fastinfer::cuda

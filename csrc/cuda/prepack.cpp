@@ -1,0 +1,115 @@
+// int8_prepack: canonical weights and vectors -> the buffer the CUDA kernels read.
+//
+// Packing happens once for a model, on the host; the buffer is then copied to the weight's device.
+#include "../prepack.h"
+
+#include <algorithm>
+
+#include "ops.h"
+#include "packed_headers.h"
+
+namespace fastinfer::cuda {
+namespace {
+
+constexpr const char* kOp = "int8_prepack";
+constexpr int32_t kPanel = 32;
+
+// The channel of a panel that stands in row `row` of it. In a tensor core's result a lane holds
+// columns 2 t and 2 t + 1 of every 8; in this order the eight it holds of a panel are neighbours.
+int32_t panel_channel(int32_t row) {
+  const int32_t block = row / 8, lane = row % 8 / 2, second = row % 2;
+  return lane * 8 + block * 2 + second;
+}
+
+// [n][k] -> [group][panel][32][k / run][run padded to 16].
+std::vector<int8_t> pack_fragments(const int8_t* weight, const PackedHeader& h) {
+  const int64_t per_group = h.n / h.groups, run_padded = (h.run + 15) / 16 * 16;
+  const int64_t runs = h.k / h.run, rows = int64_t{h.groups} * h.panels_per_group * kPanel;
+  std::vector<int8_t> out(static_cast<size_t>(rows * runs * run_padded), 0);
+  for (int64_t row = 0; row < rows; row++) {
+    const int64_t panel = row / kPanel, group = panel / h.panels_per_group;
+    const int64_t channel = panel % h.panels_per_group * kPanel +
+                            panel_channel(static_cast<int32_t>(row % kPanel));
+    if (channel >= per_group) continue;
+    const int8_t* from = weight + (group * per_group + channel) * h.k;
+    int8_t* to = out.data() + row * runs * run_padded;
+    for (int64_t r = 0; r < runs; r++) {
+      std::copy_n(from + r * h.run, h.run, to + r * run_padded);
+    }
+  }
+  return out;
+}
+
+// A vector of each group, padded to whole panels.
+template <class T>
+std::vector<T> pad_groups(const T* values, const PackedHeader& h) {
+  const int64_t per_group = h.n / h.groups, width = int64_t{h.panels_per_group} * h.nr;
+  std::vector<T> out(static_cast<size_t>(h.groups * width), T{});
+  for (int64_t g = 0; g < h.groups; g++) {
+    std::copy_n(values + g * per_group, per_group, out.data() + g * width);
+  }
+  return out;
+}
+
+Tensor on_host(const Tensor& t) {
+  return torch::stable::to(t, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+}
+
+std::optional<Tensor> on_host(const std::optional<Tensor>& t) {
+  if (!t) return std::nullopt;
+  return on_host(*t);
+}
+
+}  // namespace
+
+Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor multiplier,
+                         std::optional<Tensor> residual_multiplier, std::optional<Tensor> table,
+                         std::optional<Tensor> float_bias, int64_t groups, int64_t x_zero_point,
+                         int64_t out_zero_point, int64_t qmin, int64_t qmax, double clamp_min,
+                         double clamp_max, bool float_output) {
+  const DeviceScope scope(kOp, "weight", weight);
+  PrepackInputs in{on_host(weight),
+                   on_host(bias),
+                   on_host(multiplier),
+                   on_host(residual_multiplier),
+                   on_host(table),
+                   on_host(float_bias)};
+  PackedHeader h = begin_prepack(in, op, groups, x_zero_point, out_zero_point, qmin, qmax,
+                                 clamp_min, clamp_max, float_output);
+  const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());
+  PackedBuffer buffer;
+  if (h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d)) {
+    // Canonical: there is no CUDA kernel yet, and the reference reads this.
+    h.nr = 1;
+    h.panels_per_group = h.n;
+    h.run = h.k;
+    h.weight_bytes = int64_t{h.n} * h.k;
+    h.weight = buffer.add(w, static_cast<size_t>(h.weight_bytes));
+  } else {
+    const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
+    h.layout = kLayoutCuda;
+    h.form = static_cast<int32_t>(GemmForm::kFragments);
+    h.nr = kPanel;
+    h.panels_per_group = (h.n / h.groups + kPanel - 1) / kPanel;
+    h.run = is_linear ? h.k : h.c_per_group;
+    const std::vector<int8_t> rows =
+        is_linear ? pack_fragments(w, h) : pack_fragments(window_order(w, h).data(), h);
+    h.weight_bytes = static_cast<int64_t>(rows.size());
+    h.weight = buffer.add(rows);
+  }
+  const auto add = [&](const auto* values) { return buffer.add(pad_groups(values, h)); };
+  h.bias = add(static_cast<const int32_t*>(in.bias.const_data_ptr()));
+  h.multiplier = add(static_cast<const float*>(in.multiplier.const_data_ptr()));
+  if (const auto* p = data_of<float>(in.residual_multiplier)) h.residual_multiplier = add(p);
+  if (const auto* p = data_of<uint8_t>(in.table)) h.table = buffer.add(p, 256);
+  if (const auto* p = data_of<float>(in.float_bias)) h.float_bias = add(p);
+  std::fill(buffer.bytes().begin() + kPaddingOffset, buffer.bytes().begin() + kPackedHeaderBytes,
+            static_cast<uint8_t>(h.x_zero_point));
+  const Tensor host = buffer.finish(h);
+  Tensor out = scope.empty(sizes_of(host), ScalarType::Byte);
+  torch::stable::copy_(out, host);
+  remember_header(out.const_data_ptr(), h);
+  return out;
+}
+
+}  // namespace fastinfer::cuda

@@ -1,0 +1,81 @@
+// Reading A: where 16 bytes of a row of it lie in an NHWC image.
+#pragma once
+
+#include "../packed.h"
+#include "gemm.h"
+
+namespace fastinfer::cuda {
+
+// Where the window of an output pixel starts; it may begin outside the image.
+struct WindowOrigin {
+  const uint8_t* image;  // at the group's first channel
+  int32_t y, x;
+};
+
+__device__ __forceinline__ WindowOrigin window_origin(const GemmCall& c, int64_t row, int group) {
+  constexpr int32_t kOutside = -(1 << 29);  // a row past the last one reads padding
+  if (row >= c.m) return {c.x, kOutside, 0};
+  const Windows& w = c.windows;
+  const auto pixel = static_cast<uint32_t>(row);  // launchers take fewer than 2^31 rows
+  const uint32_t line = pixel / w.out_width, image = line / w.out_height;
+  const int32_t out_x = static_cast<int32_t>(pixel - line * w.out_width);
+  const int32_t out_y = static_cast<int32_t>(line - image * w.out_height);
+  const int64_t bytes = int64_t{w.height} * w.width * w.channels;
+  return {c.x + image * bytes + group * c.run, out_y * w.stride_h - w.pad_h,
+          out_x * w.stride_w - w.pad_w};
+}
+
+// The place on the K axis of B: tap (row, column) of the kernel, channel of the group.
+struct WindowPlace {
+  int32_t row, column, channel;
+
+  __device__ __forceinline__ void advance(const GemmCall& c, int bytes) {
+    channel += bytes;
+    while (channel >= c.run_padded) {
+      channel -= c.run_padded;
+      if (++column == c.windows.kw) {
+        column = 0;
+        row++;
+      }
+    }
+  }
+};
+
+// The bytes of a window at a place, or null where they are padding (or past the last tap).
+__device__ __forceinline__ const uint8_t* window_bytes(const GemmCall& c, const WindowOrigin& o,
+                                                       const WindowPlace& p) {
+  const Windows& w = c.windows;
+  const int32_t y = o.y + p.row * w.dilation_h, x = o.x + p.column * w.dilation_w;
+  const bool inside = static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height) &&
+                      static_cast<uint32_t>(x) < static_cast<uint32_t>(w.width) && p.row < w.kh;
+  return inside ? o.image + (y * w.width + x) * w.channels + p.channel : nullptr;
+}
+
+// 16 bytes that hold the input's zero point: what padding is.
+__device__ __forceinline__ const uint8_t* padding_bytes(const GemmCall& c) {
+  return c.packed + kPaddingOffset;
+}
+
+// 16 bytes of a window whose pixels are no whole 16 bytes, or not aligned.
+__device__ __forceinline__ uint4 narrow_bytes(const GemmCall& c, const WindowOrigin& o,
+                                              const WindowPlace& p, bool has_words) {
+  const uint8_t* from = window_bytes(c, o, p);
+  if (from == nullptr) return __ldg(reinterpret_cast<const uint4*>(padding_bytes(c)));
+  const int32_t valid = c.run - p.channel;
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    words[i] = 0;
+    if (has_words) {
+      if (4 * i < valid) words[i] = __ldg(reinterpret_cast<const uint32_t*>(from) + i);
+      continue;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      if (4 * i + j < valid) words[i] |= static_cast<uint32_t>(__ldg(from + 4 * i + j)) << (8 * j);
+    }
+  }
+  return {words[0], words[1], words[2], words[3]};
+}
+
+}  // namespace fastinfer::cuda

@@ -1,0 +1,190 @@
+"""Every CUDA kernel against its op's reference: equal, on every tile shape that is built."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+
+from fastinfer import runtime
+from fastinfer.ops.catalog import OPS
+from fastinfer.testing.case import generator, random_uint8
+from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, linear_case
+from fastinfer.testing.compare import assert_equal
+from fastinfer.testing.devices import on_device, pack_again
+from fastinfer.testing.every_case import every_case
+from fastinfer.types.packed import LAYOUTS, read_header, unpack
+
+if not torch.cuda.is_available():
+    pytest.skip("no GPU: the CUDA kernels are not run", allow_module_level=True)
+
+SPECS = {op.name: op for op in OPS}
+#: Ops with CUDA kernels.
+SERVED = ("quantize", "int8_linear", "int8_conv2d")
+CONFIGS = runtime.require_cuda_kernels().known_configs()
+IDS = ["{kernel}_{block_m}x{block_n}_c{cluster}".format(**c) for c in CONFIGS]
+
+
+@pytest.fixture(params=CONFIGS, ids=IDS)
+def config(request):
+    kernels = runtime.require_cuda_kernels()
+    kernels.force_config(**request.param)
+    yield request.param
+    kernels.force_config("")
+
+
+def check(case):
+    """Compare a case on the GPU with the reference on the CPU, strides included."""
+    args = case.build()
+    want = SPECS[case.op].reference(*args)
+    got = getattr(torch.ops.fastinfer, case.op)(*on_device(args, "cuda"))
+    assert got.is_cuda
+    assert_equal(got.cpu(), want)
+    assert got.stride() == want.stride() or got.numel() == 0
+
+
+@pytest.mark.parametrize("op", [*SERVED, "int8_prepack"])
+def test_has_a_kernel(op):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastinfer::{op}", "CUDA")
+
+
+@pytest.mark.parametrize("case", [c for c in every_case() if c.op in SERVED], ids=str)
+def test_equals_reference(case):
+    check(case)
+
+
+#: Rows, channels and depth at, below and above tiles; K one, some and more blocks than stages.
+LINEAR = (
+    linear_case((1,), 8, 16),
+    linear_case((63,), 40, 64, OUTPUTS[1]),
+    linear_case((64,), 64, 128, OUTPUTS[3]),
+    linear_case((65,), 72, 144, OUTPUTS[5]),
+    linear_case((127,), 250, 400, OUTPUTS[1]),
+    linear_case((128,), 256, 512, OUTPUTS[2]),
+    linear_case((129,), 264, 528, OUTPUTS[6]),
+    linear_case((257,), 300, 1040, OUTPUTS[4]),
+    linear_case((1000,), 520, 2064, UNBOUNDED[1]),
+    linear_case((40,), 33, 96, OUTPUTS[5], weights="extreme"),
+)
+CONVS = (
+    Conv(2, 32, (14, 14), 48),
+    Conv(1, 64, (28, 28), 136, stride=(2, 2)),
+    Conv(3, 16, (9, 7), 33, kernel=(5, 3), padding=(2, 0), dilation=(2, 1)),
+    Conv(2, 64, (8, 8), 96, kernel=(1, 1), padding=(0, 0), stride=(2, 2)),
+    Conv(2, 64, (12, 12), 64, groups=2),
+    Conv(5, 256, (7, 7), 264),
+)
+
+
+@pytest.mark.parametrize("case", LINEAR, ids=str)
+def test_linear_on_every_tile(case, config):
+    check(case)
+
+
+@pytest.mark.parametrize("output", [OUTPUTS[0], OUTPUTS[1], OUTPUTS[6]], ids=lambda o: o.name)
+@pytest.mark.parametrize("conv", CONVS, ids=str)
+def test_conv_on_every_tile(conv, output, config):
+    check(conv_case(conv, output))
+
+
+def test_many_tiles(config):
+    """Several tiles for each block of threads, ragged on both sides."""
+    g = torch.Generator("cuda").manual_seed(1)
+    m, n, k = 9001, 2056, 656
+    x = torch.randint(0, 256, (m, k), generator=g, device="cuda", dtype=torch.uint8)
+    args = linear_case((9,), n, k, OUTPUTS[0]).build()
+    packed = on_device(args, "cuda")[1]
+    got = torch.ops.fastinfer.int8_linear(x, packed, None, n, False)
+    assert_equal(got, SPECS["int8_linear"].reference(x, packed, None, n, False))
+
+
+@pytest.mark.parametrize("op", ["linear", "conv2d"])
+def test_packing_round_trip(op):
+    case = linear_case((3,), 45, 70, OUTPUTS[4]) if op == "linear" else conv_case(
+        Conv(1, 12, (5, 5), 42, groups=3), OUTPUTS[1]
+    )  # fmt: skip
+    before = unpack(case.build()[1])
+    packed = pack_again(before, "cuda")
+    assert packed.is_cuda and LAYOUTS[read_header(packed).layout] == "cuda"
+    after = unpack(packed)
+    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table", "float_bias"):
+        assert_equal(getattr(after, name), getattr(before, name))
+
+
+def layer(k=64, n=32, output=OUTPUTS[0], m=40):
+    return on_device(linear_case((m,), n, k, output).build(), "cuda")
+
+
+def test_misaligned_and_strided():
+    x, packed, *rest = layer()
+    want = torch.ops.fastinfer.int8_linear(x, packed, *rest)
+    storage = torch.zeros(x.numel() + 5, dtype=torch.uint8, device="cuda")
+    offset = storage[5:].view_as(x).copy_(x)
+    assert_equal(torch.ops.fastinfer.int8_linear(offset, packed, *rest), want)
+    strided = x.repeat(1, 2)[:, :64]
+    assert_equal(torch.ops.fastinfer.int8_linear(strided, packed, *rest), want)
+    assert_equal(torch.ops.fastinfer.int8_linear(x[5:], packed, *rest), want[5:])
+
+
+def test_graph_replays():
+    x, packed, *rest = layer()
+    call = torch.ops.fastinfer.int8_linear
+    call(x, packed, *rest)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        codes = torch.ops.fastinfer.quantize(x.float(), 1.0, 0)
+        out = call(codes, packed, *rest)
+    x.copy_(random_uint8(generator("graph"), *x.shape))
+    graph.replay()
+    assert_equal(out, call(x, packed, *rest))
+
+
+def test_side_stream():
+    x, packed, *rest = layer(k=512, n=256, m=512)
+    want = torch.ops.fastinfer.int8_linear(x, packed, *rest)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        got = torch.ops.fastinfer.int8_linear(x, packed, *rest)
+    stream.synchronize()
+    assert_equal(got, want)
+
+
+def test_copied_and_replaced_buffers():
+    """What the host notes of a buffer is never a number in a result."""
+    x, packed, *rest = layer()
+    want = torch.ops.fastinfer.int8_linear(x, packed, *rest)
+    assert_equal(torch.ops.fastinfer.int8_linear(x, packed.clone(), *rest), want)
+    other = layer(output=OUTPUTS[2])[1]
+    assert other.numel() == packed.numel()
+    expected = SPECS["int8_linear"].reference(x, other, *rest)
+    packed.copy_(other)
+    assert_equal(torch.ops.fastinfer.int8_linear(x, packed, *rest), expected)
+    with_table = layer(output=OUTPUTS[3])[1]
+    del packed, other
+    gc.collect()
+    expected = SPECS["int8_linear"].reference(x, with_table, *rest)
+    assert_equal(torch.ops.fastinfer.int8_linear(x, with_table.clone(), *rest), expected)
+
+
+def test_errors_name_the_argument():
+    x, packed, *rest = layer()
+    call = torch.ops.fastinfer.int8_linear
+    cpu = linear_case((40,), 32, 64).build()
+    with pytest.raises(RuntimeError, match=r"int8_linear: expected packed on cuda:0"):
+        call(x, cpu[1], *rest)
+    with pytest.raises(RuntimeError, match=r"int8_linear: expected x on the GPU .* on cpu"):
+        call(cpu[0], packed, *rest)
+    with pytest.raises(RuntimeError, match=r"int8_linear: packed: expected layout cuda, got that"):
+        call(x, cpu[1].cuda(), *rest)
+    with pytest.raises(RuntimeError, match=r"int8_linear: expected x \[\*, 64\]"):
+        call(x[:, :32], packed, *rest)
+    with pytest.raises(RuntimeError, match="packed for no residual"):
+        call(x, packed, torch.zeros(40, 32, dtype=torch.uint8, device="cuda"), 32, False)
+    with pytest.raises(RuntimeError, match="float_output does not match"):
+        call(x, packed, None, 32, True)
+    with pytest.raises(RuntimeError, match="packed for conv2d, got one for linear"):
+        torch.ops.fastinfer.int8_conv2d(
+            x.view(1, 64, 5, 8), packed, None, 32, [1, 1], [1, 1], [0, 0], [1, 1], 1, False
+        )

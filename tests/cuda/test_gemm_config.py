@@ -1,0 +1,54 @@
+"""Shape -> kernel and tile: a pure function, asked without a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastinfer import runtime
+
+if runtime._C_cuda is None:
+    pytest.skip(f"fastinfer._C_cuda: {runtime._CUDA_ERROR}", allow_module_level=True)
+
+KERNELS = runtime.require_cuda_kernels()
+
+
+def choose(m, n, k, source="matrix", capability=90, groups=1, multiprocessors=132):
+    return KERNELS.choose_config(m, n, k, groups, source, capability, multiprocessors)
+
+
+@pytest.mark.parametrize("capability", [80, 86, 89, 90, 100, 120])
+@pytest.mark.parametrize("source", ["matrix", "windows", "narrow"])
+def test_every_choice_is_built(source, capability):
+    known = KERNELS.known_configs()
+    for m in (1, 64, 65, 1000, 100_000):
+        for n in (1, 64, 200, 5000):
+            for k in (16, 1000, 20_000):
+                assert choose(m, n, k, source, capability) in known
+
+
+def test_only_hopper_has_wgmma():
+    assert choose(4096, 4096, 4096)["kernel"] == "wgmma"
+    for capability in (80, 89, 100):
+        assert choose(4096, 4096, 4096, capability=capability)["kernel"] == "mma"
+    assert choose(4096, 64, 147, "narrow")["kernel"] == "mma"
+
+
+def test_large_products_take_large_tiles():
+    assert choose(8192, 8192, 8192) == {
+        "kernel": "wgmma", "block_m": 128, "block_n": 256, "cluster": 2
+    }  # fmt: skip
+    assert choose(8192, 8192, 8192, "windows")["cluster"] == 1
+
+
+def test_small_products_use_all_multiprocessors():
+    config = choose(1024, 1024, 1024)
+    assert -(-1024 // config["block_m"]) * -(-1024 // config["block_n"]) >= 100
+
+
+def test_unknown_configs_are_named():
+    with pytest.raises(ValueError, match="expected kernel mma, wgmma or '', got fast"):
+        KERNELS.force_config("fast", 64, 64)
+    with pytest.raises(ValueError, match="no kernel mma with tiles 32 x 64"):
+        KERNELS.force_config("mma", 32, 64)
+    with pytest.raises(ValueError, match="expected source matrix, windows or narrow, got rows"):
+        choose(1, 1, 16, "rows")

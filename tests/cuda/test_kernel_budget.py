@@ -1,0 +1,92 @@
+"""What the compiler made of each CUDA kernel: registers, no stack, the tensor-core instruction."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: (object, kernel, how many instantiations, most registers, an instruction it must use).
+#: wgmma with two consumers starts with 168 registers, which its groups then share out anew.
+KERNELS = [
+    ("int8_gemm_mma", "int8_gemm_mma", 6, 128, r"IMMA\.16832\.U8\.S8"),
+    ("int8_gemm_wgmma", "int8_gemm_wgmma", 11, 224, r"IGMMA\.64x(64|128|256)x32\.U8\.S8"),
+    ("quantize_launch", "quantize_in_order", 1, 40, r"LDG\.E\.128"),
+    ("quantize_launch", "quantize_planes", 1, 40, r"STS\.U8"),
+]
+LOCAL_MEMORY = re.compile(r"\b(LDL|STL)\b")
+
+
+def find_tool(name: str) -> str | None:
+    """Return a binary utility: on the PATH, or the one that Triton's wheel brings."""
+    found = shutil.which(name)
+    spec = importlib.util.find_spec("triton")
+    if found is None and spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / name
+        found = str(bundled) if bundled.exists() else None
+    return found
+
+
+def built_object(name: str) -> Path | None:
+    found = sorted((ROOT / "build").glob(f"temp*/cuda/{name}.o"), key=lambda p: p.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def dump(path: Path, *flags: str) -> str:
+    command = [find_tool("cuobjdump"), *flags, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def code(path: Path) -> dict[str, dict[str, str]]:
+    """Return architecture -> mangled kernel -> instructions."""
+    found: dict[str, dict[str, str]] = {}
+    arch = ""
+    for part in re.split(r"(?m)^\s*(?=arch = |Function : )", dump(path, "-sass")):
+        if part.startswith("arch = "):
+            arch = part.split()[2]
+        elif part.startswith("Function : "):
+            head, _, body = part.partition("\n")
+            found.setdefault(arch, {})[head.split()[2]] = body
+    return found
+
+
+@cache
+def resources(path: Path) -> list[tuple[str, int, int]]:
+    """Return (mangled kernel, registers, bytes of stack) for each kernel and architecture."""
+    pattern = r"Function (\S+):\s+REG:(\d+) STACK:(\d+)"
+    return [(n, int(r), int(s)) for n, r, s in re.findall(pattern, dump(path, "-res-usage"))]
+
+
+@pytest.fixture(params=KERNELS, ids=lambda k: k[1])
+def kernel(request):
+    path = built_object(request.param[0])
+    if path is None or find_tool("cuobjdump") is None:
+        missing = "object file" if path is None else "cuobjdump"
+        pytest.skip(f"{request.param[1]}: {missing} not found")
+    return path, *request.param[1:]
+
+
+def test_registers_and_stack(kernel):
+    path, name, count, most, _ = kernel
+    used = [u for u in resources(path) if name in u[0]]
+    assert used and len(used) % count == 0, [u[0] for u in used]
+    over = [u for u in used if u[1] > most or u[2] != 0]
+    assert not over
+
+
+def test_instructions(kernel):
+    path, name, count, _, wanted = kernel
+    for arch, bodies in code(path).items():
+        mine = {n: body for n, body in bodies.items() if name in n}
+        assert len(mine) == count, (arch, sorted(mine))
+        for mangled, body in mine.items():
+            assert re.search(wanted, body), (arch, mangled, wanted)
+            assert not LOCAL_MEMORY.search(body), (arch, mangled)
