@@ -38,7 +38,7 @@ TILE_QUADS = 16
 def tile_steps(quads: int) -> tuple[int, int]:
     """Return how many steps of how many quads fill tile registers with `quads`, or with a few more.
 
-    A step takes the same time whatever its quads: equal ones where at most two more steps are enough.
+    A step takes the same time whatever its quads; equal ones where two more steps are enough.
     """
     least = -(-quads // TILE_QUADS)
     for count in range(least, least + 3):
