@@ -168,6 +168,18 @@ __device__ __forceinline__ void release(const Ring<Tile>& ring, int stage, int l
   }
 }
 
+// A lane's accumulators of the 32 columns from 32 j on. Registers cannot be indexed: a branch each.
+template <int kCount>
+__device__ __forceinline__ void take_panel(const int32_t (&acc)[kCount], int j,
+                                           int32_t (&panel)[16]) {
+#pragma unroll
+  for (int i = 0; i < kCount / 16; i++) {
+    if (i != j) continue;
+#pragma unroll
+    for (int v = 0; v < 16; v++) panel[v] = acc[16 * i + v];
+  }
+}
+
 // A warpgroup: 64 rows of every tile.
 template <class Tile>
 __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int blocks,
@@ -202,17 +214,19 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
     if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
     const int64_t row = int64_t{tile.m} * Tile::kBlockM + consumer * 64 + warp * 16 + lane / 4;
     const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
-#pragma unroll
+    // A loop, not unrolled: written out it is 100 KB of code that misses the instruction cache, and
+    // took 4 us for a tile of 128 x 256 (H100, bench/results/gpu_bench_h100.json).
+#pragma unroll 1
     for (int j = 0; j < Tile::kBlockN / 32; j++) {
       ChannelValues values;
       if (!load_channels(e, first_column + j * 32, values)) break;
+      int32_t panel[16];
+      take_panel(acc, j, panel);
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         int32_t sums[kLaneChannels];
 #pragma unroll
-        for (int v = 0; v < kLaneChannels; v++) {
-          sums[v] = acc[(4 * j + v / 2) * 4 + half * 2 + v % 2];
-        }
+        for (int v = 0; v < kLaneChannels; v++) sums[v] = panel[v / 2 * 4 + half * 2 + v % 2];
         store_channels(e, values, row + half * 8, first_column + j * 32, sums);
       }
     }
