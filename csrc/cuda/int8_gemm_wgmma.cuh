@@ -168,15 +168,28 @@ __device__ __forceinline__ void release(const Ring<Tile>& ring, int stage, int l
   }
 }
 
-// A lane's accumulators of the 32 columns from 32 j on. Registers cannot be indexed: a branch each.
+template <int kPanel, int kCount>
+__device__ __forceinline__ void copy_panel(const int32_t (&acc)[kCount], int32_t (&panel)[16]) {
+  if constexpr (16 * kPanel < kCount) {
+#pragma unroll
+    for (int v = 0; v < 16; v++) panel[v] = acc[16 * kPanel + v];
+  }
+}
+
+// A lane's accumulators of the 32 columns from 32 j on. Registers cannot be indexed: a jump.
 template <int kCount>
 __device__ __forceinline__ void take_panel(const int32_t (&acc)[kCount], int j,
                                            int32_t (&panel)[16]) {
-#pragma unroll
-  for (int i = 0; i < kCount / 16; i++) {
-    if (i != j) continue;
-#pragma unroll
-    for (int v = 0; v < 16; v++) panel[v] = acc[16 * i + v];
+  static_assert(kCount <= 8 * 16);
+  switch (j) {
+    case 0: return copy_panel<0>(acc, panel);
+    case 1: return copy_panel<1>(acc, panel);
+    case 2: return copy_panel<2>(acc, panel);
+    case 3: return copy_panel<3>(acc, panel);
+    case 4: return copy_panel<4>(acc, panel);
+    case 5: return copy_panel<5>(acc, panel);
+    case 6: return copy_panel<6>(acc, panel);
+    default: return copy_panel<7>(acc, panel);
   }
 }
 
