@@ -21,10 +21,11 @@ py::dict dict_of(const GemmConfig& c) {
 
 RowSource source_of(const std::string& name) {
   if (name == "matrix") return RowSource::kMatrix;
+  if (name == "pixels") return RowSource::kPixels;
   if (name == "windows") return RowSource::kWindows;
   if (name == "narrow") return RowSource::kNarrow;
-  throw std::invalid_argument("choose_config: expected source matrix, windows or narrow, got " +
-                              name);
+  throw std::invalid_argument("choose_config: expected source matrix, pixels, windows or "
+                              "narrow, got " + name);
 }
 
 py::dict choose(int64_t m, int32_t n, int32_t k, int32_t groups, const std::string& source,

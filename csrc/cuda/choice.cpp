@@ -18,8 +18,8 @@ GemmConfig config_in_force(const GemmDesc& desc) {
   GemmConfig config = *forced;
   config.source = desc.source;
   if (config.kernel == GemmKernel::kMma) return config;
-  const bool can_run = desc.capability == 90 && desc.source != RowSource::kNarrow &&
-                       (config.cluster == 1 || desc.source == RowSource::kMatrix);
+  const bool can_run = desc.capability == 90 && (desc.source == RowSource::kMatrix ||
+                                                 desc.source == RowSource::kPixels);
   return can_run ? config : chosen;
 }
 

@@ -34,6 +34,7 @@ struct GemmCall {
   int32_t k_padded;    // bytes of a row of B
   int32_t groups;
   int32_t device;
+  int32_t pixel_bytes;  // of kPixels: that a bulk copy takes of a pixel; 128, 64 or 32
   Windows windows;
 };
 
@@ -44,6 +45,7 @@ enum class GemmKernel : int32_t {
 
 enum class RowSource : int32_t {
   kMatrix,   // rows of whole, aligned 16 bytes
+  kPixels,   // windows that bulk copies can gather: whole, aligned 32 bytes a pixel
   kWindows,  // windows of aligned 16 bytes a pixel
   kNarrow,   // anything else, through registers
 };
@@ -72,6 +74,9 @@ std::vector<GemmConfig> known_configs();
 
 // How the rows of A can be read.
 RowSource row_source(const GemmCall& call);
+
+// The bytes that a bulk copy takes of a pixel, for a group of `run` channels.
+int32_t pixel_bytes(int32_t run);
 
 // Launch on a stream (a cudaStream_t); 0 or a cudaError_t.
 int launch_mma(const GemmCall& call, const GemmConfig& config, void* stream);

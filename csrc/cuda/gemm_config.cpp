@@ -41,12 +41,13 @@ const TileCost& cheapest(const TileCost (&choices)[kCount], const GemmDesc& d) {
 GemmConfig choose_config(const GemmDesc& d) {
   // wgmma is in Hopper only; later generations have other instructions for it.
   const bool has_wgmma = d.capability == 90;
-  if (!has_wgmma || d.source == RowSource::kNarrow) {
+  const bool has_copies = d.source == RowSource::kMatrix || d.source == RowSource::kPixels;
+  if (!has_wgmma || !has_copies) {
     const TileCost& tile = cheapest(kMmaTiles, d);
     return {GemmKernel::kMma, d.source, tile.block_m, tile.block_n, 1};
   }
   const TileCost& tile = cheapest(kWgmmaTiles, d);
-  const bool shares = d.source == RowSource::kMatrix && tile.block_n == 256 && d.m > tile.block_m;
+  const bool shares = tile.block_n == 256 && d.m > tile.block_m;
   return {GemmKernel::kWgmma, d.source, tile.block_m, tile.block_n, shares ? 2 : 1};
 }
 
@@ -62,10 +63,18 @@ std::vector<GemmConfig> known_configs() {
   return all;
 }
 
+int32_t pixel_bytes(int32_t run) { return run % 128 == 0 ? 128 : run % 64 == 0 ? 64 : 32; }
+
 RowSource row_source(const GemmCall& call) {
   const bool whole = call.run % 16 == 0 && reinterpret_cast<uintptr_t>(call.x) % 16 == 0;
   if (!whole) return RowSource::kNarrow;
-  return call.windows.is_matrix() && call.groups == 1 ? RowSource::kMatrix : RowSource::kWindows;
+  const Windows& w = call.windows;
+  if (w.is_matrix() && call.groups == 1) return RowSource::kMatrix;
+  // What a tensor map can say: places of a box in a byte each, steps of at most 8.
+  const bool has_map = call.run % 32 == 0 && w.pad_h < 128 && w.pad_w < 128 && w.stride_h <= 8 &&
+                       w.stride_w <= 8 && (w.kh - 1) * int64_t{w.dilation_h} < 128 &&
+                       (w.kw - 1) * int64_t{w.dilation_w} < 128;
+  return has_map ? RowSource::kPixels : RowSource::kWindows;
 }
 
 }  // namespace fastinfer::cuda

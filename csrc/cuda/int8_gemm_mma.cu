@@ -24,6 +24,7 @@ int launch_from(const GemmCall& call, RowSource source, cudaStream_t stream) {
   switch (source) {
     case RowSource::kMatrix:
       return launch<kBlockM, kBlockN, RowSource::kMatrix>(call, stream);
+    case RowSource::kPixels:
     case RowSource::kWindows:
       return launch<kBlockM, kBlockN, RowSource::kWindows>(call, stream);
     case RowSource::kNarrow:

@@ -1,12 +1,16 @@
 // int8 GEMM on wgmma (sm_90a): one warpgroup fills a ring of stages, the others multiply.
 //
 // Blocks are persistent: while the last tile's results are stored, stages of the next are on their
-// way. Tiles of B, and of A where it is a matrix, come by bulk copies; the windows of an image by
-// cp.async. Blocks of a cluster compute tiles below each other and copy the B they share once.
+// way. Tiles of A and B come by bulk copies, those of an image's windows in im2col mode. Blocks of a
+// cluster compute tiles below each other and copy the B they share once.
+//
+// A stage of A is boxes of pixel_bytes of K, each [rows][pixel_bytes], as many as 128 bytes hold; of
+// a matrix one box.
 #pragma once
 
 #include "epilogue.cuh"
 #include "mma.cuh"
+#include "padding_fill.cuh"
 #include "tile_order.cuh"
 #include "windows.cuh"
 
@@ -26,16 +30,12 @@ struct WgmmaTile {
   static constexpr int kFitting = (kSharedLimit - kBarrierBytes) / kStageBytes;
   static constexpr int kStages = kFitting < 8 ? kFitting : 8;
   static constexpr int kSharedBytes = kStages * kStageBytes + kBarrierBytes;
-  static constexpr int kWindowRows = kBlockM / 16;  // that a thread of the copying group fills
-  // Copies of windows under way before the first of them is waited for.
-  static constexpr int kLag = kStages / 2;
   static constexpr bool kIsMatrix = kSource == RowSource::kMatrix;
   // Per thread; with two consumers a multiprocessor has 512 for the three groups.
-  static constexpr int kCopyRegisters = kIsMatrix ? 40 : 88;
-  static constexpr int kMultiplyRegisters = kIsMatrix ? 232 : 208;
-  static_assert(kBlockN % 32 == 0 && kBlockN % kCluster == 0 && kStages > kLag);
+  static constexpr int kCopyRegisters = 40, kMultiplyRegisters = 232;
+  static_assert(kBlockN % 32 == 0 && kBlockN % kCluster == 0 && kStages >= 3);
   static_assert(2 * 8 * kStages <= kBarrierBytes);
-  static_assert(kCluster == 1 || kIsMatrix);
+  static_assert(kSource == RowSource::kMatrix || kSource == RowSource::kPixels);
 };
 
 // Addresses of the two barriers of a stage: its bytes are there; nobody reads them any more.
@@ -84,20 +84,58 @@ struct TileWalk {
   }
 };
 
+// The boxes of A of one tile of windows, stage after stage.
+template <class Tile>
+struct PixelBoxes {
+  int32_t image, y, x, group;
+  WindowPlace place{0, 0, 0};
+
+  __device__ __forceinline__ PixelBoxes(const GemmCall& c, int32_t tile_m, int32_t group_in)
+      : group(group_in) {
+    const Windows& w = c.windows;
+    const uint32_t pixel = static_cast<uint32_t>(tile_m) * Tile::kBlockM;
+    const uint32_t line = pixel / w.out_width;
+    image = static_cast<int32_t>(line / w.out_height);
+    y = static_cast<int32_t>(line % w.out_height) * w.stride_h - w.pad_h;
+    x = static_cast<int32_t>(pixel % w.out_width) * w.stride_w - w.pad_w;
+  }
+
+  __device__ __forceinline__ void copy(const GemmCall& c, const CUtensorMap& map, uint32_t to,
+                                       uint32_t full, int boxes) {
+    for (int i = 0; i < boxes; i++) {
+      ptx::load_pixels(to + i * Tile::kBlockM * c.pixel_bytes, map, full,
+                       group * c.run + place.channel, x, y, image,
+                       place.column * c.windows.dilation_w, place.row * c.windows.dilation_h);
+      place.advance(c, c.pixel_bytes);
+    }
+  }
+};
+
 // One thread: boxes of A and B.
 template <class Tile>
 __device__ __forceinline__ void copy_boxes(const GemmCall& c, const CUtensorMap& a_map,
                                            const CUtensorMap& b_map, Ring<Tile> ring, int blocks,
                                            uint32_t block_rank) {
   constexpr int kShare = Tile::kBlockN / Tile::kCluster;  // rows of B this block brings to all
+  const int whole = Tile::kBlockK / c.pixel_bytes;        // boxes of windows in a stage
+  const int last = (c.k_padded - (blocks - 1) * Tile::kBlockK) / c.pixel_bytes;
   for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(block_rank);
+    PixelBoxes<Tile> pixels(c, Tile::kIsMatrix ? 0 : tile.m, walk.group());
+    const int32_t row = walk.group() * c.n_padded + tile.n * Tile::kBlockN;
     for (int block = 0; block < blocks; block++, ring.advance()) {
       const uint32_t full = ring.full(ring.stage);
+      const int32_t k = block * Tile::kBlockK;
       ptx::mbarrier_wait(ring.empty(ring.stage), ring.phase ^ 1);
-      ptx::mbarrier_arrive_expect(full, Tile::kStageBytes);
-      const int32_t k = block * Tile::kBlockK, row = tile.n * Tile::kBlockN;
-      ptx::load_box(ring.a(), a_map, full, k, tile.m * Tile::kBlockM);
+      if constexpr (Tile::kIsMatrix) {
+        ptx::mbarrier_arrive_expect(full, Tile::kStageBytes);
+        ptx::load_box(ring.a(), a_map, full, k, tile.m * Tile::kBlockM);
+      } else {
+        const int boxes = block + 1 == blocks ? last : whole;
+        ptx::mbarrier_arrive_expect(full,
+                                    Tile::kBytesB + boxes * Tile::kBlockM * c.pixel_bytes);
+        pixels.copy(c, a_map, ring.a(), full, boxes);
+      }
       if constexpr (Tile::kCluster == 1) {
         ptx::load_box(ring.b(), b_map, full, k, row);
       } else {
@@ -107,54 +145,6 @@ __device__ __forceinline__ void copy_boxes(const GemmCall& c, const CUtensorMap&
       }
     }
   }
-}
-
-// A warpgroup: windows of an image into A, swizzled as a bulk copy would; boxes of B.
-template <class Tile>
-__device__ __forceinline__ void copy_windows(const GemmCall& c, const CUtensorMap& b_map,
-                                             Ring<Tile> ring, int blocks) {
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, chunk = thread % 8;
-  int waiting = 0, oldest = 0;  // stages copied and not yet announced
-  const auto announce = [&] {
-    ptx::fence_before_wgmma();
-    ptx::mbarrier_arrive(ring.full(oldest));
-    oldest = oldest + 1 == Tile::kStages ? 0 : oldest + 1;
-    waiting--;
-  };
-  for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
-    const TilePlace tile = walk.place(0);
-    const int32_t group = walk.group();
-    WindowOrigin origin[Tile::kWindowRows];
-#pragma unroll
-    for (int i = 0; i < Tile::kWindowRows; i++) {
-      origin[i] = window_origin(c, int64_t{tile.m} * Tile::kBlockM + thread / 8 + i * 16, group);
-    }
-    WindowPlace place{0, 0, 0};
-    place.advance(c, chunk * 16);
-    for (int block = 0; block < blocks; block++, ring.advance()) {
-      ptx::mbarrier_wait(ring.empty(ring.stage), ring.phase ^ 1);
-      if (thread == 0) {
-        ptx::mbarrier_arrive_expect(ring.full(ring.stage), Tile::kBytesB);
-        ptx::load_box(ring.b(), b_map, ring.full(ring.stage), block * Tile::kBlockK,
-                      group * c.n_padded + tile.n * Tile::kBlockN);
-      }
-#pragma unroll
-      for (int i = 0; i < Tile::kWindowRows; i++) {
-        const int row = thread / 8 + i * 16;
-        const uint8_t* from = window_bytes(c, origin[i], place);
-        ptx::cp_async<16>(ring.a() + row * Tile::kBlockK + ((chunk ^ (row & 7)) << 4),
-                          from != nullptr ? from : padding_bytes(c), true);
-      }
-      ptx::cp_async_commit();
-      place.advance(c, Tile::kBlockK);
-      if (++waiting > Tile::kLag) {
-        ptx::cp_async_wait<Tile::kLag>();
-        announce();
-      }
-    }
-  }
-  ptx::cp_async_wait<0>();
-  while (waiting > 0) announce();
 }
 
 template <class Tile>
@@ -200,19 +190,29 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
   const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   Epilogue e = read_epilogue(c);
+  const uint32_t row_bytes = Tile::kIsMatrix ? 128 : static_cast<uint32_t>(c.pixel_bytes);
+  // Where the rows of a step of 32 bytes of K start, from the first box: in units of 16 bytes.
+  uint32_t a_step[Tile::kBlockK / 32];
+#pragma unroll
+  for (uint32_t step = 0; step < Tile::kBlockK / 32; step++) {
+    const uint32_t k = step * 32;
+    a_step[step] = (k / row_bytes * Tile::kBlockM * row_bytes + k % row_bytes) >> 4;
+  }
+  PaddingFill<Tile::kBlockM> padding(c, static_cast<int>(threadIdx.x) % kWarpgroup, consumer * 64);
   for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(block_rank);
     int32_t acc[Tile::kBlockN / 2];
     int previous = 0;
+    if constexpr (!Tile::kIsMatrix) padding.start(c, int64_t{tile.m} * Tile::kBlockM);
     for (int block = 0; block < blocks; block++) {
       ptx::mbarrier_wait(ring.full(ring.stage), ring.phase);
-      const uint64_t a = ptx::wgmma_descriptor(ring.a() + consumer * 64 * Tile::kBlockK);
+      if constexpr (!Tile::kIsMatrix) padding.fill(c, ring.a(), consumer);
+      const uint64_t a = ptx::wgmma_descriptor(ring.a() + consumer * 64 * row_bytes, row_bytes);
       const uint64_t b = ptx::wgmma_descriptor(ring.b());
       ptx::wgmma_fence();
 #pragma unroll
       for (int step = 0; step < Tile::kBlockK / 32; step++) {
-        // 32 bytes further along K: in units of 16 bytes.
-        ptx::wgmma_u8s8<Tile::kBlockN>(acc, a + 2 * step, b + 2 * step, block != 0 || step != 0);
+        ptx::wgmma_u8s8<Tile::kBlockN>(acc, a + a_step[step], b + 2 * step, block != 0 || step != 0);
       }
       ptx::wgmma_commit();
       // One group stays in flight; the stage of the one before is free.
@@ -259,9 +259,9 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
 
   if (threadIdx.x == 0) {
     ptx::prefetch_map(b_map);
-    if constexpr (Tile::kIsMatrix) ptx::prefetch_map(a_map);
+    ptx::prefetch_map(a_map);
     for (int i = 0; i < Tile::kStages; i++) {
-      ptx::mbarrier_init(ring.full(i), Tile::kIsMatrix ? 1 : 1 + kWarpgroup);
+      ptx::mbarrier_init(ring.full(i), 1);
       ptx::mbarrier_init(ring.empty(i), Tile::kConsumers * 4 * Tile::kCluster);  // a warp each
     }
     ptx::mbarrier_init_fence();
@@ -275,12 +275,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == 0) {
     if constexpr (Tile::kConsumers == 2) ptx::lower_registers<Tile::kCopyRegisters>();
-    if constexpr (Tile::kIsMatrix) {
-      if (threadIdx.x == 0) copy_boxes<Tile>(c, a_map, b_map, ring, blocks, block_rank);
-      __syncwarp();
-    } else {
-      copy_windows<Tile>(c, b_map, ring, blocks);
-    }
+    if (threadIdx.x == 0) copy_boxes<Tile>(c, a_map, b_map, ring, blocks, block_rank);
+    __syncwarp();
   } else {
     if constexpr (Tile::kConsumers == 2) ptx::raise_registers<Tile::kMultiplyRegisters>();
     multiply<Tile>(c, ring, blocks, block_rank, warpgroup - 1);

@@ -140,6 +140,25 @@ __device__ __forceinline__ void load_box_to_all(uint32_t to, const CUtensorMap& 
       : "memory");
 }
 
+// Copies pixels of an NHWC image, in the order of a convolution's outputs, one channel box each: the
+// window of the first output starts at (w, h) of image n, and the tap is (off_w, off_h) further on.
+// What lies outside the image is zero.
+__device__ __forceinline__ void load_pixels(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                            int32_t channel, int32_t w, int32_t h, int32_t n,
+                                            int32_t off_w, int32_t off_h) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(channel), "r"(w), "r"(h), "r"(n),
+      "h"(static_cast<uint16_t>(off_w)), "h"(static_cast<uint16_t>(off_h))
+      : "memory");
+}
+
+// Waits until `threads` threads have come to the barrier `id`, of 1 to 15.
+__device__ __forceinline__ void group_sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Orders this thread's writes to shared memory before what the tensor cores read next.
 __device__ __forceinline__ void fence_before_wgmma() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -181,11 +200,12 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// Rows of 128 bytes, K next to K, in groups of 8 rows = 1024 bytes, swizzled by 128 bytes.
-__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t address) {
-  constexpr uint64_t kLeading = 1, kStride = 1024 >> 4, kSwizzle128 = 1;
-  return (static_cast<uint64_t>(address & 0x3FFFF) >> 4) | kLeading << 16 | kStride << 32 |
-         kSwizzle128 << 62;
+// Rows of 128, 64 or 32 bytes, K next to K, in groups of 8 rows, swizzled over their length.
+__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t address, uint32_t row_bytes = 128) {
+  constexpr uint64_t kLeading = 1;
+  const uint64_t swizzle = row_bytes == 128 ? 1 : row_bytes == 64 ? 2 : 3;
+  return (static_cast<uint64_t>(address & 0x3FFFF) >> 4) | kLeading << 16 |
+         static_cast<uint64_t>(8 * row_bytes >> 4) << 32 | swizzle << 62;
 }
 
 // d[64 x N] (+)= a[64 x 32] uint8 times b[N x 32] int8, both in shared memory. Warp w of the group

@@ -127,6 +127,7 @@ GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
   call.k_padded = header.k / header.run * call.run_padded;
   call.groups = header.groups;
   call.device = scope.device();
+  call.pixel_bytes = pixel_bytes(header.run);
   return call;
 }
 

@@ -41,14 +41,20 @@ struct WindowPlace {
   }
 };
 
-// The bytes of a window at a place, or null where they are padding (or past the last tap).
+// Whether a place of a window lies in the image; padding does not, nor what is past the last tap.
+__device__ __forceinline__ bool is_inside(const Windows& w, const WindowOrigin& o,
+                                          const WindowPlace& p) {
+  const int32_t y = o.y + p.row * w.dilation_h, x = o.x + p.column * w.dilation_w;
+  return static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height) &&
+         static_cast<uint32_t>(x) < static_cast<uint32_t>(w.width) && p.row < w.kh;
+}
+
+// The bytes of a window at a place, or null where it is not inside.
 __device__ __forceinline__ const uint8_t* window_bytes(const GemmCall& c, const WindowOrigin& o,
                                                        const WindowPlace& p) {
   const Windows& w = c.windows;
   const int32_t y = o.y + p.row * w.dilation_h, x = o.x + p.column * w.dilation_w;
-  const bool inside = static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height) &&
-                      static_cast<uint32_t>(x) < static_cast<uint32_t>(w.width) && p.row < w.kh;
-  return inside ? o.image + (y * w.width + x) * w.channels + p.channel : nullptr;
+  return is_inside(w, o, p) ? o.image + (y * w.width + x) * w.channels + p.channel : nullptr;
 }
 
 // 16 bytes that hold the input's zero point: what padding is.
