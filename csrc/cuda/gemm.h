@@ -30,8 +30,8 @@ struct GemmCall {
   int32_t n;           // output channels of a group
   int32_t n_padded;    // rows of B of a group
   int32_t run;         // neighbouring bytes of x: channels of a group, or k of a matrix
-  int32_t run_padded;  // the same in B, a multiple of 16
-  int32_t k_padded;    // bytes of a row of B
+  int32_t run_padded;  // the same in B: 4, or a multiple of 16
+  int32_t k_padded;    // bytes of a row of B, a multiple of 16
   int32_t groups;
   int32_t device;
   int32_t pixel_bytes;  // of kPixels: that a bulk copy takes of a pixel; 128, 64 or 32

@@ -56,7 +56,7 @@ struct RowReader {
         origin[i] = window_origin(c, r, group);
       }
       place = {0, 0, 0};
-      place.advance(c, k);
+      move(c, k);
       has_words = c.run % 4 == 0 && c.windows.channels % 4 == 0 &&
                   reinterpret_cast<uintptr_t>(c.x) % 4 == 0;
     }
@@ -75,11 +75,20 @@ struct RowReader {
         const uint8_t* from = window_bytes(c, origin[i], place);
         ptx::cp_async<16>(to, from != nullptr ? from : padding_bytes(c), true);
       } else {
-        held[i] = narrow_bytes(c, origin[i], place, has_words);
+        held[i] = c.run_padded == 4 ? four_taps(c, origin[i], place, has_words)
+                                    : narrow_bytes(c, origin[i], place, has_words);
       }
     }
     k += Tile::kBlockK;
-    if constexpr (kSource != RowSource::kMatrix) place.advance(c, Tile::kBlockK);
+    if constexpr (kSource != RowSource::kMatrix) move(c, Tile::kBlockK);
+  }
+
+  __device__ __forceinline__ void move(const GemmCall& c, int bytes) {
+    if (kSource == RowSource::kNarrow && c.run_padded == 4) {
+      advance_taps(c, place, bytes / 4);
+    } else {
+      place.advance(c, bytes);
+    }
   }
 
   __device__ __forceinline__ void finish(uint8_t* stage) {

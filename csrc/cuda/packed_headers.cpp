@@ -123,8 +123,8 @@ GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
   call.n = header.n / header.groups;
   call.n_padded = header.panels_per_group * header.nr;
   call.run = header.run;
-  call.run_padded = (header.run + 15) / 16 * 16;
-  call.k_padded = header.k / header.run * call.run_padded;
+  call.run_padded = padded_run(header.run);
+  call.k_padded = padded_k(header);
   call.groups = header.groups;
   call.device = scope.device();
   call.pixel_bytes = pixel_bytes(header.run);

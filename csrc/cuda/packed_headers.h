@@ -7,6 +7,15 @@
 
 namespace fastinfer::cuda {
 
+// Bytes of a run in a row of B: 4 where they hold it, as those of an image of 3 channels; else
+// whole 16.
+constexpr int32_t padded_run(int32_t run) { return run <= 4 ? 4 : (run + 15) / 16 * 16; }
+
+// Bytes of a row of B.
+constexpr int32_t padded_k(const PackedHeader& h) {
+  return (h.k / h.run * padded_run(h.run) + 15) / 16 * 16;
+}
+
 // Notes the header of a buffer this process has just written.
 void remember_header(const void* data, const PackedHeader& header);
 

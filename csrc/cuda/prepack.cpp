@@ -21,20 +21,20 @@ int32_t panel_channel(int32_t row) {
   return lane * 8 + block * 2 + second;
 }
 
-// [n][k] -> [group][panel][32][k / run][run padded to 16].
+// [n][k] -> [group][panel][32][k / run][padded_run].
 std::vector<int8_t> pack_fragments(const int8_t* weight, const PackedHeader& h) {
-  const int64_t per_group = h.n / h.groups, run_padded = (h.run + 15) / 16 * 16;
-  const int64_t runs = h.k / h.run, rows = int64_t{h.groups} * h.panels_per_group * kPanel;
-  std::vector<int8_t> out(static_cast<size_t>(rows * runs * run_padded), 0);
+  const int64_t per_group = h.n / h.groups, runs = h.k / h.run, width = padded_k(h);
+  const int64_t rows = int64_t{h.groups} * h.panels_per_group * kPanel;
+  std::vector<int8_t> out(static_cast<size_t>(rows * width), 0);
   for (int64_t row = 0; row < rows; row++) {
     const int64_t panel = row / kPanel, group = panel / h.panels_per_group;
     const int64_t channel = panel % h.panels_per_group * kPanel +
                             panel_channel(static_cast<int32_t>(row % kPanel));
     if (channel >= per_group) continue;
     const int8_t* from = weight + (group * per_group + channel) * h.k;
-    int8_t* to = out.data() + row * runs * run_padded;
+    int8_t* to = out.data() + row * width;
     for (int64_t r = 0; r < runs; r++) {
-      std::copy_n(from + r * h.run, h.run, to + r * run_padded);
+      std::copy_n(from + r * h.run, h.run, to + r * padded_run(h.run));
     }
   }
   return out;

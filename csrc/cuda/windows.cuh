@@ -41,6 +41,15 @@ struct WindowPlace {
   }
 };
 
+// Taps on: 4 bytes of K each where runs are of 4.
+__device__ __forceinline__ void advance_taps(const GemmCall& c, WindowPlace& p, int taps) {
+  p.column += taps;
+  while (p.column >= c.windows.kw) {
+    p.column -= c.windows.kw;
+    p.row++;
+  }
+}
+
 // Whether a place of a window lies in the image; padding does not, nor what is past the last tap.
 __device__ __forceinline__ bool is_inside(const Windows& w, const WindowOrigin& o,
                                           const WindowPlace& p) {
@@ -60,6 +69,29 @@ __device__ __forceinline__ const uint8_t* window_bytes(const GemmCall& c, const 
 // 16 bytes that hold the input's zero point: what padding is.
 __device__ __forceinline__ const uint8_t* padding_bytes(const GemmCall& c) {
   return c.packed + kPaddingOffset;
+}
+
+// Four taps of at most 4 channels each.
+__device__ __forceinline__ uint4 four_taps(const GemmCall& c, const WindowOrigin& o,
+                                           WindowPlace place, bool has_words) {
+  const uint32_t padding = __ldg(reinterpret_cast<const uint32_t*>(padding_bytes(c)));
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const uint8_t* from = window_bytes(c, o, place);
+    words[i] = padding;
+    if (from != nullptr && has_words) {
+      words[i] = __ldg(reinterpret_cast<const uint32_t*>(from));
+    } else if (from != nullptr) {
+      words[i] = __ldg(from);
+#pragma unroll
+      for (int j = 1; j < 4; j++) {
+        if (j < c.run) words[i] |= static_cast<uint32_t>(__ldg(from + j)) << (8 * j);
+      }
+    }
+    advance_taps(c, place, 1);
+  }
+  return {words[0], words[1], words[2], words[3]};
 }
 
 // 16 bytes of a window whose pixels are no whole 16 bytes, or not aligned.

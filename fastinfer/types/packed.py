@@ -177,9 +177,11 @@ def fragment_channels(nr: int) -> torch.Tensor:
 
 
 def _fragment_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
-    """Gather panels [nr][k / run][run padded to 16] into [n, k]."""
+    """Gather panels [nr][k / run][run padded to 4 or 16s] into [n, k]."""
     data = _section(packed, h.weight, h.weight_bytes, torch.int8)
-    panels = data.view(h.groups * h.panels_per_group, h.nr, h.k // h.run, -1)[..., : h.run]
+    runs, width = h.k // h.run, 4 if h.run <= 4 else -(-h.run // 16) * 16
+    panels = data.view(h.groups * h.panels_per_group, h.nr, -1)[..., : runs * width]
+    panels = panels.unflatten(-1, (runs, width))[..., : h.run]
     rows = torch.empty_like(panels)
     rows[:, fragment_channels(h.nr)] = panels
     return rows.reshape(h.groups, -1, h.k)[:, : h.n_per_group].reshape(h.n, h.k)
