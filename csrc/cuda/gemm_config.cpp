@@ -7,30 +7,47 @@ namespace {
 
 int64_t tiles(int64_t size, int64_t block) { return (size + block - 1) / block; }
 
-// A tile shape of a kernel and what it costs, in cycles of one multiprocessor.
-struct TileCost {
-  int32_t block_m, block_n;
-  double block;     // 128 bytes of K
-  double overhead;  // start, epilogue and drain
+struct Tile {
+  int32_t block_m, block_n, cluster;
 };
 
-// 4096 products a cycle at best; narrow tiles are bound by L2 and shared memory. Estimates: ratios
-// between them matter.
-constexpr TileCost kWgmmaTiles[] = {
-    {128, 256, 1024, 3000}, {128, 128, 600, 2000}, {128, 64, 400, 1500},
-    {64, 128, 400, 1500},   {64, 64, 300, 1200},
-};
+constexpr Tile kWgmmaTiles[] = {{128, 256, 2}, {128, 256, 1}, {128, 128, 1},
+                                {128, 64, 1},  {64, 128, 1},  {64, 64, 1}};
+constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
-// Two blocks of 128 x 128 fit a multiprocessor; 2048 products a cycle at best.
-constexpr TileCost kMmaTiles[] = {{128, 128, 1300, 2500}, {64, 64, 450, 1200}};
+// Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
+// it multiplies and stores the last: the slower of the two counts. Numbers fitted to an H100
+// (bench/results/gpu_bench_h100.json), whose matrix shapes get a tile within 5 % of the best.
+double wgmma_cycles(const Tile& t, const GemmDesc& d) {
+  constexpr double kBytes = 44, kMultiplyAdds = 2900;  // a cycle
+  constexpr double kPanel = 500;                       // storing 32 columns
+  constexpr double kEnd = 500;                         // draining the last products
+  constexpr double kLargeCluster = 1.1, kMeeting = 500;
+  constexpr double kCached = 40e6;  // bytes that stay in L2; beyond, sharing B pays
+  const auto m = static_cast<double>(t.block_m), n = static_cast<double>(t.block_n);
+  const auto blocks = static_cast<double>(tiles(d.k_padded, 128));
+  const int64_t units =
+      tiles(d.m, int64_t{t.block_m} * t.cluster) * tiles(d.n, t.block_n) * d.groups;
+  const auto waves = static_cast<double>(tiles(units, d.multiprocessors / t.cluster));
+  const double operands = static_cast<double>(d.m + d.n) * d.k_padded;
+  const double rate = t.cluster > 1 && operands > kCached ? kLargeCluster : 1;
+  const double copying = blocks * 128 * (m + n / t.cluster) / kBytes;
+  const double computing = blocks * 128 * m * n / (kMultiplyAdds * rate) + kPanel * n / 32 + kEnd +
+                           (t.cluster > 1 ? kMeeting : 0);
+  return waves * std::max(copying, computing);
+}
 
-template <int kCount>
-const TileCost& cheapest(const TileCost (&choices)[kCount], const GemmDesc& d) {
-  const auto cost = [&d](const TileCost& t) {
-    const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
-    const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
-    return waves * (static_cast<double>(tiles(d.k_padded, 128)) * t.block + t.overhead);
-  };
+// The same on mma.sync, two blocks of which share a multiprocessor. Estimates.
+double mma_cycles(const Tile& t, const GemmDesc& d) {
+  const bool is_large = t.block_m == 128;
+  const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
+  const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
+  return waves * (static_cast<double>(tiles(d.k_padded, 128)) * (is_large ? 1300 : 450) +
+                  (is_large ? 2500 : 1200));
+}
+
+template <int kCount, class Cost>
+const Tile& cheapest(const Tile (&choices)[kCount], const Cost& cost) {
   return *std::min_element(choices, choices + kCount, [&cost](const auto& a, const auto& b) {
     return cost(a) < cost(b);
   });
@@ -43,23 +60,21 @@ GemmConfig choose_config(const GemmDesc& d) {
   const bool has_wgmma = d.capability == 90;
   const bool has_copies = d.source == RowSource::kMatrix || d.source == RowSource::kPixels;
   if (!has_wgmma || !has_copies) {
-    const TileCost& tile = cheapest(kMmaTiles, d);
-    return {GemmKernel::kMma, d.source, tile.block_m, tile.block_n, 1};
+    const Tile& t = cheapest(kMmaTiles, [&d](const Tile& tile) { return mma_cycles(tile, d); });
+    return {GemmKernel::kMma, d.source, t.block_m, t.block_n, t.cluster};
   }
-  const TileCost& tile = cheapest(kWgmmaTiles, d);
-  const bool shares = tile.block_n == 256 && d.m > tile.block_m;
-  return {GemmKernel::kWgmma, d.source, tile.block_m, tile.block_n, shares ? 2 : 1};
+  const Tile& t = cheapest(kWgmmaTiles, [&d](const Tile& tile) { return wgmma_cycles(tile, d); });
+  return {GemmKernel::kWgmma, d.source, t.block_m, t.block_n, t.cluster};
 }
 
 std::vector<GemmConfig> known_configs() {
   std::vector<GemmConfig> all;
-  for (const TileCost& t : kMmaTiles) {
-    all.push_back({GemmKernel::kMma, RowSource::kMatrix, t.block_m, t.block_n, 1});
+  for (const Tile& t : kMmaTiles) {
+    all.push_back({GemmKernel::kMma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
   }
-  for (const TileCost& t : kWgmmaTiles) {
-    all.push_back({GemmKernel::kWgmma, RowSource::kMatrix, t.block_m, t.block_n, 1});
+  for (const Tile& t : kWgmmaTiles) {
+    all.push_back({GemmKernel::kWgmma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
   }
-  all.push_back({GemmKernel::kWgmma, RowSource::kMatrix, 128, 256, 2});
   return all;
 }
 
