@@ -45,30 +45,107 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_in_order(const Quan
   }
 }
 
-// A block turns 32 channels of 128 pixels of one image: read along pixels, written along channels.
-constexpr int kTurnChannels = 32, kTurnPixels = 128;
+// Images of up to 4 channels: a thread has four neighbouring pixels of every plane, a block writes
+// whole words, side by side. has_vectors: planes are whole, aligned 16 bytes.
+template <int kChannels>
+__global__ void __launch_bounds__(kQuantizeThreads)
+    quantize_few_planes(const QuantizeCall c, bool has_vectors) {
+  constexpr int kPixels = 4 * kQuantizeThreads;
+  __shared__ __align__(16) uint32_t words[kChannels * kQuantizeThreads];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t pixel0 = int64_t{blockIdx.x} * kPixels;
+  const int pixels = static_cast<int>(min(int64_t{kPixels}, c.pixels - pixel0));
+  for (int64_t image = blockIdx.y; image < c.images; image += gridDim.y) {
+    const float* from = c.x + image * kChannels * c.pixels + pixel0;
+    float values[kChannels][4];
+#pragma unroll
+    for (int channel = 0; channel < kChannels; channel++) {
+      const float* plane = from + channel * c.pixels + 4 * thread;
+      if (has_vectors && 4 * thread < pixels) {
+        const float4 v = __ldg(reinterpret_cast<const float4*>(plane));
+        values[channel][0] = v.x, values[channel][1] = v.y;
+        values[channel][2] = v.z, values[channel][3] = v.w;
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          values[channel][i] = 4 * thread + i < pixels ? __ldg(plane + i) : 0.0f;
+        }
+      }
+    }
+#pragma unroll
+    for (int word = 0; word < kChannels; word++) {
+      uint32_t packed = 0;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int at = 4 * word + i;
+        packed |= quantize_value(values[at % kChannels][at / kChannels], c) << (8 * i);
+      }
+      words[thread * kChannels + word] = packed;
+    }
+    __syncthreads();
+    uint8_t* to = c.out + (image * c.pixels + pixel0) * kChannels;
+    if (has_vectors) {
+      for (int i = thread; i < pixels * kChannels / 4; i += kQuantizeThreads) {
+        reinterpret_cast<uint32_t*>(to)[i] = words[i];
+      }
+    } else {
+      const auto* bytes = reinterpret_cast<const uint8_t*>(words);
+      for (int i = thread; i < pixels * kChannels; i += kQuantizeThreads) to[i] = bytes[i];
+    }
+    __syncthreads();
+  }
+}
 
-__global__ void __launch_bounds__(kQuantizeThreads) quantize_planes(const QuantizeCall c) {
-  __shared__ uint8_t tile[kTurnPixels][kTurnChannels + 4];
+// A block turns 64 channels of 64 pixels of one image: read along pixels, written along channels.
+// has_vectors: channels are whole 16 and the result is aligned to 16 bytes.
+constexpr int kTurnChannels = 64, kTurnPixels = 64, kTurnWords = kTurnChannels / 4;
+
+__global__ void __launch_bounds__(kQuantizeThreads)
+    quantize_planes(const QuantizeCall c, bool has_vectors) {
+  constexpr int kGroups = kQuantizeThreads / kTurnPixels, kSteps = kTurnWords / kGroups;
+  __shared__ uint32_t tile[kTurnPixels][kTurnWords + 1];  // four channels a word
   const int64_t pixel0 = int64_t{blockIdx.x} * kTurnPixels;
   const int channel0 = static_cast<int>(blockIdx.y) * kTurnChannels;
   const int thread = static_cast<int>(threadIdx.x);
+  const int mine = thread % kTurnPixels, group = thread / kTurnPixels;
   const int channels = min(kTurnChannels, c.channels - channel0);
   const int pixels = static_cast<int>(min(int64_t{kTurnPixels}, c.pixels - pixel0));
   for (int64_t image = blockIdx.z; image < c.images; image += gridDim.z) {
-    const float* from = c.x + (image * c.channels + channel0) * c.pixels + pixel0;
-    uint8_t* to = c.out + (image * c.pixels + pixel0) * c.channels + channel0;
-    for (int i = thread; i < channels * kTurnPixels; i += kQuantizeThreads) {
-      const int channel = i / kTurnPixels, pixel = i % kTurnPixels;
-      if (pixel < pixels) {
-        const float x = __ldg(from + channel * c.pixels + pixel);
-        tile[pixel][channel] = static_cast<uint8_t>(quantize_value(x, c));
+    const float* from = c.x + (image * c.channels + channel0) * c.pixels + pixel0 + mine;
+    float values[kSteps][4];  // all on their way before the first is used
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int channel = (step * kGroups + group) * 4 + i;
+        const bool valid = channel < channels && mine < pixels;
+        values[step][i] = valid ? __ldg(from + channel * c.pixels) : 0.0f;
       }
     }
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) {
+      const float* v = values[step];
+      tile[mine][step * kGroups + group] =
+          quantize_value(v[0], c) | quantize_value(v[1], c) << 8 | quantize_value(v[2], c) << 16 |
+          quantize_value(v[3], c) << 24;
+    }
     __syncthreads();
-    for (int i = thread; i < channels * pixels; i += kQuantizeThreads) {
-      const int pixel = i / channels, channel = i - pixel * channels;
-      to[int64_t{pixel} * c.channels + channel] = tile[pixel][channel];
+    uint8_t* to = c.out + (image * c.pixels + pixel0) * c.channels + channel0;
+    if (has_vectors) {
+      constexpr int kVectors = kTurnWords / 4;
+      const int vector = thread % kVectors;
+      for (int pixel = thread / kVectors; pixel < pixels; pixel += kQuantizeThreads / kVectors) {
+        if (16 * vector >= channels) continue;
+        const uint32_t* w = &tile[pixel][4 * vector];
+        *reinterpret_cast<uint4*>(to + int64_t{pixel} * c.channels + 16 * vector) = {w[0], w[1],
+                                                                                     w[2], w[3]};
+      }
+    } else {
+      for (int i = thread; i < channels * pixels; i += kQuantizeThreads) {
+        const int pixel = i / channels, channel = i - pixel * channels;
+        to[int64_t{pixel} * c.channels + channel] =
+            static_cast<uint8_t>(tile[pixel][channel / 4] >> (channel % 4 * 8));
+      }
     }
     __syncthreads();
   }
