@@ -1,4 +1,4 @@
-"""The CUDA ops against cuBLASLt's int8, cuBLAS bf16 and cuDNN fp16, each result checked first."""
+"""The CUDA ops against cuBLASLt int8, cuBLAS bf16, cuDNN fp16 and bf16; results checked first."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ INFINITY = float("inf")
 SWEEP_RUNS = 7
 
 
-def packed_weight(op: str, weight: Tensor, groups: int = 1) -> Tensor:
+def packed_weight(op: str, weight: Tensor, x_zero_point: int = 128) -> Tensor:
     """Return a random layer's weight, packed on the GPU; results spread over most codes."""
     n, k = weight.shape[0], weight[0].numel()
     bias = torch.randint(-5000, 5000, (n,), device="cuda", dtype=torch.int32)
     multiplier = (0.5 + torch.rand(n, device="cuda")) * 64 / (74 * 37 * k**0.5)
     return torch.ops.fastinfer.int8_prepack(
-        op, weight, bias, multiplier, None, None, None, groups, 128, 117, 0, 255, -INFINITY,
+        op, weight, bias, multiplier, None, None, None, 1, x_zero_point, 117, 0, 255, -INFINITY,
         INFINITY, False,
     )  # fmt: skip
 
@@ -140,47 +140,72 @@ def linear(row: dict[str, Any], limits: dict[str, Any], with_sweep: bool) -> dic
     }
 
 
+def conv_source(row: dict[str, Any]) -> str:
+    """Return how the rows of A are read, as csrc/cuda/gemm_config.cpp says for such a layer."""
+    if row["channels"] % 16:
+        return "narrow"
+    if row["kernel"] == row["stride"] == 1 and row["padding"] == 0:
+        return "matrix"
+    return "windows" if row["channels"] % 32 else "pixels"
+
+
+def cudnn_us(x: Tensor, weight: Tensor, dtype: torch.dtype, *geometry: Any) -> float:
+    """Return microseconds of cuDNN's convolution on channels_last tensors."""
+    a, b = (
+        torch.randn(t.shape, device="cuda").to(dtype, memory_format=torch.channels_last)
+        for t in (x, weight)
+    )
+    return time_call(lambda: F.conv2d(a, b, None, *geometry)).median
+
+
 def conv(
     row: dict[str, Any], batch: int, limits: dict[str, Any], with_sweep: bool
 ) -> dict[str, Any]:
-    """Return the figures of one convolution."""
+    """Return the figures of one convolution.
+
+    The input's zero point is 0, as behind a ReLU, but for an image; where there is padding, the
+    time with another zero point is shown too.
+    """
     c, size, out, kernel = row["channels"], row["size"], row["out_channels"], row["kernel"]
     stride, padding = [row["stride"]] * 2, [row["padding"]] * 2
     name = f"{batch}x{c}x{size} -> {out} {kernel}x{kernel}/{row['stride']}"
     x = random_codes(batch, c, size, size).contiguous(memory_format=torch.channels_last)
-    packed = packed_weight("conv2d", random_weights(out, c, kernel, kernel))
+    weight = random_weights(out, c, kernel, kernel)
+    rest = (None, out, [kernel] * 2, stride, padding, [1, 1], 1, False)
 
-    def ours() -> Tensor:
-        return torch.ops.fastinfer.int8_conv2d(
-            x, packed, None, out, [kernel] * 2, stride, padding, [1, 1], 1, False
-        )
+    def ours(packed: Tensor) -> Callable[[], Tensor]:
+        with torch.backends.cudnn.flags(enabled=False):  # exact in float64
+            want = int8_conv2d_ref(x, packed, *rest)
+        require_equal(name, torch.ops.fastinfer.int8_conv2d(x, packed, *rest), want)
+        return lambda: torch.ops.fastinfer.int8_conv2d(x, packed, *rest)
 
-    with torch.backends.cudnn.flags(enabled=False):  # exact in float64
-        want = int8_conv2d_ref(
-            x, packed, None, out, [kernel] * 2, stride, padding, [1, 1], 1, False
-        )
-    result = ours()
-    require_equal(name, result, want)
-    timing = time_call(ours)
-    half = torch.randn(x.shape, device="cuda").half().contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(out, c, kernel, kernel, device="cuda").half()
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    half_us = time_call(lambda: F.conv2d(half, weight, None, stride, padding)).median
-    is_matrix = kernel == 1 and stride[0] == 1 and padding[0] == 0
-    source = "narrow" if c % 16 else "matrix" if is_matrix else "windows"
-    m = result.numel() // out
-    work = result.numel() * c * kernel * kernel
+    packed = packed_weight("conv2d", weight, 0 if c % 16 == 0 else 114)
+    call = ours(packed)
+    result = call()
+    timing = time_call(call)
+    other_us = None
+    if row["padding"] and c % 16 == 0:
+        other_us = time_call(ours(packed_weight("conv2d", weight, 128))).median
+    half_us, bfloat_us = (
+        cudnn_us(x, weight, dtype, stride, padding) for dtype in (torch.float16, torch.bfloat16)
+    )
+    m, taps = result.numel() // out, kernel * kernel
+    k = taps * (4 if c <= 4 else -(-c // 16) * 16)
+    moved = x.numel() + packed.numel() + result.numel()
     return {
         "shape": name,
-        "config": chosen(m, out, -(-c // 16) * 16 * kernel * kernel, source),
+        "config": chosen(m, out, k, conv_source(row)),
         "us": timing.median,
         "p20": timing.p20,
         "p80": timing.p80,
-        **figures(timing.median, work, x.numel() + packed.numel() + result.numel(), limits),
+        **figures(timing.median, result.numel() * c * taps, moved, limits),
+        "zero point 128 us": other_us,
         "fp16 us": half_us,
         "vs fp16": half_us / timing.median,
+        "bf16 us": bfloat_us,
+        "vs bf16": bfloat_us / timing.median,
         "times": row["count"],
-        "sweep": sweep(name, ours, want) if with_sweep else {},
+        "sweep": sweep(name, call, result) if with_sweep else {},
     }
 
 

@@ -4,7 +4,7 @@
 
 Needs torch 2.11 or later with CUDA, nvcc, pybind11, ninja and pytest; no network. Every stage is a
 process with a time limit, and a stage that fails does not stop the next. Results go to $OUT when it
-is set, else to bench/results: gpu_check.json, gpu_bench.json, and a log for each stage.
+is set, else to bench/results: gpu_check_<gpu>.json, gpu_bench_<gpu>.json, and a log for each stage.
 """
 
 from __future__ import annotations
@@ -72,9 +72,24 @@ def run_command(command: Command, env: dict[str, str], folder: Path) -> StageRes
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             status = "timed out"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    last = "\n".join(lines if command.name == "bench" else lines[-LAST_LINES:])
+    lines = without_places(log.read_text(encoding="utf-8", errors="replace")).splitlines()
+    kept = 1 if status == "passed" else LAST_LINES
+    last = "\n".join(lines if command.name == "bench" else lines[-kept:])
     return StageResult(command.name, status, round(time.monotonic() - began, 1), last)
+
+
+def without_places(text: str) -> str:
+    """Return text with paths relative to the repository, and others without their folders."""
+    text = text.replace(f"{ROOT}{os.sep}", "")
+    return re.sub(r"(?<![\w.%-])/(?:[\w.+-]+/)+(?=[\w.+-])", "", text)
+
+
+def gpu_name() -> str:
+    """Return the GPU's name in file names: h100."""
+    import torch
+
+    words = torch.cuda.get_device_name().removeprefix("NVIDIA ").split()
+    return re.sub(r"\W", "", words[0]).lower()
 
 
 def device_facts() -> dict[str, object]:
@@ -138,7 +153,8 @@ def sanitize_commands(_folder: Path) -> list[Command]:
 
 
 def bench_commands(folder: Path) -> list[Command]:
-    arguments = [sys.executable, "bench/bench_gpu.py", "--out", str(folder / "gpu_bench.json")]
+    out = folder / f"gpu_bench_{gpu_name()}.json"
+    arguments = [sys.executable, "bench/bench_gpu.py", "--out", str(out)]
     return [Command("bench", arguments, 150)]
 
 
@@ -189,7 +205,7 @@ def main() -> int:
     results = run_stages(stages, folder, archs, options.seconds)
     report = {"commit": options.commit, **facts, "stages": [asdict(r) for r in results]}
     text = json.dumps(report, indent=1) + "\n"
-    (folder / "gpu_check.json").write_text(text, encoding="utf-8")
+    (folder / f"gpu_check_{gpu_name()}.json").write_text(text, encoding="utf-8")
     for result in results:
         print(f"{result.stage:20} {result.status:24} {result.seconds:7.1f} s")
     bad = [r for r in results if r.status in ("failed", "timed out")]

@@ -15,6 +15,8 @@ CASES = (
     linear_case((33,), 40, 70),
     conv_case(Conv(1, 32, (9, 9), 48), OUTPUTS[1]),
     conv_case(Conv(2, 16, (6, 5), 33, stride=(2, 1)), OUTPUTS[6]),
+    conv_case(Conv(1, 64, (9, 7), 40, stride=(2, 2)), x_zero_point=0),
+    conv_case(Conv(1, 256, (5, 6), 72, groups=2), OUTPUTS[3]),
     conv_case(Conv(1, 3, (15, 17), 16, stride=(2, 2))),
 )
 
@@ -29,11 +31,12 @@ def main() -> None:
             kernels.force_config(**config)
             got = getattr(torch.ops.fastinfer, case.op)(*there)
             assert torch.equal(got.cpu(), want), (str(case), config)
-    x = torch.randn(2, 5, 9, 7)
-    for channels_last in (False, True):
-        args = (x, 0.02, 100, channels_last)
-        got = torch.ops.fastinfer.quantize(x.cuda(), *args[1:])
-        assert torch.equal(got.cpu(), references["quantize"](*args))
+    for channels in (3, 5, 64):
+        x = torch.randn(2, channels, 9, 7)
+        for channels_last in (False, True):
+            args = (x, 0.02, 100, channels_last)
+            got = torch.ops.fastinfer.quantize(x.cuda(), *args[1:])
+            assert torch.equal(got.cpu(), references["quantize"](*args))
     print(f"{len(CASES)} cases on {len(kernels.known_configs())} tiles: equal")
 
 

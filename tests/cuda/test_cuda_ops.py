@@ -74,6 +74,26 @@ CONVS = (
     Conv(2, 64, (8, 8), 96, kernel=(1, 1), padding=(0, 0), stride=(2, 2)),
     Conv(2, 64, (12, 12), 64, groups=2),
     Conv(5, 256, (7, 7), 264),
+    Conv(2, 128, (10, 9), 64),
+    Conv(1, 96, (13, 11), 72, stride=(2, 1), padding=(0, 2)),
+    Conv(2, 192, (8, 8), 40, kernel=(1, 3), padding=(0, 1)),
+    Conv(
+        1, 256, (9, 12), 72, kernel=(3, 2), stride=(1, 3), padding=(1, 2), dilation=(2, 1), groups=2
+    ),
+    Conv(9, 64, (5, 6), 72, kernel=(5, 5), padding=(2, 2)),
+    Conv(2, 3, (30, 31), 64, kernel=(7, 7), stride=(2, 2), padding=(3, 3)),
+    Conv(1, 2, (9, 9), 33, kernel=(5, 2), stride=(2, 1), dilation=(1, 2)),
+)
+#: Beyond what a tensor map of windows can say, so gathered.
+WIDE_CONVS = (
+    Conv(1, 32, (40, 9), 16, stride=(9, 1)),
+    Conv(1, 32, (9, 150), 16, padding=(1, 128)),
+    Conv(1, 64, (9, 150), 16, kernel=(1, 2), padding=(0, 0), dilation=(1, 128)),
+)
+#: [N, C, H, W] around the blocks of quantize's NHWC kernels.
+PLANES = (
+    *((2, 2, 31, 33), (1, 3, 32, 32), (3, 3, 9, 37), (2, 4, 40, 40), (1, 5, 9, 7)),
+    *((2, 64, 8, 8), (1, 80, 13, 5), (1, 72, 8, 9), (3, 130, 1, 65)),
 )
 
 
@@ -88,6 +108,28 @@ def test_conv_on_every_tile(conv, output, config):
     check(conv_case(conv, output))
 
 
+@pytest.mark.parametrize("zero_point", [0, 255])
+@pytest.mark.parametrize("conv", CONVS, ids=str)
+def test_zero_points_of_padding_on_every_tile(conv, zero_point, config):
+    check(conv_case(conv, x_zero_point=zero_point))
+
+
+@pytest.mark.parametrize("conv", WIDE_CONVS, ids=str)
+def test_convs_that_are_gathered(conv):
+    check(conv_case(conv, OUTPUTS[1]))
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("shape", PLANES, ids=str)
+def test_quantize_planes(shape, offset):
+    x = torch.randn(shape, generator=generator(str(shape))) * 3
+    x[0, 0, 0, 0] = float("nan")
+    storage = torch.empty(x.numel() + offset, device="cuda")
+    there = storage[offset:].view(shape).copy_(x)
+    got = torch.ops.fastinfer.quantize(there, 0.02, 100, True)
+    assert_equal(got.cpu(), SPECS["quantize"].reference(x, 0.02, 100, True))
+
+
 def test_many_tiles(config):
     """Several tiles for each block of threads, ragged on both sides."""
     g = torch.Generator("cuda").manual_seed(1)
@@ -99,11 +141,13 @@ def test_many_tiles(config):
     assert_equal(got, SPECS["int8_linear"].reference(x, packed, None, n, False))
 
 
-@pytest.mark.parametrize("op", ["linear", "conv2d"])
+@pytest.mark.parametrize("op", ["linear", "conv2d", "few channels"])
 def test_packing_round_trip(op):
     case = linear_case((3,), 45, 70, OUTPUTS[4]) if op == "linear" else conv_case(
         Conv(1, 12, (5, 5), 42, groups=3), OUTPUTS[1]
     )  # fmt: skip
+    if op == "few channels":
+        case = conv_case(Conv(1, 3, (9, 9), 20, kernel=(5, 3)))
     before = unpack(case.build()[1])
     packed = pack_again(before, "cuda")
     assert packed.is_cuda and LAYOUTS[read_header(packed).layout] == "cuda"
@@ -138,6 +182,33 @@ def test_graph_replays():
     x.copy_(random_uint8(generator("graph"), *x.shape))
     graph.replay()
     assert_equal(out, call(x, packed, *rest))
+
+
+def test_graph_replays_a_chain():
+    """Quantize, three convolutions, one with a residual, and a linear layer, in one graph."""
+    first = on_device(conv_case(Conv(2, 3, (17, 19), 32, stride=(2, 2))).build(), "cuda")
+    second = on_device(conv_case(Conv(2, 32, (9, 10), 32)).build(), "cuda")
+    third = on_device(conv_case(Conv(2, 32, (9, 10), 32), OUTPUTS[1]).build(), "cuda")
+    last = on_device(linear_case((2,), 24, 32 * 9 * 10, OUTPUTS[5]).build(), "cuda")
+    images = torch.randn(2, 3, 17, 19, generator=generator("chain")).cuda()
+
+    def chain(ops):
+        codes = ops["quantize"](images, 0.03, 7, True)
+        a = ops["int8_conv2d"](codes, *first[1:])
+        b = ops["int8_conv2d"](a, *second[1:])
+        c = ops["int8_conv2d"](b, third[1], a, *third[3:])
+        return ops["int8_linear"](c.flatten(1), *last[1:])
+
+    ours = {op: getattr(torch.ops.fastinfer, op) for op in SERVED}
+    chain(ours)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = chain(ours)
+    for scale in (1.0, 2.5):
+        images.mul_(scale)
+        graph.replay()
+        with torch.backends.cudnn.flags(enabled=False):  # exact in float64
+            assert_equal(out, chain({op: SPECS[op].reference for op in SERVED}))
 
 
 def test_side_stream():
