@@ -7,6 +7,7 @@
 
 #include "../packed.h"
 #include "gemm.h"
+#include "mma.cuh"
 
 namespace fastinfer::cuda {
 
@@ -67,7 +68,7 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   return e;
 }
 
-// What eight neighbouring channels need, loaded once for all rows of a lane.
+// What eight neighbouring channels need, loaded once for all rows of a lane, by both functions.
 struct ChannelValues {
   int32_t bias[kLaneChannels];
   float multiplier[kLaneChannels];
@@ -95,10 +96,39 @@ __device__ __forceinline__ bool load_channels(const Epilogue& e, int column, Cha
   if (column >= e.n) return false;
   load8(v.bias, e.bias + e.first_value + column);
   load8(v.multiplier, e.multiplier + e.first_value + column);
+  return true;
+}
+
+// What a residual needs besides.
+__device__ __forceinline__ void load_residual_channels(const Epilogue& e, int column,
+                                                       ChannelValues& v) {
   if (e.residual != nullptr && !e.float_output) {
     load8(v.residual_multiplier, e.residual_multiplier + e.first_value + column);
   }
-  return true;
+}
+
+// Brings to L2 what the epilogue of kRows rows and kColumns columns reads; every thread of a
+// warpgroup a part. Loaded first in the epilogue each of them takes as long as memory does, one
+// after the other.
+template <int kRows, int kColumns>
+__device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row, int column,
+                                                  int thread) {
+  constexpr int kLine = 128, kThreads = 128;
+  if (thread < kColumns / 32 && column + thread * 32 < e.n) {
+    const int at = e.first_value + column + thread * 32;
+    ptx::prefetch_line(e.bias + at);
+    ptx::prefetch_line(e.multiplier + at);
+    if (e.residual != nullptr && !e.float_output) ptx::prefetch_line(e.residual_multiplier + at);
+  }
+  if (e.residual == nullptr) return;
+  const int size = e.float_output ? 4 : 1, lines = (kColumns * size + kLine - 1) / kLine;
+  for (int i = thread; i < kRows * lines; i += kThreads) {
+    const int64_t r = row + i / lines;
+    const int c = column + i % lines * (kLine / size);
+    if (r >= e.m || c >= e.n) continue;
+    const int64_t at = r * e.ldc + e.first_channel + c;
+    ptx::prefetch_line(static_cast<const uint8_t*>(e.residual) + at * size);
+  }
 }
 
 __device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return word >> (8 * i) & 255u; }
@@ -182,7 +212,7 @@ __device__ __forceinline__ void store_floats(const Epilogue& e, int64_t at, int 
   }
 }
 
-// The eight channels from `column` on of one row. `v` is load_channels' of that column.
+// The eight channels from `column` on of one row. `v` is of that column.
 __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelValues& v,
                                                int64_t row, int column,
                                                const int32_t (&acc)[kLaneChannels]) {

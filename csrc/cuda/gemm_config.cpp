@@ -17,7 +17,7 @@ constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
 // it multiplies and stores the last: the slower of the two counts. Numbers fitted to an H100
-// (bench/results/gpu_bench_h100.json), whose matrix shapes get a tile within 5 % of the best.
+// (bench/results/gpu_bench_h100.json), whose matrix shapes get a tile within 6 % of the best.
 double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 44, kMultiplyAdds = 2900;  // a cycle
   constexpr double kPanel = 500;                       // storing 32 columns

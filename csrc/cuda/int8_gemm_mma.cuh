@@ -190,6 +190,7 @@ __global__ void __launch_bounds__(MmaTile<kBlockM, kBlockN>::kThreads, 2)
   const int column = first_column + warp_n + lane % 4 * kLaneChannels;
   ChannelValues values;
   if (!load_channels(e, column, values)) return;
+  load_residual_channels(e, column, values);
 #pragma unroll
   for (int i = 0; i < kFragmentsM; i++) {
 #pragma unroll

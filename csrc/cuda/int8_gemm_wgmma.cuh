@@ -191,19 +191,21 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
   const int lane = static_cast<int>(threadIdx.x) % 32;
   Epilogue e = read_epilogue(c);
   const uint32_t row_bytes = Tile::kIsMatrix ? 128 : static_cast<uint32_t>(c.pixel_bytes);
-  // Where the rows of a step of 32 bytes of K start, from the first box: in units of 16 bytes.
-  uint32_t a_step[Tile::kBlockK / 32];
-#pragma unroll
-  for (uint32_t step = 0; step < Tile::kBlockK / 32; step++) {
-    const uint32_t k = step * 32;
-    a_step[step] = (k / row_bytes * Tile::kBlockM * row_bytes + k % row_bytes) >> 4;
-  }
-  PaddingFill<Tile::kBlockM> padding(c, static_cast<int>(threadIdx.x) % kWarpgroup, consumer * 64);
+  // From the rows of 32 bytes of K to those of the next 32 and of the 64 behind: units of 16 bytes.
+  const auto k_offset = [row_bytes](uint32_t k) {
+    return (k / row_bytes * Tile::kBlockM * row_bytes + k % row_bytes) >> 4;
+  };
+  const uint32_t next_32 = k_offset(32), next_64 = k_offset(64);
+  PaddingFill<Tile::kBlockM> padding(c, warp * 32 + lane, consumer * 64);
   for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(block_rank);
     int32_t acc[Tile::kBlockN / 2];
     int previous = 0;
-    if constexpr (!Tile::kIsMatrix) padding.start(c, int64_t{tile.m} * Tile::kBlockM);
+    if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
+    const int64_t row0 = int64_t{tile.m} * Tile::kBlockM + consumer * 64;
+    const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
+    prefetch_epilogue<64, Tile::kBlockN>(e, row0, tile.n * Tile::kBlockN, warp * 32 + lane);
+    if constexpr (!Tile::kIsMatrix) padding.start(c, row0, warp * 32 + lane);
     for (int block = 0; block < blocks; block++) {
       ptx::mbarrier_wait(ring.full(ring.stage), ring.phase);
       if constexpr (!Tile::kIsMatrix) padding.fill(c, ring.a(), consumer);
@@ -212,7 +214,8 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
       ptx::wgmma_fence();
 #pragma unroll
       for (int step = 0; step < Tile::kBlockK / 32; step++) {
-        ptx::wgmma_u8s8<Tile::kBlockN>(acc, a + a_step[step], b + 2 * step, block != 0 || step != 0);
+        const uint64_t from = a + step % 2 * next_32 + step / 2 * next_64;
+        ptx::wgmma_u8s8<Tile::kBlockN>(acc, from, b + 2 * step, block != 0 || step != 0);
       }
       ptx::wgmma_commit();
       // One group stays in flight; the stage of the one before is free.
@@ -221,18 +224,20 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
       previous = ring.stage;
       ring.advance();
     }
+    ChannelValues values;
+    bool has_channels = load_channels(e, first_column, values);  // while the last products run
     ptx::wgmma_wait<0>();
     release(ring, previous, lane);
 
-    if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
-    const int64_t row = int64_t{tile.m} * Tile::kBlockM + consumer * 64 + warp * 16 + lane / 4;
-    const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
+    const int64_t row = row0 + warp * 16 + lane / 4;
     // A loop, not unrolled: written out it is 100 KB of code that misses the instruction cache, and
-    // took 4 us for a tile of 128 x 256 (H100, bench/results/gpu_bench_h100.json).
+    // took 4 us for a tile of 128 x 256 (H100, November 2026).
 #pragma unroll 1
-    for (int j = 0; j < Tile::kBlockN / 32; j++) {
-      ChannelValues values;
-      if (!load_channels(e, first_column + j * 32, values)) break;
+    for (int j = 0; has_channels; j++) {
+      const int column = first_column + j * 32;
+      ChannelValues next;
+      has_channels = j + 1 < Tile::kBlockN / 32 && load_channels(e, column + 32, next);
+      load_residual_channels(e, column, values);
       int32_t panel[16];
       take_panel(acc, j, panel);
 #pragma unroll
@@ -240,8 +245,9 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
         int32_t sums[kLaneChannels];
 #pragma unroll
         for (int v = 0; v < kLaneChannels; v++) sums[v] = panel[v / 2 * 4 + half * 2 + v % 2];
-        store_channels(e, values, row + half * 8, first_column + j * 32, sums);
+        store_channels(e, values, row + half * 8, column, sums);
       }
+      values = next;
     }
   }
 }

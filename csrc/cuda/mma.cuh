@@ -14,6 +14,11 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+// Begins to bring a line of global memory to L2.
+__device__ __forceinline__ void prefetch_line(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
 // --- sm_80: copies to shared memory, fragments, products ---
 
 // Copies kBytes (4, 8 or 16), or writes zeros where `valid` is false; `from` must be a readable,

@@ -59,7 +59,7 @@ def measured():
 @pytest.mark.parametrize(("m", "n", "k", "times"), measured())
 def test_choice_is_near_the_best_measured(m, n, k, times):
     name = "{kernel} {block_m}x{block_n} c{cluster}".format(**choose(m, n, k))
-    assert times[name] <= 1.05 * min(times.values())
+    assert times[name] <= 1.06 * min(times.values())
 
 
 def test_unknown_configs_are_named():
