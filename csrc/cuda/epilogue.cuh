@@ -120,6 +120,7 @@ __device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row
     ptx::prefetch_line(e.multiplier + at);
     if (e.residual != nullptr && !e.float_output) ptx::prefetch_line(e.residual_multiplier + at);
   }
+  __syncwarp();  // what comes next is for whole warps
   if (e.residual == nullptr) return;
   const int size = e.float_output ? 4 : 1, lines = (kColumns * size + kLine - 1) / kLine;
   for (int i = thread; i < kRows * lines; i += kThreads) {
@@ -129,6 +130,7 @@ __device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row
     const int64_t at = r * e.ldc + e.first_channel + c;
     ptx::prefetch_line(static_cast<const uint8_t*>(e.residual) + at * size);
   }
+  __syncwarp();
 }
 
 __device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return word >> (8 * i) & 255u; }

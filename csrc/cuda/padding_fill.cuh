@@ -35,6 +35,7 @@ struct PaddingFill {
     origin = window_origin(c, tile_row + thread / 2, 0);
     place = {0, 0, 0};
     place.advance(c, thread % 2 * 2 * kUnit);
+    __syncwarp();
   }
 
   // A pixel's bytes are filled as a whole, so their swizzle does not matter.
@@ -50,6 +51,7 @@ struct PaddingFill {
     fill_unit(second);
     place.advance(c, 128 - kUnit);
     ptx::fence_before_wgmma();
+    __syncwarp();
     ptx::group_sync(1 + consumer, 128);
   }
 };
