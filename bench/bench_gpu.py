@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -255,23 +256,27 @@ def main() -> None:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     suites = options.suite or ("linear", "conv", "quantize")
+    failed: list[str] = []
     if "linear" in suites:
         shapes = read_shapes("gpu_gemm")
         found["linear"] = [linear(row, limits, not options.no_sweep) for row in shapes]
         show("int8_linear", without_sweep(found["linear"]))
         keep()
-    if "conv" in suites:
-        found["conv"] = [
-            conv(row, batch, limits, not options.no_sweep)
-            for batch in options.batch
-            for row in read_shapes("resnet50")
-        ]
-        show("int8_conv2d", without_sweep(found["conv"]))
-        keep()
     if "quantize" in suites:
         found["quantize"] = quantize(limits)
         show("quantize", found["quantize"])
         keep()
+    if "conv" in suites:
+        found["conv"] = []
+        for batch, row in product(options.batch, read_shapes("resnet50")):
+            try:
+                found["conv"].append(conv(row, batch, limits, not options.no_sweep))
+            except (AssertionError, RuntimeError) as error:  # the others are worth their time
+                failed.append(f"batch {batch}, {row}: {error}")
+        show("int8_conv2d", without_sweep(found["conv"]))
+        keep()
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":

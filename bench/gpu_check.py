@@ -132,7 +132,7 @@ def build_commands(_folder: Path) -> list[Command]:
 
 
 def test_commands(_folder: Path) -> list[Command]:
-    arguments = [sys.executable, "-m", "pytest", "tests/cuda", "-vv", "--tb=short", "--maxfail=15",
+    arguments = [sys.executable, "-m", "pytest", "tests/cuda", "-vv", "--tb=short", "--maxfail=40",
                  "-rs", "-p", "no:cacheprovider", "--durations=5"]  # fmt: skip
     return [Command("tests", arguments, 150)]
 
