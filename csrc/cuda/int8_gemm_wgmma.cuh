@@ -1,11 +1,11 @@
 // int8 GEMM on wgmma (sm_90a): one warpgroup fills a ring of stages, the others multiply.
 //
 // Blocks are persistent: while the last tile's results are stored, stages of the next are on their
-// way. Tiles of A and B come by bulk copies, those of an image's windows in im2col mode. Blocks of a
-// cluster compute tiles below each other and copy the B they share once.
+// way. Tiles of A and B come by bulk copies, those of an image's windows in im2col mode. Blocks of
+// a cluster compute tiles below each other and copy the B they share once.
 //
-// A stage of A is boxes of pixel_bytes of K, each [rows][pixel_bytes], as many as 128 bytes hold; of
-// a matrix one box.
+// A stage of A is boxes of pixel_bytes of K, each [rows][pixel_bytes], as many as 128 bytes hold;
+// of a matrix one box.
 #pragma once
 
 #include "epilogue.cuh"

@@ -145,9 +145,9 @@ __device__ __forceinline__ void load_box_to_all(uint32_t to, const CUtensorMap& 
       : "memory");
 }
 
-// Copies pixels of an NHWC image, in the order of a convolution's outputs, one channel box each: the
-// window of the first output starts at (w, h) of image n, and the tap is (off_w, off_h) further on.
-// What lies outside the image is zero.
+// Copies pixels of an NHWC image, in the order of a convolution's outputs, one channel box each:
+// the window of the first output starts at (w, h) of image n, and the tap is (off_w, off_h) further
+// on. What lies outside the image is zero.
 __device__ __forceinline__ void load_pixels(uint32_t to, const CUtensorMap& map, uint32_t barrier,
                                             int32_t channel, int32_t w, int32_t h, int32_t n,
                                             int32_t off_w, int32_t off_h) {

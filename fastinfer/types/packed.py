@@ -181,7 +181,7 @@ def _fragment_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     data = _section(packed, h.weight, h.weight_bytes, torch.int8)
     runs, width = h.k // h.run, 4 if h.run <= 4 else -(-h.run // 16) * 16
     panels = data.view(h.groups * h.panels_per_group, h.nr, -1)[..., : runs * width]
-    panels = panels.unflatten(-1, (runs, width))[..., : h.run]
+    panels = panels.reshape(-1, h.nr, runs, width)[..., : h.run]
     rows = torch.empty_like(panels)
     rows[:, fragment_channels(h.nr)] = panels
     return rows.reshape(h.groups, -1, h.k)[:, : h.n_per_group].reshape(h.n, h.k)
