@@ -57,7 +57,7 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
   const int64_t row_stride = g.stride_w * g.channels;
   // A register of a tile takes whole lines of cache, each once: sets do not matter there.
   if ((form == GemmForm::kRows && apart(row_stride) != row_stride) ||
-      input_lines(g, 1) * framed_line(g) > kRowBlockBytes) {
+      input_lines(g, 1) * framed_line(g) > row_block_bytes(h)) {
     return false;
   }
   const int64_t mr_max = view.table->family(form, h.nr).kernels.mr_max;
@@ -74,7 +74,7 @@ DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint
   line_bytes_ = framed_line(g);
   line_step_ = g.stride_h * line_bytes_;
   near_bytes_ = input_lines(g, lines_) * line_bytes_;
-  const int64_t free_lines = kRowBlockBytes / line_bytes_ - input_lines(g, 1);
+  const int64_t free_lines = row_block_bytes(h_) / line_bytes_ - input_lines(g, 1);
   block_lines_ = std::max<int64_t>(0, free_lines) / g.stride_h + 1;
 }
 
@@ -85,7 +85,7 @@ Work DirectConv::work() const {
 
 void DirectConv::run_part(int thread, int threads) const {
   const auto [lines, panels] =
-      gemm_share(g_.batch * g_.out_height, view_.panels(), thread, threads);
+      gemm_share(view_, g_.batch * g_.out_height, thread, threads);
   part(lines.begin, lines.end, panels.begin, panels.end);
   if (view_.table->finish) view_.table->finish();
 }

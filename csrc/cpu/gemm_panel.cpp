@@ -4,6 +4,18 @@
 
 namespace fastinfer {
 
+GemmShare gemm_share(const PackedView& view, int64_t rows, int thread, int threads) {
+  const PackedHeader& h = *view.header;
+  const int64_t panels = view.panels();
+  const double by_rows = largest_share(rows, threads), by_panels = largest_share(panels, threads);
+  const bool is_far = static_cast<GemmForm>(h.form) == GemmForm::kTiles &&
+                      panels * panel_bytes(h) > kCachedWeightBytes;
+  if (is_far ? by_rows * kPackingRows < by_panels : by_rows <= by_panels * kPackingRows) {
+    return {share_of(rows, thread, threads), {0, panels}};
+  }
+  return {{0, rows}, share_of(panels, thread, threads)};
+}
+
 GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   static constexpr int32_t kNoOffset = 0;
   const PackedHeader& h = *view.header;

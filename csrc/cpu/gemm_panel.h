@@ -32,13 +32,10 @@ struct GemmShare {
   Range rows, panels;
 };
 
-// Over rows every thread packs its own, over panels all of them: only for an evener share.
-inline GemmShare gemm_share(int64_t rows, int64_t panels, int thread, int threads) {
-  if (largest_share(rows, threads) <= largest_share(panels, threads) * kPackingRows) {
-    return {share_of(rows, thread, threads), {0, panels}};
-  }
-  return {{0, rows}, share_of(panels, thread, threads)};
-}
+// Over rows every thread packs its own and reads all weights, over panels the other way round. Panels
+// for an evener share, and with kTiles where weights do not stay in L2: from L3 a core has them at less
+// than 30 GB/s (Granite Rapids), slower than it multiplies a small image by them.
+GemmShare gemm_share(const PackedView& view, int64_t rows, int thread, int threads);
 
 // A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
 inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
@@ -46,8 +43,10 @@ inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 :
 // Rows of one half of a tile, at most: see GemmTiles::half.
 constexpr int64_t kHalfRows = 16;
 
-// Bytes of packed rows a thread keeps at a time: they stay in its L2 while all panels pass.
-constexpr int64_t kRowBlockBytes = 192 * 1024;
+// Bytes of rows a thread keeps at a time: they stay in its L2 while all panels pass.
+inline int64_t row_block_bytes(const PackedHeader& h) {
+  return static_cast<GemmForm>(h.form) == GemmForm::kTiles ? 1024 * 1024 : 192 * 1024;
+}
 
 // Bytes from one panel's weights to the next one's; not of kPairs.
 inline int64_t panel_bytes(const PackedHeader& h) {
