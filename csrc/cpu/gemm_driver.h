@@ -21,6 +21,7 @@ struct MatrixRows {
   bool is_direct() const { return true; }
   const uint8_t* base(int64_t) const { return x; }
   int64_t stride() const { return k; }
+  int64_t bytes(int64_t rows) const { return rows * k; }
   // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
   void copy(int64_t row, int64_t count, int64_t, uint8_t* to, int64_t step) const {
     for (int64_t r = 0; r < count; r++) {
@@ -60,7 +61,7 @@ class GemmDriver {
 
  private:
   void run_share(int thread, int threads) const {
-    const auto [tiles, panels] = gemm_share(view_, tiles_, thread, threads);
+    const auto [tiles, panels] = gemm_share(view_, tiles_, rows_.bytes(m_), thread, threads);
     if (tiles.begin < tiles.end && panels.begin < panels.end) {
       part(tiles.begin, tiles.end, panels.begin, panels.end);
     }

@@ -157,16 +157,22 @@ def _nhwc(t: Tensor | None) -> Tensor | None:
 
 
 def conv_case(
-    conv: Conv, output: Output = OUTPUTS[0], weights: str = "normal", nhwc: bool = True
+    conv: Conv,
+    output: Output = OUTPUTS[0],
+    weights: str = "normal",
+    nhwc: bool = True,
+    zero_point: int = 7,
 ) -> Case:
-    """Return an int8_conv2d case."""
+    """Return an int8_conv2d case; zero_point is x's, with which padding is filled."""
     label = f"{conv}_{output.name}_{weights}" + ("" if nhwc else "_nchw")
+    if zero_point != 7:
+        label += f"_zp{zero_point}"
 
     def build() -> tuple[Any, ...]:
         g = generator(label)
         x = random_uint8(g, conv.n, conv.c, *conv.size)
         weight = random_weight(g, weights, conv.out, conv.c // conv.groups, *conv.kernel)
-        packed = pack("conv2d", weight, g, output, conv.groups, 7)
+        packed = pack("conv2d", weight, g, output, conv.groups, zero_point)
         residual = _residual(g, output, conv.out_shape)
         return (
             _nhwc(x) if nhwc else x, packed, _nhwc(residual) if nhwc else residual, conv.out,
