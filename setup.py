@@ -34,6 +34,7 @@ SOURCES = [
     "csrc/cpu/packed_view.cpp",
     "csrc/cpu/gemm_panel.cpp",
     "csrc/cpu/direct_conv.cpp",
+    "csrc/cpu/dilated_conv.cpp",
     "csrc/cpu/packed_check.cpp",
     "csrc/cpu/pack_pairs.cpp",
     "csrc/cpu/prepack.cpp",

@@ -18,6 +18,7 @@ from baselines import Geometry, Quantized, float_conv, float_linear, onednn_conv
 from harness import measure_peak, read_shapes, results_path, show, write_json
 from torch import Tensor
 
+from fastinfer import runtime
 from fastinfer.measure import time_interleaved
 from fastinfer.ops.catalog import OPS
 
@@ -134,7 +135,8 @@ def run_suite(
                 timings = time_interleaved(contest.runs, min_time_s=seconds, threads=count)
             ours = timings[OURS]
             gops = 2e-6 * contest.multiply_adds / ours.median_ms
-            peak = peaks.get(count, {}).get("int8_gops")
+            measured = peaks.get(count, {})
+            peak = measured.get("int8_amx_gops" if runtime.isa() == "amx" else "int8_gops")
             rows.append(
                 {
                     "shape": contest.name,

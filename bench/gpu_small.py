@@ -15,7 +15,7 @@ CASES = (
     linear_case((33,), 40, 70),
     conv_case(Conv(1, 32, (9, 9), 48), OUTPUTS[1]),
     conv_case(Conv(2, 16, (6, 5), 33, stride=(2, 1)), OUTPUTS[6]),
-    conv_case(Conv(1, 64, (9, 7), 40, stride=(2, 2)), x_zero_point=0),
+    conv_case(Conv(1, 64, (9, 7), 40, stride=(2, 2)), zero_point=0),
     conv_case(Conv(1, 256, (5, 6), 72, groups=2), OUTPUTS[3]),
     conv_case(Conv(1, 3, (15, 17), 16, stride=(2, 2))),
 )

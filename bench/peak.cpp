@@ -4,7 +4,10 @@
 // given as first argument. Built and run by harness.py with -O2 and -mavx2 -mfma; the AVX-512 parts
 // carry their own target and run only where the CPU has them.
 
+#include <cpuid.h>
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -41,6 +44,33 @@ __attribute__((target("avx512f,avx512vnni"))) void dot_vnni(long rounds) {
 #pragma GCC unroll 12
     for (auto& x : acc) asm volatile("vpdpbusd %2, %1, %0" : "+v"(x) : "v"(a), "v"(b));
   }
+}
+
+// tdpbusd: 16 x 16 x 64 multiply-adds each, four sums. kChains: as the other kernels are counted.
+__attribute__((target("amx-tile,amx-int8"))) void dot_amx(long rounds) {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) return;
+  struct alignas(64) Config {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+  const Config config;
+  asm volatile("ldtilecfg %0" : : "m"(config));
+  for (long r = 0; r < rounds; ++r) {
+#pragma GCC unroll 3
+    for (int i = 0; i < kChains / 4; i++) {
+      asm volatile(
+          "tdpbusd %tmm6, %tmm4, %tmm0\n\ttdpbusd %tmm7, %tmm4, %tmm1\n\t"
+          "tdpbusd %tmm6, %tmm5, %tmm2\n\ttdpbusd %tmm7, %tmm5, %tmm3");
+    }
+  }
+  asm volatile("tilerelease");
+}
+
+bool has_amx() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 24 & 1) && (d >> 25 & 1);
 }
 
 // The exact AVX2 form: vpmaddwd on 16-bit values and an add, 16 multiply-adds each.
@@ -127,8 +157,7 @@ double best_seconds(int threads, const std::function<void(int)>& work) {
   return *std::min_element(times.begin(), times.end());
 }
 
-double gops(int threads, void (*kernel)(long), int multiply_adds) {
-  const long rounds = 1'000'000;
+double gops(int threads, void (*kernel)(long), int multiply_adds, long rounds = 1'000'000) {
   const double time = best_seconds(threads, [&](int) { kernel(rounds); });
   return 2.0 * multiply_adds * kChains * rounds * threads / time / 1e9;
 }
@@ -158,6 +187,9 @@ int main(int argc, char** argv) {
   std::printf("{\"threads\": %d, \"int8_form\": \"%s\", ", threads,
               has_vnni ? "vpdpbusd zmm" : "vpmaddwd ymm");
   std::printf("\"int8_gops\": %.1f, ", has_vnni ? gops(threads, dot_vnni, 64) : exact);
+  if (has_amx()) {
+    std::printf("\"int8_amx_gops\": %.1f, ", gops(threads, dot_amx, 16 * 16 * 64, 30'000));
+  }
   std::printf("\"int8_avx2_exact_gops\": %.1f, ", exact);
   std::printf("\"int8_avx2_saturating_gops\": %.1f, ", gops(threads, dot_avx2_saturating, 32));
   const double fma = has_avx512 ? gops(threads, fma_avx512, 16) : gops(threads, fma_avx2, 8);

@@ -102,7 +102,7 @@ def isa() -> str:
     """Return the instruction set the CPU kernels use.
 
     It is the best this CPU has, or the one that the environment variable FASTINFER_CPU_ISA named
-    when fastinfer was imported (scalar, avx2, avx512 or avx512vnni), until `set_isa`.
+    when fastinfer was imported (scalar, avx2, avx512, avx512vnni or amx), until `set_isa`.
     """
     return str(require_kernels().isa())
 

@@ -12,6 +12,7 @@ struct ConvGeometry {
   int64_t pixel_step;  // bytes from an input pixel to the next; `channels` where they lie together
 
   int64_t out_pixels() const { return batch * out_height * out_width; }
+  int64_t in_bytes() const { return batch * height * width * channels; }
   bool is_dense() const { return pixel_step == channels; }
 
   // Sets out_height and out_width; false where the kernel is larger than the padded input.

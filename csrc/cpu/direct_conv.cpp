@@ -29,15 +29,6 @@ int64_t input_lines(const ConvGeometry& g, int64_t lines) {
   return (lines - 1) * g.stride_h + (g.kh - 1) * g.dilation_h + 1;
 }
 
-// Whether every tap of a run is one of its own to the kernels.
-bool splits_into_taps(const PackedHeader& h) {
-  if (h.c_per_group % 4 != 0 || h.run_quads() * 4 != h.run) return false;
-  if (static_cast<GemmForm>(h.form) != GemmForm::kTiles) return true;
-  const int quads = h.c_per_group / 4;
-  const TileSteps steps = tile_steps(quads);
-  return steps.count * steps.quads == quads;
-}
-
 // Output lines of a tile: two short ones where a tile has halves.
 int64_t tile_lines(const PackedHeader& h, const ConvGeometry& g) {
   return static_cast<GemmForm>(h.form) == GemmForm::kTiles && g.out_width <= kHalfRows ? 2 : 1;
@@ -57,7 +48,7 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
   const int64_t row_stride = g.stride_w * g.channels;
   // A register of a tile takes whole lines of cache, each once: sets do not matter there.
   if ((form == GemmForm::kRows && apart(row_stride) != row_stride) ||
-      input_lines(g, 1) * framed_line(g) > kRowBlockBytes) {
+      input_lines(g, 1) * framed_line(g) > row_block_bytes(h)) {
     return false;
   }
   const int64_t mr_max = view.table->family(form, h.nr).kernels.mr_max;
@@ -74,7 +65,7 @@ DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint
   line_bytes_ = framed_line(g);
   line_step_ = g.stride_h * line_bytes_;
   near_bytes_ = input_lines(g, lines_) * line_bytes_;
-  const int64_t free_lines = kRowBlockBytes / line_bytes_ - input_lines(g, 1);
+  const int64_t free_lines = row_block_bytes(h_) / line_bytes_ - input_lines(g, 1);
   block_lines_ = std::max<int64_t>(0, free_lines) / g.stride_h + 1;
 }
 
@@ -85,30 +76,27 @@ Work DirectConv::work() const {
 
 void DirectConv::run_part(int thread, int threads) const {
   const auto [lines, panels] =
-      gemm_share(g_.batch * g_.out_height, view_.panels(), thread, threads);
-  part(lines.begin, lines.end, panels.begin, panels.end);
+      gemm_share(view_, g_.batch * g_.out_height, g_.in_bytes(), thread, threads);
+  part(lines, panels);
   if (view_.table->finish) view_.table->finish();
 }
 
-// Lines [l0, l1) of all images times panels [p0, p1).
-void DirectConv::part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const {
-  if (p0 == p1) return;
+// Lines of all images times panels.
+void DirectConv::part(const Range& lines, const Range& panels) const {
+  if (panels.begin == panels.end) return;
   const GemmTiles window = window_runs();
-  for (int64_t l = l0; l < l1;) {
+  for (int64_t l = lines.begin; l < lines.end;) {
     const int64_t image = l / g_.out_height, first = l % g_.out_height;
-    const int64_t count = std::min({block_lines_, l1 - l, g_.out_height - first});
+    const int64_t count = std::min({block_lines_, lines.end - l, g_.out_height - first});
     const uint8_t* base =
         is_framed() ? frame(image, first, count)
                     : x_ + (image * g_.height + first * g_.stride_h) * line_bytes_;
-    for (int64_t p = p0; p < p1;) {
-      const int64_t next = (p / h_.panels_per_group + 1) * h_.panels_per_group;
-      const int64_t end = std::min(p1, next);
-      each_panels(view_, p, end, [&](int64_t panel, int64_t panels) {
-        run_panels({base, image, first, count}, window, panel, panels);
+    each_group(view_, panels, [&](int64_t p, int64_t end) {
+      each_panels(view_, p, end, [&](int64_t panel, int64_t together) {
+        run_panels({base, image, first, count}, window, panel, together);
       });
       look_up_panels(view_, output_, p, end, l * g_.out_width, (l + count) * g_.out_width);
-      p = end;
-    }
+    });
     l += count;
   }
 }
@@ -175,26 +163,15 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
     y = run.tiles * 2;
     run.a += y * line_step_;
   }
-  const int64_t count = (width + kernels_->mr_max - 1) / kernels_->mr_max;
-  // Tiles of a line differ by at most one row; the first ones are the longer.
-  const int64_t rows = width / count, longer = width - rows * count;
-  const int64_t longest = rows + (longer > 0);
-  run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
+  const EvenTiles tiles(width, kernels_->mr_max);
   // Kernels that take several lines want tiles of one height.
-  const bool is_even = longer == 0 && static_cast<GemmForm>(h_.form) == GemmForm::kTiles;
+  const bool is_even = tiles.longer == 0 && static_cast<GemmForm>(h_.form) == GemmForm::kTiles;
   const int64_t together = is_even ? block.count - y : 1;
   run.lines = together;
   run.line_step = line_step_;
   for (; y < block.count; y += together) {
     const uint8_t* const line = run.a;
-    for (const bool is_longer : {true, false}) {
-      run.rows = static_cast<int>(rows + is_longer);
-      run.tiles = is_longer ? longer : count - longer;
-      run.second = (run.rows - run.half) * run.row_stride;
-      run.step = run.rows * run.row_stride;
-      m = run_tiles(run, p, m);
-      run.a += run.tiles * run.step;
-    }
+    tiles.each(run, [&] { m = run_tiles(run, p, m); });
     run.a = line + line_step_;
   }
 }

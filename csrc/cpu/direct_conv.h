@@ -33,7 +33,7 @@ class DirectConv {
   bool is_framed() const {
     return g_.pad_h > 0 || g_.pad_w > 0 || h_.run_quads() * 4 != h_.run || !g_.is_dense();
   }
-  void part(int64_t l0, int64_t l1, int64_t p0, int64_t p1) const;
+  void part(const Range& lines, const Range& panels) const;
   const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
   GemmTiles window_runs() const;
   int64_t run_tiles(const GemmTiles& run, int64_t p, int64_t m) const;

@@ -21,6 +21,7 @@ struct MatrixRows {
   bool is_direct() const { return true; }
   const uint8_t* base(int64_t) const { return x; }
   int64_t stride() const { return k; }
+  int64_t bytes(int64_t rows) const { return rows * k; }
   // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
   void copy(int64_t row, int64_t count, int64_t, uint8_t* to, int64_t step) const {
     for (int64_t r = 0; r < count; r++) {
@@ -60,7 +61,7 @@ class GemmDriver {
 
  private:
   void run_share(int thread, int threads) const {
-    const auto [tiles, panels] = gemm_share(tiles_, view_.panels(), thread, threads);
+    const auto [tiles, panels] = gemm_share(view_, tiles_, rows_.bytes(m_), thread, threads);
     if (tiles.begin < tiles.end && panels.begin < panels.end) {
       part(tiles.begin, tiles.end, panels.begin, panels.end);
     }
@@ -75,7 +76,7 @@ class GemmDriver {
   void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
     const int64_t per_group = h_.panels_per_group;
     const int64_t tile_bytes = row_bytes_ * family_->kernels.mr_max;
-    const int64_t block = std::clamp<int64_t>(kRowBlockBytes / tile_bytes, 1, t1 - t0);
+    const int64_t block = std::clamp<int64_t>(row_block_bytes(h_) / tile_bytes, 1, t1 - t0);
     for (int64_t g = p0 / per_group; g * per_group < p1; g++) {
       const int64_t first = std::max(p0, g * per_group);
       const int64_t last = std::min(p1, (g + 1) * per_group);

@@ -4,6 +4,19 @@
 
 namespace fastinfer {
 
+GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, int thread,
+                     int threads) {
+  const PackedHeader& h = *view.header;
+  const int64_t panels = view.panels();
+  const double by_rows = largest_share(rows, threads), by_panels = largest_share(panels, threads);
+  const bool is_heavy = static_cast<GemmForm>(h.form) == GemmForm::kTiles &&
+                        panels * panel_bytes(h) > 2 * input_bytes;
+  if (is_heavy ? by_rows * kPackingRows < by_panels : by_rows <= by_panels * kPackingRows) {
+    return {share_of(rows, thread, threads), {0, panels}};
+  }
+  return {{0, rows}, share_of(panels, thread, threads)};
+}
+
 GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   static constexpr int32_t kNoOffset = 0;
   const PackedHeader& h = *view.header;
@@ -31,6 +44,14 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : h.step_quads();
   }
   return tiles;
+}
+
+bool splits_into_taps(const PackedHeader& h) {
+  if (h.c_per_group % 4 != 0 || h.run_quads() * 4 != h.run) return false;
+  if (static_cast<GemmForm>(h.form) != GemmForm::kTiles) return true;
+  const int quads = h.c_per_group / 4;
+  const TileSteps steps = tile_steps(quads);
+  return steps.count * steps.quads == quads;
 }
 
 Epilogue panel_epilogue(const PackedView& view, const GemmOutput& output, int64_t panel,

@@ -32,13 +32,11 @@ struct GemmShare {
   Range rows, panels;
 };
 
-// Over rows every thread packs its own, over panels all of them: only for an evener share.
-inline GemmShare gemm_share(int64_t rows, int64_t panels, int thread, int threads) {
-  if (largest_share(rows, threads) <= largest_share(panels, threads) * kPackingRows) {
-    return {share_of(rows, thread, threads), {0, panels}};
-  }
-  return {{0, rows}, share_of(panels, thread, threads)};
-}
+// Over rows every thread packs its own and reads all weights, over panels the other way round. Panels
+// for an evener share, and with kTiles where weights are twice the input and more: from L3 a core
+// has them at less than 30 GB/s (Granite Rapids), slower than it multiplies a small image by them.
+GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, int thread,
+                     int threads);
 
 // A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
 inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
@@ -46,8 +44,10 @@ inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 :
 // Rows of one half of a tile, at most: see GemmTiles::half.
 constexpr int64_t kHalfRows = 16;
 
-// Bytes of packed rows a thread keeps at a time: they stay in its L2 while all panels pass.
-constexpr int64_t kRowBlockBytes = 192 * 1024;
+// Bytes of rows a thread keeps at a time: they stay in its L2 while all panels pass.
+inline int64_t row_block_bytes(const PackedHeader& h) {
+  return static_cast<GemmForm>(h.form) == GemmForm::kTiles ? 1024 * 1024 : 192 * 1024;
+}
 
 // Bytes from one panel's weights to the next one's; not of kPairs.
 inline int64_t panel_bytes(const PackedHeader& h) {
@@ -63,20 +63,62 @@ constexpr int64_t kNearBytes = 40 * 1024;
 // The weights of a panel, for rows that lie together; the caller sets a, row_stride and tiles.
 GemmTiles panel_tiles(const PackedView& view, int64_t panel);
 
-// Panels [p0, p1) of one group as the kernels take them: as many at a time as have all their channels
-// and, with kTiles, stay in cache; else one. call(panel, how many).
+// Panels [p0, p1) of one group as the kernels take them: one; with kTiles as many as have all their
+// channels and stay in L2 together. call(panel, how many).
 template <class Call>
 void each_panels(const PackedView& view, int64_t p0, int64_t p1, const Call& call) {
   const PackedHeader& h = *view.header;
-  if (static_cast<GemmForm>(h.form) != GemmForm::kTiles ||
-      (p1 - p0) * panel_bytes(h) > kCachedWeightBytes) {
-    for (int64_t p = p0; p < p1; p++) call(p, int64_t{1});
-    return;
+  int64_t most = 1;
+  if (static_cast<GemmForm>(h.form) == GemmForm::kTiles) {
+    // An even number: two panels of 32 channels are a line of cache of the result.
+    most = std::max<int64_t>(1, kCachedWeightBytes / panel_bytes(h) / 2 * 2);
   }
   const bool is_cut = p1 % h.panels_per_group == 0 && view.n_per_group() % h.nr != 0;
-  if (p1 - is_cut > p0) call(p0, p1 - is_cut - p0);
-  if (is_cut) call(p1 - 1, int64_t{1});
+  const int64_t whole = p1 - is_cut;
+  for (int64_t p = p0; p < whole; p += most) call(p, std::min(most, whole - p));
+  if (is_cut) call(whole, int64_t{1});
 }
+
+// Panels of each group one after the other. call(first, end).
+template <class Call>
+void each_group(const PackedView& view, const Range& panels, const Call& call) {
+  const int64_t per_group = view.header->panels_per_group;
+  for (int64_t p = panels.begin; p < panels.end;) {
+    const int64_t end = std::min(panels.end, (p / per_group + 1) * per_group);
+    call(p, end);
+    p = end;
+  }
+}
+
+// Rows that lie together, in tiles that differ by at most one row; the first ones are the longer.
+struct EvenTiles {
+  EvenTiles(int64_t rows_in, int64_t mr_max)
+      : count((rows_in + mr_max - 1) / mr_max), rows(rows_in / count), longer(rows_in % count) {}
+
+  int half() const {
+    const int64_t longest = rows + (longer > 0);
+    return longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
+  }
+  // call() for the tiles of each height, with run set for them but for its weights; run.a moves past all.
+  template <class Call>
+  void each(GemmTiles& run, const Call& call) const {
+    run.half = half();
+    for (const bool is_longer : {true, false}) {
+      run.rows = static_cast<int>(rows + is_longer);
+      run.tiles = is_longer ? longer : count - longer;
+      if (run.tiles == 0) continue;
+      run.second = (run.rows - run.half) * run.row_stride;
+      run.step = run.rows * run.row_stride;
+      call();
+      run.a += run.tiles * run.step;
+    }
+  }
+
+  int64_t count, rows, longer;
+};
+
+// Whether every tap of a run is one of its own to the kernels.
+bool splits_into_taps(const PackedHeader& h);
 
 // The epilogue of a panel, whose first result is in row m0.
 Epilogue panel_epilogue(const PackedView& view, const GemmOutput& output, int64_t panel,

@@ -29,9 +29,11 @@ struct GemmTiles {
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
   // Byte offsets in a row. kPairs: of each entry's 4 activations; kRows and kTiles: of each run.
   const int32_t* offsets;
+  const int32_t* run_weights;  // kTiles: byte offsets of the runs' weights; null: one after the other
   int runs;     // kRows and kTiles: runs of `singles` 4-wide k groups that lie together
   int pairs;    // entries taken two at a time (16-bit sums stay in range); kPairs only
   int step_quads;  // kTiles only: k groups of a step, of which a run has whole ones
+  int64_t step_bytes;  // kTiles only: from a step's part of a row to the next one's; 0: side by side
   int singles;  // entries taken alone; other forms: the number of 4-wide k groups (of a run)
 };
 

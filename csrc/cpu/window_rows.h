@@ -37,6 +37,7 @@ struct WindowRows {
   }
   const uint8_t* base(int64_t group) const { return x + group * channels; }
   int64_t stride() const { return g.pixel_step; }
+  int64_t bytes(int64_t) const { return g.in_bytes(); }
 
   // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
   void copy(int64_t row, int64_t count, int64_t group, uint8_t* to, int64_t step) const {

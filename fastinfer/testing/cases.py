@@ -161,17 +161,18 @@ def conv_case(
     output: Output = OUTPUTS[0],
     weights: str = "normal",
     nhwc: bool = True,
-    x_zero_point: int = 7,
+    zero_point: int = 7,
 ) -> Case:
-    """Return an int8_conv2d case."""
+    """Return an int8_conv2d case; zero_point is x's, with which padding is filled."""
     label = f"{conv}_{output.name}_{weights}" + ("" if nhwc else "_nchw")
-    label += "" if x_zero_point == 7 else f"_z{x_zero_point}"
+    if zero_point != 7:
+        label += f"_zp{zero_point}"
 
     def build() -> tuple[Any, ...]:
         g = generator(label)
         x = random_uint8(g, conv.n, conv.c, *conv.size)
         weight = random_weight(g, weights, conv.out, conv.c // conv.groups, *conv.kernel)
-        packed = pack("conv2d", weight, g, output, conv.groups, x_zero_point)
+        packed = pack("conv2d", weight, g, output, conv.groups, zero_point)
         residual = _residual(g, output, conv.out_shape)
         return (
             _nhwc(x) if nhwc else x, packed, _nhwc(residual) if nhwc else residual, conv.out,

@@ -111,7 +111,7 @@ def test_conv_on_every_tile(conv, output, config):
 @pytest.mark.parametrize("zero_point", [0, 255])
 @pytest.mark.parametrize("conv", CONVS, ids=str)
 def test_zero_points_of_padding_on_every_tile(conv, zero_point, config):
-    check(conv_case(conv, x_zero_point=zero_point))
+    check(conv_case(conv, zero_point=zero_point))
 
 
 @pytest.mark.parametrize("conv", WIDE_CONVS, ids=str)

@@ -66,7 +66,7 @@ def outcomes(emulated_build, tmp_path_factory) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx512vnni"])
+@pytest.mark.parametrize("isa", ["avx512", "avx512vnni", "amx"])
 def test_op_suite(isa, outcomes):
     scalar = {name for name in outcomes if "[scalar-" in name}
     assert len(scalar) > 100

@@ -205,15 +205,19 @@ inline __attribute__((always_inline)) void multiply_tile(const GemmTiles& t, con
   constexpr int64_t kEntry = NV * 64;  // bytes of weights for a quad
   constexpr int64_t kRowBytes = NV * 64;
   const int64_t stride = t.row_stride, second = t.second;
-  const int64_t step_bytes = t.step_quads * 4, weight_bytes = t.step_quads * kEntry;
+  const int64_t step_bytes = t.step_bytes ? t.step_bytes : t.step_quads * 4;
+  const int64_t weight_bytes = t.step_quads * kEntry;
   R::load<0>(bias, 0);
   if constexpr (NV > 1) R::load<1>(bias + kTileLanes, 0);
   if constexpr (kHalves > 1) R::load<2>(bias, 0);
   if constexpr (NV > 1 && kHalves > 1) R::load<3>(bias + kTileLanes, 0);
   const int steps = t.singles / t.step_quads;
-  const int32_t* offset = t.offsets;
-  for (int run = t.runs; run > 0; run--) {
-    const uint8_t* x = a + *offset++;
+  const int32_t* const offset = t.offsets;
+  const uint8_t* const panel = w;
+  for (int run = 0; run < t.runs; run++) {
+    const uint8_t* x = a + offset[run];
+    if (t.run_weights) w = panel + t.run_weights[run];
+    if (run % 8 == 7) R::store<0>(sums, kRowBytes);  // runs of few steps
     const auto step = [&]() __attribute__((always_inline)) {
       load_weight<6, kStream>(w, kEntry);
       R::load<4>(x, stride);

@@ -1,0 +1,56 @@
+// A convolution whose kernel's taps lie apart, on tile registers: lines of the image are copied once, and
+// taps that see only padding are left out. Torch-free.
+//
+// Of a copied line the channels of one step of K lie together, those of all pixels: what a register takes
+// is then one piece of memory, which the CPU fetches ahead. A line's padding is that of the next one, too.
+//
+// A wide dilation pads much: at 32 x 32 pixels a dilation of 36 leaves one tap of nine. What such a tap
+// adds is the fill times its weights: nothing where the fill is 0; else it reads a line of it.
+#pragma once
+
+#include "conv_shape.h"
+#include "gemm_panel.h"
+
+namespace fastinfer {
+
+class DilatedConv {
+ public:
+  static bool suits(const PackedView& view, const ConvGeometry& g);
+
+  // x: NHWC. fill: what padding holds.
+  DilatedConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x, uint8_t fill,
+              const GemmOutput& output)
+      : view_(view), h_(*view.header), g_(g), x_(x), fill_(fill), output_(output) {}
+
+  Work work() const;
+  void run_part(int thread, int threads) const;
+
+ private:
+  // How lines are copied: `chunks` pieces of `chunk` bytes of all pixels, then of so much padding as taps
+  // read beside real pixels, on either side.
+  struct Frame {
+    int64_t chunk, chunks, padding, pitch, line_bytes;
+  };
+  // Lines [first, first + count) of an image, and the input lines from `top` on; `base` is the first pixel
+  // of the first, after its padding. After the last one comes a line of padding.
+  struct Block {
+    const uint8_t* base;
+    int64_t image, first, count, top, lines;
+  };
+
+  static Frame frame_of(const PackedHeader& h, const ConvGeometry& g);
+  static bool is_column_inside(const ConvGeometry& g, int64_t tap);
+  int64_t block_lines(const Frame& frame) const;
+  Block copy_lines(const Frame& frame, int64_t image, int64_t first, int64_t count) const;
+  void set_runs(const Frame& frame, const Block& block, int64_t line, GemmTiles& run) const;
+  void run_panels(const Frame& frame, const Block& block, int64_t p, int64_t panels) const;
+
+  const PackedView& view_;
+  const PackedHeader& h_;
+  const ConvGeometry g_;
+  const uint8_t* x_;
+  const uint8_t fill_;
+  const GemmOutput output_;
+};
+
+}  // namespace fastinfer
