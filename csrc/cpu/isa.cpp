@@ -47,6 +47,9 @@ std::atomic<Isa>& selected() {
   return isa;
 }
 
+// When the library is loaded: a child forked while another thread is in the first call would wait for it.
+[[maybe_unused]] const std::atomic<Isa>& at_load = selected();
+
 }  // namespace
 
 const char* isa_name(Isa isa) {

@@ -76,14 +76,20 @@ class Plan::Call : public Job {
     return std::chrono::duration<double>(time).count();
   }
 
-  static constexpr int kMostParts = 64;  // bits of State::taken
-  // Pauses before another thread's part is taken: a few microseconds.
+  static constexpr int kMostParts = 64;
+  // Pauses of 10 to 40 ns before another thread's part is taken.
   static constexpr int kPatience = 100;
 
-  struct alignas(64) State {
-    std::atomic<uint64_t> taken{0};  // a bit for each part
+  // A line of cache takes some 140 ns from core to core. So parts that begin at the same time are taken
+  // on lines of their own, and a thread fetches those it will write while it still computes.
+  static constexpr int kTakenLines = 4;
+  struct alignas(64) Taken {
+    std::atomic<uint64_t> parts{0};  // a bit for each
+  };
+  struct State {
+    Taken taken[kTakenLines];
+    alignas(64) Signal done;
     std::atomic<Clock::rep> longest{0};  // that a thread spent, where times are wanted
-    Signal done;
   };
 
   // Returns when the whole step is done.
@@ -92,6 +98,7 @@ class Plan::Call : public Job {
     const Step& step = *plan_->steps_[index].step;
     const int parts = useful_threads(plan_->steps_[index].work, threads);
     Clock::rep spent = 0;
+    if (threads > 1) fetch_lines(index, thread, parts);
     if (thread < parts) take(state, step, thread, parts, spent);
     const auto all = static_cast<uint32_t>(parts);
     for (int spins = 0; spins < patience && state.done.value() < all; spins++) pause_cpu();
@@ -107,11 +114,19 @@ class Plan::Call : public Job {
     if (parts == threads && patience == 0) patience = kPatience / 10;
   }
 
+  // What this thread writes when its part is done, and when it begins its next one.
+  void fetch_lines(size_t index, int thread, int parts) const {
+    if (parts > 1) __builtin_prefetch(&states_[index].done, 1);
+    if (index + 1 == plan_->steps_.size()) return;
+    __builtin_prefetch(&states_[index + 1].taken[thread % kTakenLines], 1);
+  }
+
   // Runs a part nobody has taken; false when it was. spent: this thread's time in the step's parts.
   bool take(State& state, const Step& step, int part, int parts, Clock::rep& spent) {
     const uint64_t bit = uint64_t{1} << part;
-    if ((state.taken.load(std::memory_order_relaxed) & bit) != 0) return false;
-    if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
+    std::atomic<uint64_t>& taken = state.taken[part % kTakenLines].parts;
+    if ((taken.load(std::memory_order_relaxed) & bit) != 0) return false;
+    if ((taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;
     try {
       run_part(state, step, part, parts, spent);
     } catch (...) {

@@ -23,6 +23,14 @@ RegionCache& RegionCache::instance() {
   return *cache;
 }
 
+namespace {
+
+// When the library is loaded: a child forked while another thread is in the first call would wait for the
+// end of it for ever.
+[[maybe_unused]] const RegionCache& at_load = RegionCache::instance();
+
+}  // namespace
+
 // Programs are few and the last used is first, so a list is quick to search.
 std::list<RegionCache::Region>::iterator RegionCache::find(const std::string& program) {
   const auto found = std::find_if(regions_.begin(), regions_.end(),

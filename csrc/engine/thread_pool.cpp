@@ -13,9 +13,9 @@
 namespace fastinfer::engine {
 namespace {
 
-// Pauses before a worker parks. One takes 10 to 40 ns: some hundred microseconds, which covers the
-// Python code between two calls.
-constexpr int kWorkerSpins = 5000;
+// Before a worker parks: longer than the Python code between two calls, since to wake it takes as long as
+// many steps (20 to 60 us in a virtual machine).
+constexpr std::chrono::microseconds kWorkerSpin{200};
 
 // CPU time a cgroup (version 2) grants, in CPUs; 0 when there is no limit.
 int cgroup_cpus() {
@@ -50,6 +50,14 @@ ThreadPool& ThreadPool::instance() {
   return *pool;
 }
 
+namespace {
+
+// When the library is loaded: see region_cache.cpp.
+[[maybe_unused]] const ThreadPool& at_load = ThreadPool::instance();
+[[maybe_unused]] const int cpus_at_load = usable_cpus();
+
+}  // namespace
+
 void ThreadPool::lock_for_fork() { mutex_.lock(); }
 
 // In a child only the thread that forked lives on.
@@ -79,10 +87,8 @@ void ThreadPool::start_workers(int count) {
 void ThreadPool::work(int index, uint32_t seen) {
   for (;;) {
     uint32_t posted = posted_.value();
-    for (int spins = 0; posted == seen && spins < kWorkerSpins; spins++) {
-      pause_cpu();
-      posted = posted_.value();
-    }
+    Waiting waiting(kWorkerSpin);
+    while (posted == seen && !waiting.is_over()) posted = posted_.value();
     if (posted == seen) {
       posted_.sleep(seen);
       continue;

@@ -56,6 +56,8 @@ class CaseFile {
 
   std::vector<Case> cases() {
     const auto isa = static_cast<Isa>(number());
+    // Also asks the system for registers that a process has on request only.
+    if (!cpu_supports(isa)) throw std::runtime_error("cases of an ISA that this CPU lacks");
     std::vector<Case> all;
     for (int64_t n = number(); n > 0; n--) {
       Case c;

@@ -76,8 +76,8 @@ MUTANTS = (
     Mutant(
         "a part that two threads may take",
         "engine/plan.cpp",
-        (("if ((state.taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;",
-          "state.taken.fetch_or(bit, std::memory_order_relaxed);"),),
+        (("if ((taken.fetch_or(bit, std::memory_order_relaxed) & bit) != 0) return false;",
+          "taken.fetch_or(bit, std::memory_order_relaxed);"),),
         THREAD, "alone", 500, (RACE, WRONG),
     ),
     Mutant(
