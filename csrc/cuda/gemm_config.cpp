@@ -16,8 +16,9 @@ constexpr Tile kWgmmaTiles[] = {{128, 256, 2}, {128, 256, 1}, {128, 128, 1},
 constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
-// it multiplies and stores the last: the slower of the two counts. Numbers here and below are fitted
-// to an H100 (bench/results/gpu_bench_h100.json), whose shapes get a tile within 5 % of the best.
+// it multiplies and stores the last: the slower of the two counts. Numbers here and below are
+// fitted to an H100 (bench/results/gpu_bench_h100.json), whose shapes get a tile within 5 % of the
+// best.
 double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 44, kMultiplyAdds = 3980;  // a cycle
   constexpr double kPanel = 780;                       // storing 32 columns

@@ -71,8 +71,8 @@ __device__ __forceinline__ const uint8_t* padding_bytes(const GemmCall& c) {
   return c.packed + kPaddingOffset;
 }
 
-// `run` bytes, at most 4, from any address: the aligned words that hold them, which is half the loads
-// of one a byte. No word is read of which no byte is wanted.
+// `run` bytes, at most 4, from any address: the aligned words that hold them, half as many loads as
+// bytes. No word is read of which no byte is wanted.
 __device__ __forceinline__ uint32_t few_bytes(const uint8_t* from, int32_t run) {
   const auto offset = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(from) & 3);
   const auto* words = reinterpret_cast<const uint32_t*>(from - offset);
