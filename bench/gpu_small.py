@@ -13,6 +13,7 @@ CASES = (
     linear_case((130,), 72, 400, OUTPUTS[1]),
     linear_case((65,), 250, 1040, OUTPUTS[5]),
     linear_case((33,), 40, 70),
+    linear_case((70,), 72, 64, OUTPUTS[1]),
     conv_case(Conv(1, 32, (9, 9), 48), OUTPUTS[1]),
     conv_case(Conv(2, 16, (6, 5), 33, stride=(2, 1)), OUTPUTS[6]),
     conv_case(Conv(1, 64, (9, 7), 40, stride=(2, 2)), zero_point=0),

@@ -107,13 +107,13 @@ __device__ __forceinline__ void load_residual_channels(const Epilogue& e, int co
   }
 }
 
-// Brings to L2 what the epilogue of kRows rows and kColumns columns reads; every thread of a
-// warpgroup a part. Loaded first in the epilogue each of them takes as long as memory does, one
-// after the other.
-template <int kRows, int kColumns>
+// Brings to L2 what the epilogue of kRows rows and kColumns columns reads; each of kThreads threads
+// a part. Loaded first in the epilogue each of them takes as long as memory does, one after the
+// other.
+template <int kRows, int kColumns, int kThreads>
 __device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row, int column,
                                                   int thread) {
-  constexpr int kLine = 128, kThreads = 128;
+  constexpr int kLine = 128;
   if (thread < kColumns / 32 && column + thread * 32 < e.n) {
     const int at = e.first_value + column + thread * 32;
     ptx::prefetch_line(e.bias + at);
@@ -142,6 +142,43 @@ __device__ __forceinline__ uint32_t low_bytes(const uint32_t* words) {
   return __byte_perm(front, back, 0x5410);
 }
 
+// Byte i as a float. 2^23 + a byte is the byte in the low bits of 2^23's, so nothing is rounded; a
+// conversion of a byte runs at a quarter of the rate.
+__device__ __forceinline__ float float_of(uint32_t word, int i) {
+  return __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + i)) - 8388608.0f;
+}
+
+__device__ __forceinline__ void scale(const ChannelValues& v, const int32_t (&acc)[kLaneChannels],
+                                      float (&f)[kLaneChannels]) {
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    f[i] = __fmul_rn(__int2float_rn(acc[i] + v.bias[i]), v.multiplier[i]);
+  }
+}
+
+__device__ __forceinline__ void add_bytes(const ChannelValues& v, uint2 residual,
+                                          float (&f)[kLaneChannels]) {
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    const float code = float_of(i < 4 ? residual.x : residual.y, i % 4);
+    f[i] = __fadd_rn(f[i], __fmul_rn(code, v.residual_multiplier[i]));
+  }
+}
+
+// Clamped, rounded, moved by the zero point.
+__device__ __forceinline__ uint2 codes_of(const Epilogue& e, const float (&f)[kLaneChannels]) {
+  uint32_t rounded[kLaneChannels];
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    // NaN becomes `high`. Adding 1.5 * 2^23, an even number, rounds half to even: the integer is in
+    // the low bits, and the zero point is added behind the rounding.
+    const float bounded = fmaxf(fminf(f[i], e.high), e.low);
+    rounded[i] = __float_as_uint(__fadd_rn(bounded, 12582912.0f));
+  }
+  return {__vadd4(low_bytes(rounded), e.zero_points),
+          __vadd4(low_bytes(rounded + 4), e.zero_points)};
+}
+
 __device__ __forceinline__ void store_bytes(const Epilogue& e, const ChannelValues& v, int64_t at,
                                             int valid, float (&f)[kLaneChannels]) {
   const bool is_whole = e.is_wide && valid >= kLaneChannels;
@@ -157,22 +194,9 @@ __device__ __forceinline__ void store_bytes(const Epilogue& e, const ChannelValu
         (i < 4 ? r.x : r.y) |= byte;
       }
     }
-#pragma unroll
-    for (int i = 0; i < kLaneChannels; i++) {
-      const auto code = static_cast<float>(byte_of(i < 4 ? r.x : r.y, i % 4));
-      f[i] = __fadd_rn(f[i], __fmul_rn(code, v.residual_multiplier[i]));
-    }
+    add_bytes(v, r, f);
   }
-  uint32_t rounded[kLaneChannels];
-#pragma unroll
-  for (int i = 0; i < kLaneChannels; i++) {
-    // NaN becomes `high`. Adding 1.5 * 2^23, an even number, rounds half to even: the integer is in
-    // the low bits, and the zero point is added behind the rounding.
-    const float bounded = fmaxf(fminf(f[i], e.high), e.low);
-    rounded[i] = __float_as_uint(__fadd_rn(bounded, 12582912.0f));
-  }
-  uint2 q{__vadd4(low_bytes(rounded), e.zero_points),
-          __vadd4(low_bytes(rounded + 4), e.zero_points)};
+  uint2 q = codes_of(e, f);
   if (e.table != nullptr) {
     uint32_t found[kLaneChannels];
 #pragma unroll
@@ -222,14 +246,61 @@ __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelV
   const int64_t at = row * e.ldc + e.first_channel + column;
   const int valid = e.n - column;
   float f[kLaneChannels];
-#pragma unroll
-  for (int i = 0; i < kLaneChannels; i++) {
-    f[i] = __fmul_rn(__int2float_rn(acc[i] + v.bias[i]), v.multiplier[i]);
-  }
+  scale(v, acc, f);
   if (e.float_output) {
     store_floats(e, at, valid, f);
   } else {
     store_bytes(e, v, at, valid, f);
+  }
+}
+
+// Rows `row` and row + 8 of a lane's accumulators, from `column`, the first of a tile's at `first`,
+// on: bytes in whole eights, without a table. Written out, as registers cannot be indexed: 170
+// instructions a panel where the loop over any results takes twice as many, and stalls.
+template <int kCount>
+__device__ __forceinline__ void store_panels(const Epilogue& e, const int32_t (&acc)[kCount],
+                                             int64_t row, int first, int column) {
+  const bool is_row[2] = {row < e.m, row + 8 < e.m};
+  const bool has_residual = e.residual != nullptr;
+  int64_t at = row * e.ldc + e.first_channel + column;
+  int value = e.first_value + column;
+  const int64_t next_row = 8 * e.ldc;
+#pragma unroll
+  for (int j = 0; j < kCount / 16; j++) {
+    if (first + 32 * j >= e.n) break;
+    ptx::keep_order(value);
+    ptx::keep_order(at);
+    ChannelValues values;
+    // Vectors are padded to whole panels, so that a lane beyond n reads, and stores nothing.
+    load8(values.bias, e.bias + value);
+    load8(values.multiplier, e.multiplier + value);
+    uint2 residual[2] = {};
+    if (has_residual) {
+      load8(values.residual_multiplier, e.residual_multiplier + value);
+      const auto* from = static_cast<const uint8_t*>(e.residual) + at;
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        if (is_row[half] && column + 32 * j < e.n) {
+          residual[half] = __ldg(reinterpret_cast<const uint2*>(from + half * next_row));
+        }
+      }
+    }
+    auto* to = static_cast<uint8_t*>(e.out) + at;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int32_t sums[kLaneChannels];
+#pragma unroll
+      for (int v = 0; v < kLaneChannels; v++) sums[v] = acc[16 * j + v / 2 * 4 + half * 2 + v % 2];
+      float f[kLaneChannels];
+      scale(values, sums, f);
+      if (has_residual) add_bytes(values, residual[half], f);
+      const uint2 codes = codes_of(e, f);
+      if (is_row[half] && column + 32 * j < e.n) {
+        *reinterpret_cast<uint2*>(to + half * next_row) = codes;
+      }
+    }
+    value += 32;
+    at += 32;
   }
 }
 

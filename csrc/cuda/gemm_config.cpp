@@ -16,13 +16,14 @@ constexpr Tile kWgmmaTiles[] = {{128, 256, 2}, {128, 256, 1}, {128, 128, 1},
 constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
-// it multiplies and stores the last: the slower of the two counts. Numbers fitted to an H100
-// (bench/results/gpu_bench_h100.json), whose matrix shapes get a tile within 6 % of the best.
+// it multiplies and stores the last: the slower of the two counts. Numbers here and below are
+// fitted to an H100 (bench/results/gpu_bench_h100.json), whose shapes get a tile within 5 % of the
+// best.
 double wgmma_cycles(const Tile& t, const GemmDesc& d) {
-  constexpr double kBytes = 44, kMultiplyAdds = 2900;  // a cycle
-  constexpr double kPanel = 500;                       // storing 32 columns
-  constexpr double kEnd = 500;                         // draining the last products
-  constexpr double kLargeCluster = 1.1, kMeeting = 500;
+  constexpr double kBytes = 44, kMultiplyAdds = 3980;  // a cycle
+  constexpr double kPanel = 780;                       // storing 32 columns
+  constexpr double kEnd = 1600;                        // from the last products to the next tile's
+  constexpr double kLargeCluster = 1.1, kMeeting = 100;
   constexpr double kCached = 40e6;  // bytes that stay in L2; beyond, sharing B pays
   const auto m = static_cast<double>(t.block_m), n = static_cast<double>(t.block_n);
   const auto blocks = static_cast<double>(tiles(d.k_padded, 128));
@@ -37,13 +38,16 @@ double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   return waves * std::max(copying, computing);
 }
 
-// The same on mma.sync, two blocks of which share a multiprocessor. Estimates.
+// The same on mma.sync, whose blocks share a multiprocessor: stores of one hide behind another's
+// copies, so that short K and wide N are faster here.
 double mma_cycles(const Tile& t, const GemmDesc& d) {
+  constexpr double kGather = 1.1;  // windows against rows of a matrix
   const bool is_large = t.block_m == 128;
   const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
   const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
-  return waves * (static_cast<double>(tiles(d.k_padded, 128)) * (is_large ? 1300 : 450) +
-                  (is_large ? 2500 : 1200));
+  const auto blocks = static_cast<double>(tiles(d.k_padded, 64));
+  const double block = (is_large ? 700 : 250) * (d.source == RowSource::kMatrix ? 1 : kGather);
+  return waves * (blocks * block + (is_large ? 1870 : 700));
 }
 
 template <int kCount, class Cost>
@@ -56,15 +60,17 @@ const Tile& cheapest(const Tile (&choices)[kCount], const Cost& cost) {
 }  // namespace
 
 GemmConfig choose_config(const GemmDesc& d) {
+  const auto mma_cost = [&d](const Tile& tile) { return mma_cycles(tile, d); };
+  const auto wgmma_cost = [&d](const Tile& tile) { return wgmma_cycles(tile, d); };
+  const Tile& mma = cheapest(kMmaTiles, mma_cost);
+  const Tile& wgmma = cheapest(kWgmmaTiles, wgmma_cost);
   // wgmma is in Hopper only; later generations have other instructions for it.
-  const bool has_wgmma = d.capability == 90;
-  const bool has_copies = d.source == RowSource::kMatrix || d.source == RowSource::kPixels;
-  if (!has_wgmma || !has_copies) {
-    const Tile& t = cheapest(kMmaTiles, [&d](const Tile& tile) { return mma_cycles(tile, d); });
-    return {GemmKernel::kMma, d.source, t.block_m, t.block_n, t.cluster};
+  const bool has_wgmma = d.capability == 90 && (d.source == RowSource::kMatrix ||
+                                                d.source == RowSource::kPixels);
+  if (has_wgmma && wgmma_cost(wgmma) <= mma_cost(mma)) {
+    return {GemmKernel::kWgmma, d.source, wgmma.block_m, wgmma.block_n, wgmma.cluster};
   }
-  const Tile& t = cheapest(kWgmmaTiles, [&d](const Tile& tile) { return wgmma_cycles(tile, d); });
-  return {GemmKernel::kWgmma, d.source, t.block_m, t.block_n, t.cluster};
+  return {GemmKernel::kMma, d.source, mma.block_m, mma.block_n, mma.cluster};
 }
 
 std::vector<GemmConfig> known_configs() {

@@ -154,6 +154,11 @@ __global__ void __launch_bounds__(MmaTile<kBlockM, kBlockN>::kThreads, 2)
     copy(i);
     finish(i);
   }
+  // While the first stages are on their way. What it found is not kept: registers are scarce.
+  Epilogue ahead = read_epilogue(c);
+  ahead.set_group(group, c.n_padded);
+  prefetch_epilogue<kBlockM, kBlockN, Tile::kThreads>(ahead, first_row, first_column,
+                                                      static_cast<int>(threadIdx.x));
   for (int block = 0; block < blocks; block++) {
     ptx::cp_async_wait<Tile::kStages - 2>();
     __syncthreads();

@@ -183,12 +183,33 @@ __device__ __forceinline__ void take_panel(const int32_t (&acc)[kCount], int j,
   }
 }
 
+// Any results: a loop over panels, not written out, as that is 100 KB of code.
+template <int kCount>
+__device__ __forceinline__ void store_any(const Epilogue& e, const int32_t (&acc)[kCount],
+                                          int64_t row, int column) {
+#pragma unroll 1
+  for (int j = 0; j < kCount / 16; j++) {
+    ChannelValues values;
+    if (!load_channels(e, column + j * 32, values)) return;
+    load_residual_channels(e, column + j * 32, values);
+    int32_t panel[16];
+    take_panel(acc, j, panel);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int32_t sums[kLaneChannels];
+#pragma unroll
+      for (int v = 0; v < kLaneChannels; v++) sums[v] = panel[v / 2 * 4 + half * 2 + v % 2];
+      store_channels(e, values, row + half * 8, column + j * 32, sums);
+    }
+  }
+}
+
 // A warpgroup: 64 rows of every tile.
 template <class Tile>
 __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int blocks,
                                          uint32_t block_rank, int consumer) {
-  const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int warp = thread / 32, lane = thread % 32;
   Epilogue e = read_epilogue(c);
   const uint32_t row_bytes = Tile::kIsMatrix ? 128 : static_cast<uint32_t>(c.pixel_bytes);
   // From the rows of 32 bytes of K to those of the next 32 and of the 64 behind: units of 16 bytes.
@@ -196,16 +217,23 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
     return (k / row_bytes * Tile::kBlockM * row_bytes + k % row_bytes) >> 4;
   };
   const uint32_t next_32 = k_offset(32), next_64 = k_offset(64);
-  PaddingFill<Tile::kBlockM> padding(c, warp * 32 + lane, consumer * 64);
-  for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
+  PaddingFill<Tile::kBlockM> padding(c, thread, consumer * 64);
+  // On the way to L2: what the epilogue of a tile reads.
+  const auto prefetch = [&](const TilePlace& tile) {
+    prefetch_epilogue<64, Tile::kBlockN, kWarpgroup>(
+        e, int64_t{tile.m} * Tile::kBlockM + consumer * 64, tile.n * Tile::kBlockN, thread);
+  };
+  TileWalk<Tile> walk(c);
+  if constexpr (Tile::kIsMatrix) prefetch(walk.place(block_rank));
+  for (; walk.more(); walk.next()) {
     const TilePlace tile = walk.place(block_rank);
     int32_t acc[Tile::kBlockN / 2];
     int previous = 0;
     if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
     const int64_t row0 = int64_t{tile.m} * Tile::kBlockM + consumer * 64;
     const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
-    prefetch_epilogue<64, Tile::kBlockN>(e, row0, tile.n * Tile::kBlockN, warp * 32 + lane);
-    if constexpr (!Tile::kIsMatrix) padding.start(c, row0, warp * 32 + lane);
+    if constexpr (!Tile::kIsMatrix) prefetch(tile);
+    if constexpr (!Tile::kIsMatrix) padding.start(c, row0, thread);
     for (int block = 0; block < blocks; block++) {
       ptx::mbarrier_wait(ring.full(ring.stage), ring.phase);
       if constexpr (!Tile::kIsMatrix) padding.fill(c, ring.a(), consumer);
@@ -224,30 +252,19 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
       previous = ring.stage;
       ring.advance();
     }
-    ChannelValues values;
-    bool has_channels = load_channels(e, first_column, values);  // while the last products run
+    if constexpr (Tile::kIsMatrix) {  // while the last products run
+      TileWalk<Tile> after = walk;
+      after.next();
+      if (after.more()) prefetch(after.place(block_rank));
+    }
     ptx::wgmma_wait<0>();
     release(ring, previous, lane);
 
     const int64_t row = row0 + warp * 16 + lane / 4;
-    // A loop, not unrolled: written out it is 100 KB of code that misses the instruction cache, and
-    // took 4 us for a tile of 128 x 256 (H100, November 2026).
-#pragma unroll 1
-    for (int j = 0; has_channels; j++) {
-      const int column = first_column + j * 32;
-      ChannelValues next;
-      has_channels = j + 1 < Tile::kBlockN / 32 && load_channels(e, column + 32, next);
-      load_residual_channels(e, column, values);
-      int32_t panel[16];
-      take_panel(acc, j, panel);
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        int32_t sums[kLaneChannels];
-#pragma unroll
-        for (int v = 0; v < kLaneChannels; v++) sums[v] = panel[v / 2 * 4 + half * 2 + v % 2];
-        store_channels(e, values, row + half * 8, column, sums);
-      }
-      values = next;
+    if (e.is_wide && !e.float_output && e.table == nullptr) {
+      store_panels(e, acc, row, tile.n * Tile::kBlockN, first_column);
+    } else {
+      store_any(e, acc, row, first_column);
     }
   }
 }

@@ -19,6 +19,16 @@ __device__ __forceinline__ void prefetch_line(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
+// Makes a value unknown to the compiler here, so that what depends on it is not computed earlier.
+template <class T>
+__device__ __forceinline__ void keep_order(T& value) {
+  if constexpr (sizeof(T) == 8) {
+    asm volatile("" : "+l"(value)::"memory");
+  } else {
+    asm volatile("" : "+r"(value)::"memory");
+  }
+}
+
 // --- sm_80: copies to shared memory, fragments, products ---
 
 // Copies kBytes (4, 8 or 16), or writes zeros where `valid` is false; `from` must be a readable,

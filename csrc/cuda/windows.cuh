@@ -71,6 +71,16 @@ __device__ __forceinline__ const uint8_t* padding_bytes(const GemmCall& c) {
   return c.packed + kPaddingOffset;
 }
 
+// `run` bytes, at most 4, from any address: the aligned words that hold them, half as many loads as
+// bytes. No word is read of which no byte is wanted.
+__device__ __forceinline__ uint32_t few_bytes(const uint8_t* from, int32_t run) {
+  const auto offset = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(from) & 3);
+  const auto* words = reinterpret_cast<const uint32_t*>(from - offset);
+  const uint32_t low = __ldg(words);
+  const uint32_t high = static_cast<int32_t>(offset) + run > 4 ? __ldg(words + 1) : 0;
+  return __funnelshift_r(low, high, 8 * offset) & (0xFFFFFFFFu >> (32 - 8 * run));
+}
+
 // Four taps of at most 4 channels each.
 __device__ __forceinline__ uint4 four_taps(const GemmCall& c, const WindowOrigin& o,
                                            WindowPlace place, bool has_words) {
@@ -80,14 +90,9 @@ __device__ __forceinline__ uint4 four_taps(const GemmCall& c, const WindowOrigin
   for (int i = 0; i < 4; i++) {
     const uint8_t* from = window_bytes(c, o, place);
     words[i] = padding;
-    if (from != nullptr && has_words) {
-      words[i] = __ldg(reinterpret_cast<const uint32_t*>(from));
-    } else if (from != nullptr) {
-      words[i] = __ldg(from);
-#pragma unroll
-      for (int j = 1; j < 4; j++) {
-        if (j < c.run) words[i] |= static_cast<uint32_t>(__ldg(from + j)) << (8 * j);
-      }
+    if (from != nullptr) {
+      words[i] = has_words ? __ldg(reinterpret_cast<const uint32_t*>(from))
+                           : few_bytes(from, c.run);
     }
     advance_taps(c, place, 1);
   }

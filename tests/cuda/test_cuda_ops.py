@@ -66,6 +66,8 @@ LINEAR = (
     linear_case((257,), 300, 1040, OUTPUTS[4]),
     linear_case((1000,), 520, 2064, UNBOUNDED[1]),
     linear_case((40,), 33, 96, OUTPUTS[5], weights="extreme"),
+    linear_case((321,), 328, 64, OUTPUTS[1]),
+    linear_case((200,), 256, 64, UNBOUNDED[1]),
 )
 CONVS = (
     Conv(2, 32, (14, 14), 48),

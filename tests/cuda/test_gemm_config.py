@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,16 +50,23 @@ def test_small_products_use_all_multiprocessors():
 
 
 def measured():
-    """Return matrix products with what each wgmma tile took, in microseconds."""
+    """Return products, how A is read, and what each kernel and tile took, in microseconds."""
     path = Path(__file__).resolve().parents[2] / "bench" / "results" / "gpu_bench_h100.json"
-    for row in json.loads(path.read_text(encoding="utf-8"))["linear"]:
+    results = json.loads(path.read_text(encoding="utf-8"))
+    for row in results["linear"]:
         m, n, k = map(int, row["shape"].split("x"))
-        yield m, n, k, {name: us for name, us in row["sweep"].items() if "wgmma" in name}
+        yield m, n, k, "matrix", row["sweep"]
+    for row in results["conv"]:
+        found = map(int, re.findall(r"\d+", row["shape"]))
+        batch, channels, size, n, kernel, _, stride = found
+        source = "matrix" if kernel == stride == 1 else "pixels" if channels % 32 == 0 else "narrow"
+        k = kernel**2 * (channels if channels > 4 else 4)
+        yield batch * (size // stride) ** 2, n, k, source, row["sweep"]
 
 
-@pytest.mark.parametrize(("m", "n", "k", "times"), measured())
-def test_choice_is_near_the_best_measured(m, n, k, times):
-    name = "{kernel} {block_m}x{block_n} c{cluster}".format(**choose(m, n, k))
+@pytest.mark.parametrize(("m", "n", "k", "source", "times"), measured())
+def test_choice_is_near_the_best_measured(m, n, k, source, times):
+    name = "{kernel} {block_m}x{block_n} c{cluster}".format(**choose(m, n, k, source))
     assert times[name] <= 1.06 * min(times.values())
 
 
