@@ -15,15 +15,17 @@ constexpr Tile kWgmmaTiles[] = {{128, 256, 2}, {128, 256, 1}, {128, 128, 1},
                                 {128, 64, 1},  {64, 128, 1},  {64, 64, 1}};
 constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
+constexpr double kGather = 1.4;  // copying windows against rows of a matrix
+
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
 // it multiplies and stores the last: the slower of the two counts. Numbers here and below are
-// fitted to an H100 (bench/results/gpu_bench_h100.json), whose shapes get a tile within 5 % of the
+// fitted to an H100 (bench/results/gpu_bench_h100.json), whose shapes get a tile within 4 % of the
 // best.
 double wgmma_cycles(const Tile& t, const GemmDesc& d) {
-  constexpr double kBytes = 44, kMultiplyAdds = 3980;  // a cycle
-  constexpr double kPanel = 780;                       // storing 32 columns
-  constexpr double kEnd = 1600;                        // from the last products to the next tile's
-  constexpr double kLargeCluster = 1.1, kMeeting = 100;
+  constexpr double kBytes = 49, kMultiplyAdds = 3750;  // a cycle
+  constexpr double kPanel = 540;                       // storing 32 columns
+  constexpr double kEnd = 1320;                        // from the last products to the next tile's
+  constexpr double kLargeCluster = 1.05, kMeeting = 100;
   constexpr double kCached = 40e6;  // bytes that stay in L2; beyond, sharing B pays
   const auto m = static_cast<double>(t.block_m), n = static_cast<double>(t.block_n);
   const auto blocks = static_cast<double>(tiles(d.k_padded, 128));
@@ -32,7 +34,8 @@ double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   const auto waves = static_cast<double>(tiles(units, d.multiprocessors / t.cluster));
   const double operands = static_cast<double>(d.m + d.n) * d.k_padded;
   const double rate = t.cluster > 1 && operands > kCached ? kLargeCluster : 1;
-  const double copying = blocks * 128 * (m + n / t.cluster) / kBytes;
+  const double gather = d.source == RowSource::kMatrix ? 1 : kGather;
+  const double copying = blocks * 128 * (m + n / t.cluster) * gather / kBytes;
   const double computing = blocks * 128 * m * n / (kMultiplyAdds * rate) + kPanel * n / 32 + kEnd +
                            (t.cluster > 1 ? kMeeting : 0);
   return waves * std::max(copying, computing);
@@ -41,13 +44,12 @@ double wgmma_cycles(const Tile& t, const GemmDesc& d) {
 // The same on mma.sync, whose blocks share a multiprocessor: stores of one hide behind another's
 // copies, so that short K and wide N are faster here.
 double mma_cycles(const Tile& t, const GemmDesc& d) {
-  constexpr double kGather = 1.1;  // windows against rows of a matrix
   const bool is_large = t.block_m == 128;
   const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
   const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
   const auto blocks = static_cast<double>(tiles(d.k_padded, 64));
-  const double block = (is_large ? 700 : 250) * (d.source == RowSource::kMatrix ? 1 : kGather);
-  return waves * (blocks * block + (is_large ? 1870 : 700));
+  const double block = (is_large ? 670 : 260) * (d.source == RowSource::kMatrix ? 1 : kGather);
+  return waves * (blocks * block + (is_large ? 1980 : 690));
 }
 
 template <int kCount, class Cost>
