@@ -198,6 +198,8 @@ def main() -> int:
     if facts["missing"]:
         print("gpu_check: missing: " + ", ".join(map(str, facts["missing"])))
         return 2
+    if options.commit:
+        os.environ["FASTINFER_COMMIT"] = options.commit  # for the benchmark's own JSON
     folder = Path(os.environ.get("OUT") or ROOT / "bench" / "results")
     folder.mkdir(parents=True, exist_ok=True)
     archs = "90a" if facts["capability"] == "9.0" else "80"
