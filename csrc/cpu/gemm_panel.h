@@ -46,7 +46,7 @@ constexpr int64_t kHalfRows = 16;
 
 // Bytes of rows a thread keeps at a time: they stay in its L2 while all panels pass.
 inline int64_t row_block_bytes(const PackedHeader& h) {
-  return static_cast<GemmForm>(h.form) == GemmForm::kTiles ? 640 * 1024 : 192 * 1024;
+  return static_cast<GemmForm>(h.form) == GemmForm::kTiles ? 384 * 1024 : 192 * 1024;
 }
 
 // Bytes from one panel's weights to the next one's; not of kPairs.
