@@ -11,7 +11,7 @@ from layer_graph import layer_graph, random_batches
 from torch import nn
 
 from fastinfer.compress.quantize import Calibrator, quantize
-from fastinfer.compress.quantize.bias_correction import SimulationResult
+from fastinfer.compress.quantize.bias_correction import SimulationResult, correct_biases
 from fastinfer.config import Config
 from fastinfer.graph.capture import capture
 from fastinfer.graph.layer import Layer
@@ -70,6 +70,10 @@ def reasons(program):
     return {row.name: row.reason for row in program.report.layers if row.precision == "fp32"}
 
 
+class Tried(list):
+    """The plans that were assessed; `counts` says on how many samples, None for all."""
+
+
 @pytest.fixture
 def scripted(monkeypatch):
     """Return a function that fixes the output's SQNR as a function of the int8 layers.
@@ -78,10 +82,12 @@ def scripted(monkeypatch):
     """
 
     def install(sqnr_db):
-        tried = []
+        tried, counts = Tried(), []
+        tried.counts = counts
 
-        def assess(program, calibrator, config):
+        def assess(program, calibrator, config, count=None):
             tried.append(in_int8(program))
+            counts.append(count)
             return program, SimulationResult({}, {}, sqnr_db(tried[-1]))
 
         def noise(program, calibrator):
@@ -147,6 +153,43 @@ def test_worst_first_and_ever_more_at_once(scripted):
     text = "output SQNR 15.0 dB < 25 dB with it in int8"
     assert reasons(guarded) == dict.fromkeys(ORDER[:3], text)
     assert guarded.report.sqnr_db == 30.0
+
+
+@pytest.mark.parametrize(
+    ("far_db", "samples", "counts"),
+    [
+        (22.9, 8, [2, 2, 2, None]),
+        (23.0, 8, [2, None, 2, None, 2, None]),
+        (math.nan, 8, [2, None, 2, None, 2, None]),
+        (22.9, 11, [2, 2, 2, None]),
+        (22.9, 12, [3, 3, 3, None]),
+        (22.9, 7, [None, None, None]),
+    ],
+)
+def test_a_plan_that_is_far_off_is_seen_on_few_samples(scripted, far_db, samples, counts):
+    tried = scripted(lambda left: 30.0 if len(left) <= 4 else far_db)
+    config = Config(precision="int8", min_sqnr_db=25.0)
+    program, calibrator = planned(chain(), random_batches((2, 16), samples), config)
+    guarded = guard_accuracy(program, calibrator, config)
+    assert tried.counts == counts
+    assert in_int8(guarded) == set(ORDER[3:]) and guarded.report.sqnr_db == 30.0
+
+
+def test_where_nothing_is_left_figures_are_of_all_samples(scripted):
+    tried = scripted(lambda left: -math.inf)
+    program, calibrator = planned(chain(), random_batches((2, 16), 8), Config(precision="int8"))
+    guard_accuracy(program, calibrator, Config(precision="int8"))
+    assert tried.counts == [2, 2, 2, 2, None]
+
+
+def test_figures_are_of_all_samples():
+    """Whatever few samples showed on the way."""
+    config = Config(precision="int8", min_sqnr_db=20.0)
+    program, calibrator = planned(Harmful(), lopsided(8), config)
+    guarded = guard_accuracy(program, calibrator, config)
+    whole = correct_biases(guarded, calibrator.samples)[1]
+    assert reasons(guarded).keys() == {"bad"}
+    assert guarded.report.sqnr_db == pytest.approx(whole.output_sqnr_db)
 
 
 @pytest.mark.parametrize("sqnr_db", [-math.inf, math.nan])
@@ -279,7 +322,7 @@ def test_operations_between_layers_go_back_too(monkeypatch):
     noise = between_noise(program, calibrator)
     assert noise.keys() == program.between.keys() and all(20 < db < 60 for db in noise.values())
 
-    def assess(program, calibrator, config):
+    def assess(program, calibrator, config, count=None):
         return program, SimulationResult({}, {}, 5.0 if "mul" in program.between else 25.0)
 
     monkeypatch.setattr(ACCURACY, "_assess", assess)

@@ -118,8 +118,9 @@ class _PairedRun:
             entry = self._program.between[node.name]
             codes = [self._codes.get(n) for n in between.inputs]
             self._codes[node] = entry.output
-        for f, q in zip(floats, quants, strict=True):
-            f[node] = self._call(node, f)
+        for f, q, known in zip(floats, quants, self._results, strict=True):
+            result = known.get(node.name)
+            f[node] = self._call(node, f) if result is None else result.output
             if between is not None:
                 xs = [q[n] for n in between.inputs]
                 q[node] = simulate_between(between.spec, entry, xs, f[node], codes)
