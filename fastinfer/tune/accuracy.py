@@ -25,8 +25,8 @@ _INT8 = ("int8", "int8-dynamic", "int8-weight-only")
 MIN_SQNR_DB = {"auto": 20.0}
 DEFAULT_MIN_SQNR_DB = 10.0
 #: This share of the samples tells whether a plan is far off, which spares the others: with random
-#: weights six of the seven plans of ResNet-50 are. It converts in 7 s with 8 images, without this in
-#: 10.5 s (2026-11).
+#: weights six of the seven plans of ResNet-50 are. It converts in 7 s with 8 images, without this
+#: in 10.5 s (2026-11).
 FEW = 1 / 4
 #: With fewer samples than this all are looked at: one could be unlike the others.
 MIN_FEW = 2
