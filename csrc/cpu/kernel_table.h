@@ -76,7 +76,18 @@ struct DepthwiseRun {
   // A block with missing channels may write uint8 results over the next pixel's first channels, in
   // all pixels but the last.
   bool may_pass;
+  // Output rows at once. 2 for bounded uint8 results of a weight that lies by columns: a group of taps
+  // is a column of four rows, which both output rows read, and with a vertical stride of 2 the fifth
+  // row is one more group.
+  int rows;
+  int stride_h;
+  int64_t row_bytes;  // from a result to the one below it
 };
+
+// Whether depthwise weights lie by columns: in groups of four taps the three rows of a column, and 0.
+constexpr bool lies_by_columns(int taps, int64_t kh, int64_t kw) {
+  return taps == 4 && kh == 3 && kw <= 3;
+}
 
 using DepthwiseKernel = void (*)(const DepthwiseRun&, const Epilogue&);
 

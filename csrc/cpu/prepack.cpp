@@ -171,11 +171,13 @@ template <class T>
 void pack_depthwise(const KernelTable& table, const int8_t* weight, const Place& place,
                     PackedHeader& h, PackedBuffer& buffer) {
   const int64_t taps = table.depthwise_taps, groups = (h.k + taps - 1) / taps;
+  const bool by_columns = lies_by_columns(table.depthwise_taps, h.kh, h.kw);
   std::vector<T> data(static_cast<size_t>(h.panels_per_group * groups * h.nr * taps), 0);
   for (int64_t c = 0; c < h.pixels * h.n; c++) {
     const int64_t lane = place[static_cast<size_t>(c)] % h.nr, block = c / h.nr;
     for (int64_t t = 0; t < h.k; t++) {
-      const int64_t at = ((block * groups + t / taps) * h.nr + lane) * taps + t % taps;
+      const int64_t slot = by_columns ? t % h.kw * taps + t / h.kw : t;
+      const int64_t at = ((block * groups + slot / taps) * h.nr + lane) * taps + slot % taps;
       data[static_cast<size_t>(at)] = weight[c % h.n * h.k + t];
     }
   }

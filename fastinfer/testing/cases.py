@@ -212,10 +212,6 @@ def dynamic_conv_case(conv: Conv) -> Case:
     return Case("int8_conv2d_dynamic", label, build)
 
 
-def _dw(c: int, size: tuple[int, int], n: int = 1, **geometry: Any) -> Conv:
-    return Conv(n, c, size, c, groups=c, **geometry)
-
-
 def _values(label: str, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator(label)) * 2
 
@@ -317,47 +313,21 @@ _CONVS = (
     Conv(1, 12, (7, 12), 17, kernel=(3, 1), padding=(1, 0), stride=(1, 2)),
 )
 
-_DEPTHWISE = (
-    _dw(32, (9, 9)),
-    _dw(64, (8, 7), stride=(2, 2), n=2),
-    _dw(7, (6, 6)),
-    _dw(40, (5, 11), kernel=(5, 5), padding=(2, 2)),
-    _dw(96, (7, 7), kernel=(5, 5), padding=(2, 2), stride=(2, 2)),
-    _dw(33, (4, 9), kernel=(1, 3), padding=(0, 1)),
-    _dw(130, (3, 3), kernel=(7, 7), padding=(3, 3)),
-    _dw(16, (10, 10), dilation=(3, 2), padding=(3, 2)),
-    _dw(65, (6, 5), kernel=(2, 2), padding=(0, 0), stride=(2, 1)),
-    _dw(1, (5, 5)),
-    _dw(48, (3, 1)),
-    _dw(48, (2, 2), n=2),
-    _dw(100, (3, 3), padding=(0, 0)),
-    _dw(24, (2, 2), padding=(4, 4)),
-    _dw(8, (3, 3), n=0),
-)
-
 
 def _conv_cases() -> Iterator[Case]:
     for conv in _CONVS:
         yield conv_case(conv)
         if conv.n and conv.c // conv.groups > 1:
             yield dynamic_conv_case(conv)
-    for conv in _DEPTHWISE:
-        yield depthwise_case(conv)
-        yield dynamic_conv_case(conv)
     for output in OUTPUTS[1:]:
         yield conv_case(_CONVS[1], output)
         yield conv_case(_CONVS[7], output)
-        yield depthwise_case(_DEPTHWISE[0], output)
-        yield depthwise_case(_DEPTHWISE[3], output)
     for output in UNBOUNDED:
         yield conv_case(_CONVS[7], output)
-        yield depthwise_case(_DEPTHWISE[3], output)
     for weights in ("uniform", "extreme", "zero"):
         yield conv_case(_CONVS[3], weights=weights)
-        yield depthwise_case(_DEPTHWISE[0], weights=weights)
     yield conv_case(_CONVS[0], OUTPUTS[1], nhwc=False)
     yield conv_case(Conv(2, 32, (28, 28), 48), OUTPUTS[1])
-    yield depthwise_case(_dw(144, (28, 28), n=2), OUTPUTS[1])
 
 
 def _pack_cases() -> Iterator[Case]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastinfer.testing.case import Case
 from fastinfer.testing.cases import cases
+from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.cases_rows import row_cases
 from fastinfer.testing.cases_tiles import tile_cases
@@ -12,4 +13,11 @@ from fastinfer.testing.cases_views import view_cases
 
 def every_case() -> list[Case]:
     """Return every case, each with a label of its own."""
-    return [*cases(), *tile_cases(), *row_cases(), *region_cases(), *view_cases()]
+    return [
+        *cases(),
+        *depthwise_cases(),
+        *tile_cases(),
+        *row_cases(),
+        *region_cases(),
+        *view_cases(),
+    ]

@@ -249,6 +249,8 @@ def _depthwise_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     size = 2 if dtype == torch.int16 else 1
     data = _section(packed, h.weight, h.weight_bytes // size, dtype)
     lanes = data.view(blocks, groups, h.nr, group).permute(0, 2, 1, 3).reshape(blocks, h.nr, -1)
+    if group == 4 and h.kh == 3 and h.kw <= 3:  # by columns: three rows of each, and 0
+        lanes = lanes.view(blocks, h.nr, h.kw, 4)[..., :3].transpose(2, 3).flatten(2)
     out = torch.empty_like(lanes)
     order = depthwise_lane_order(h.nr) if h.nr >= 16 else torch.arange(h.nr)
     out[:, order] = lanes

@@ -133,6 +133,10 @@ int main() {
        [](I a, I b) { return _mm256_add_epi32(a, b); });
   ints("slli_epi32", [](Int a, Int) { return emu::_mm512_slli_epi32(a, 23); },
        [](I a, I) { return _mm256_slli_epi32(a, 23); });
+  ints("srli_epi32", [](Int a, Int) { return emu::_mm512_srli_epi32(a, 24); },
+       [](I a, I) { return _mm256_srli_epi32(a, 24); });
+  ints("or_si512", [](Int a, Int b) { return emu::_mm512_or_si512(a, b); },
+       [](I a, I b) { return _mm256_or_si256(a, b); });
   ints("srai_epi32", [](Int a, Int) { return emu::_mm512_srai_epi32(a, 1); },
        [](I a, I) { return _mm256_srai_epi32(a, 1); });
   ints("sub_epi32", [](Int a, Int b) { return emu::_mm512_sub_epi32(a, b); },

@@ -152,6 +152,14 @@ inline __m512i _mm512_slli_epi32(const __m512i& va, unsigned count) {
   const emulated::Lanes<uint32_t> a = va;
   return emulated::each<uint32_t>([&](int i) { return count > 31 ? 0 : a.lane[i] << count; });
 }
+inline __m512i _mm512_srli_epi32(const __m512i& va, unsigned count) {
+  const emulated::Lanes<uint32_t> a = va;
+  return emulated::each<uint32_t>([&](int i) { return count > 31 ? 0 : a.lane[i] >> count; });
+}
+inline __m512i _mm512_or_si512(const __m512i& va, const __m512i& vb) {
+  const emulated::Lanes<uint32_t> a = va, b = vb;
+  return emulated::each<uint32_t>([&](int i) { return a.lane[i] | b.lane[i]; });
+}
 inline __m512i _mm512_srai_epi32(const __m512i& va, unsigned count) {
   const emulated::Lanes<int32_t> a = va;
   return emulated::each<int32_t>([&](int i) { return a.lane[i] >> (count > 31 ? 31 : count); });

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastinfer.testing.cases import Conv, cases, conv_case, depthwise_case, linear_case
+from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_between import between_cases
 from fastinfer.testing.compare import assert_equal
 
@@ -23,8 +24,11 @@ LARGE = [
     conv_case(Conv(2, 32, (29, 27), 72)),
     conv_case(Conv(3, 64, (15, 15), 33, kernel=(1, 1), padding=(0, 0))),
     depthwise_case(Conv(3, 70, (31, 29), 70, groups=70)),
+    depthwise_case(Conv(3, 70, (61, 59), 70, groups=70, stride=(2, 2))),
 ]
-DYNAMIC = [c for c in cases() if c.op.endswith("_dynamic") or c.op == "quantize"]
+DYNAMIC = [
+    c for c in [*cases(), *depthwise_cases()] if c.op.endswith("_dynamic") or c.op == "quantize"
+]
 BETWEEN = [c for c in between_cases() if sum(t.numel() for t in tensors(c.build())) > 20000]
 
 

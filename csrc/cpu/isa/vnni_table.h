@@ -4,7 +4,7 @@
 #include "../micro/float_rows.h"
 #include "../micro/vec_avx512vnni.h"
 
-#include "../micro/int8_depthwise.h"
+#include "../micro/int8_depthwise_rows.h"
 #include "../micro/int8_gemm_dot.h"
 #include "../micro/lerp_rows.h"
 #include "../micro/peak_rounds.h"
@@ -34,7 +34,7 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       /*depthwise_block=*/64,
       /*depthwise_taps=*/4,
       /*depthwise_bytes=*/1,
-      int8_depthwise<Vec, QuadTaps>,
+      int8_depthwise_rows<Vec>,
       quantize_rows<Vec>,
       dequantize_rows<Vec>,
       min_max_rows<Vec>,

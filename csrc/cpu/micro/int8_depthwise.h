@@ -55,6 +55,14 @@ struct QuadTaps {  // weight: [tap quad][4 vectors][lanes][4] int8
   static inline __attribute__((always_inline)) void accumulate(
       typename Vec::Int (&acc)[kPixels][4], const uint8_t* const* taps, int64_t at, int64_t step,
       const int8_t* w) {
+    accumulate_rows<kPixels, 1>(acc, taps, at, step, &w);
+  }
+
+  // The same taps with the weights of kRows output rows: acc holds one row's pixels after another's.
+  template <int kPixels, int kRows>
+  static inline __attribute__((always_inline)) void accumulate_rows(
+      typename Vec::Int (&acc)[kRows * kPixels][4], const uint8_t* const* taps, int64_t at,
+      int64_t step, const int8_t* const* w) {
     using Int = typename Vec::Int;
     Int ab[2][kPixels], cd[2][kPixels];
 #pragma GCC unroll 4
@@ -72,13 +80,21 @@ struct QuadTaps {  // weight: [tap quad][4 vectors][lanes][4] int8
     }
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-      Int weight = Vec::load(w + v * Vec::kBytes);
-      Vec::keep(weight);
+      Int weight[kRows];
+#pragma GCC unroll 2
+      for (int r = 0; r < kRows; r++) {
+        weight[r] = Vec::load(w[r] + v * Vec::kBytes);
+        Vec::keep(weight[r]);
+      }
 #pragma GCC unroll 4
       for (int p = 0; p < kPixels; p++) {
         const Int x = v % 2 == 0 ? Vec::unpack_low16(ab[v / 2][p], cd[v / 2][p])
                                  : Vec::unpack_high16(ab[v / 2][p], cd[v / 2][p]);
-        acc[p][v] = Vec::dot_u8s8(acc[p][v], x, weight);
+#pragma GCC unroll 2
+        for (int r = 0; r < kRows; r++) {
+          Int(&sum)[4] = acc[r * kPixels + p];
+          sum[v] = Vec::dot_u8s8(sum[v], x, weight[r]);
+        }
       }
     }
   }

@@ -9,6 +9,18 @@ namespace {
 struct VecAvx512Vnni : VecAvx512 {
   static Int dot_u8s8(Int acc, Int u8, Int s8) { return _mm512_dpbusd_epi32(acc, u8, s8); }
 
+  // Moves the bytes of each int32 up; those that leave it are lost.
+  template <int kBytes>
+  static Int bytes_up(Int v) {
+    return _mm512_slli_epi32(v, 8 * kBytes);
+  }
+  // Byte `kByte` of each int32, alone.
+  template <int kByte>
+  static Int only_byte(Int v) {
+    return _mm512_srli_epi32(_mm512_slli_epi32(v, 24 - 8 * kByte), 24);
+  }
+  static Int or_bits(Int a, Int b) { return _mm512_or_si512(a, b); }
+
   // table[x] for 64 bytes: two 128-entry permutes, the top bit of x chooses between them.
   static Int lookup(Int x, const Int (&table)[4]) {
     const Int low = _mm512_permutex2var_epi8(table[0], x, table[1]);

@@ -1,0 +1,57 @@
+"""Cases of int8_depthwise_conv2d and its dynamic form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastinfer.testing.case import Case
+from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, depthwise_case, dynamic_conv_case
+
+
+def _dw(c: int, size: tuple[int, int], n: int = 1, **geometry: Any) -> Conv:
+    return Conv(n, c, size, c, groups=c, **geometry)
+
+
+_DEPTHWISE = (
+    _dw(32, (9, 9)),
+    _dw(64, (8, 7), stride=(2, 2), n=2),
+    _dw(7, (6, 6)),
+    _dw(40, (5, 11), kernel=(5, 5), padding=(2, 2)),
+    _dw(96, (7, 7), kernel=(5, 5), padding=(2, 2), stride=(2, 2)),
+    _dw(33, (4, 9), kernel=(1, 3), padding=(0, 1)),
+    _dw(130, (3, 3), kernel=(7, 7), padding=(3, 3)),
+    _dw(16, (10, 10), dilation=(3, 2), padding=(3, 2)),
+    _dw(65, (6, 5), kernel=(2, 2), padding=(0, 0), stride=(2, 1)),
+    _dw(1, (5, 5)),
+    _dw(48, (3, 1)),
+    _dw(48, (2, 2), n=2),
+    _dw(100, (3, 3), padding=(0, 0)),
+    _dw(24, (2, 2), padding=(4, 4)),
+    _dw(8, (3, 3), n=0),
+    # Kernels of three rows: two output rows at once, where there are two.
+    _dw(72, (9, 7), stride=(2, 2), padding=(0, 1)),
+    _dw(64, (12, 5), kernel=(3, 2), stride=(2, 1), padding=(2, 0), n=2),
+    _dw(20, (7, 6), kernel=(3, 1), stride=(2, 2), padding=(1, 0)),
+    _dw(32, (8, 9), kernel=(3, 2), stride=(1, 2), dilation=(1, 2)),
+    _dw(16, (7, 5), kernel=(3, 4), padding=(1, 2)),
+    _dw(65, (10, 6), stride=(3, 1)),
+    _dw(64, (1, 40), n=3),
+)
+
+
+def depthwise_cases() -> Iterator[Case]:
+    """Yield every case."""
+    for conv in _DEPTHWISE:
+        yield depthwise_case(conv)
+        yield dynamic_conv_case(conv)
+    for output in OUTPUTS[1:]:
+        for at in (0, 3, 15):
+            yield depthwise_case(_DEPTHWISE[at], output)
+    for output in UNBOUNDED:
+        for at in (3, 15):
+            yield depthwise_case(_DEPTHWISE[at], output)
+    for weights in ("uniform", "extreme", "zero"):
+        for at in (0, 15):
+            yield depthwise_case(_DEPTHWISE[at], weights=weights)
+    yield depthwise_case(_dw(144, (28, 28), n=2), OUTPUTS[1])
