@@ -206,6 +206,6 @@ MUTANTS = (
         "engine/thread_pool.cpp",
         (("lock_for_fork() { mutex_.lock(); }", "lock_for_fork() {}"),
          ("  mutex_.unlock();\n}\n\n// With", "}\n\n// With")),
-        PLAIN, "fork_while_busy", 5000, (HANGS,),
+        PLAIN, "fork_while_posting", 5000, (HANGS,),
     ),
 )  # fmt: skip

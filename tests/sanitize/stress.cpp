@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <random>
 #include <thread>
@@ -167,11 +168,12 @@ void alone(const std::vector<Case>& cases, int calls) {
   for (int n = 0; n < calls * kCallers; n++) caller();
 }
 
-void expect_child(const std::vector<Case>& cases, int callers, int calls) {
+// Expects a forked child to do `work` and end.
+void expect_child_does(const std::function<void()>& work) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(60);
-    run_callers(cases, callers, calls);
+    work();
     _exit(0);
   }
   int status = 0;
@@ -180,6 +182,10 @@ void expect_child(const std::vector<Case>& cases, int callers, int calls) {
   expect_true(signal != SIGALRM, "a forked child hangs");
   if (signal != 0) std::fprintf(stderr, "stress: signal %d\n", signal);
   expect_true(status == 0, "a forked child fails");
+}
+
+void expect_child(const std::vector<Case>& cases, int callers, int calls) {
+  expect_child_does([&] { run_callers(cases, callers, calls); });
 }
 
 // A child starts a pool of its own; the parent's goes on.
@@ -239,6 +245,11 @@ class Throwing : public Job {
   }
 };
 
+class Nothing : public Job {
+ public:
+  void run(int, int) override {}
+};
+
 class Meeting : public Job {
  public:
   void run(int thread, int threads) override {
@@ -269,6 +280,17 @@ void throwing_job(const std::vector<Case>&, int calls) {
   }
 }
 
+// While other threads do nothing but ask for the pool, which is locked for much of that time.
+void fork_while_posting(const std::vector<Case>&, int calls) {
+  const auto post = [] { ThreadPool::instance().run(kCpus, std::make_shared<Nothing>()); };
+  for (int i = 0; i < 3; i++) {
+    std::thread([post] {
+      for (;;) post();
+    }).detach();
+  }
+  for (int n = 0; n < std::max(10, calls / 10); n++) expect_child_does(post);
+}
+
 using Scenario = void (*)(const std::vector<Case>&, int);
 const std::map<std::string, Scenario> kScenarios = {
     {"callers", callers},
@@ -277,6 +299,7 @@ const std::map<std::string, Scenario> kScenarios = {
     {"alone", alone},
     {"fork_after_use", fork_after_use},
     {"fork_while_busy", fork_while_busy},
+    {"fork_while_posting", fork_while_posting},
     {"exit_while_busy", exit_while_busy},
     {"short_of_memory", short_of_memory},
     {"throwing_job", throwing_job},

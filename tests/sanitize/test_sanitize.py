@@ -26,6 +26,7 @@ SCENARIOS = {
     "short_of_memory": 0.1,
     "throwing_job": 0.1,
 }
+WHILE_BUSY = ("fork_while_busy", "fork_while_posting")
 BEST = runtime.supported_isas()[-1]
 
 
@@ -58,14 +59,14 @@ def test_nothing_is_reported_on_scalar(sanitizer, case_files):
     run(sanitizer, "callers", case_files["scalar"], max(5, CALLS // 50))
 
 
-@pytest.mark.parametrize("scenario", [*SCENARIOS, "fork_while_busy"])
+@pytest.mark.parametrize("scenario", [*SCENARIOS, *WHILE_BUSY])
 def test_without_sanitizer(scenario, case_files):
     """At full speed, where other interleavings happen.
 
     Only here a process forks whose other threads are busy: the sanitizers of gcc 12 have locks of
     their own that a child may find held.
     """
-    calls = CALLS // 10 if scenario == "fork_while_busy" else calls_of(scenario)
+    calls = CALLS // 10 if scenario in WHILE_BUSY else calls_of(scenario)
     run(PLAIN, scenario, case_files[BEST], calls)
 
 
