@@ -15,6 +15,7 @@ enum class GemmForm : int32_t {
   kWords = 2,  // int16, read beside rows of A widened to 16 bits
   kTiles = 3,  // as kRows, each run filled up to whole steps of a tile register
   kFragments = 4,  // int8 rows of K, ordered as a tensor core's fragments hold their columns
+  kSparse = 5,  // quads of the products whose weight is not 0, picked from steps of up to 64 activations
 };
 
 // The layout of weights for CUDA; those of CPUs are an Isa.
@@ -22,10 +23,15 @@ constexpr int32_t kLayoutCuda = 6;
 
 // Whether kernels of this form read runs of the image where they lie.
 constexpr bool reads_runs(GemmForm form) {
-  return form == GemmForm::kRows || form == GemmForm::kTiles;
+  return form == GemmForm::kRows || form == GemmForm::kTiles || form == GemmForm::kSparse;
 }
 
-// Quads that a tile register holds, and how it is filled from `quads` of them: `count` steps of
+// Whether a run is filled up to whole steps of a register.
+constexpr bool takes_steps(GemmForm form) {
+  return form == GemmForm::kTiles || form == GemmForm::kSparse;
+}
+
+// Quads that a register holds of a row, and how it is filled from `quads` of them: `count` steps of
 // `quads` each, at most kTileQuads. Equal steps where so few more of them are enough, since a step's time
 // does not depend on its quads; else the last one is padded.
 constexpr int kTileQuads = 16;
@@ -51,7 +57,7 @@ enum PackedFlag : int32_t {
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};
-constexpr int32_t kPackedVersion = 2;
+constexpr int32_t kPackedVersion = 3;
 constexpr int64_t kPackedHeaderBytes = 256;
 // Sections start on cache lines, and end with this much readable slack for whole-vector loads.
 constexpr int64_t kSectionAlign = 64;
@@ -93,12 +99,12 @@ struct PackedHeader {
   // Groups of 4 k's of one run, and of a whole row.
   int32_t run_quads() const {
     const int32_t quads = (run + 3) / 4;
-    if (static_cast<GemmForm>(form) != GemmForm::kTiles) return quads;
+    if (!takes_steps(static_cast<GemmForm>(form))) return quads;
     const TileSteps steps = tile_steps(quads);
     return steps.count * steps.quads;
   }
   int32_t quads() const { return k / run * run_quads(); }
-  // Quads of a run that a kernel takes at a time: kTiles only.
+  // Quads of a run that a kernel takes at a time, in forms that take steps.
   int32_t step_quads() const { return tile_steps(run_quads()).quads; }
 };
 static_assert(sizeof(PackedHeader) == 176 && sizeof(PackedHeader) <= kPaddingOffset);

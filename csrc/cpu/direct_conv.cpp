@@ -146,6 +146,7 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
   GemmTiles run = window;
   const GemmTiles panel = panel_tiles(view_, p);
   run.weight = panel.weight;
+  run.picks = panel.picks;
   run.panel_bytes = panel.panel_bytes;
   run.panels = panels;
   run.streams_weight = panels > 1 && near_bytes_ + run.panel_bytes > kNearBytes;

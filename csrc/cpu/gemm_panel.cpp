@@ -32,6 +32,19 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     tiles.singles = entry[2];
     return tiles;
   }
+  if (form == GemmForm::kSparse) {
+    const auto* start = view.section<int32_t>(h.index);
+    const int64_t steps = h.quads() / h.step_quads();
+    tiles.weight = weight + int64_t{start[panel]} * 64;
+    tiles.picks = reinterpret_cast<const uint8_t*>(start + view.panels()) + panel * steps;
+    tiles.panels = 1;
+    tiles.lines = 1;
+    tiles.offsets = &kNoOffset;
+    tiles.runs = 1;
+    tiles.singles = h.quads();
+    tiles.step_quads = h.step_quads();
+    return tiles;
+  }
   tiles.panel_bytes = panel_bytes(h);
   tiles.weight = weight + panel * tiles.panel_bytes;
   tiles.panels = 1;
@@ -48,10 +61,12 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
 
 bool splits_into_taps(const PackedHeader& h) {
   if (h.c_per_group % 4 != 0 || h.run_quads() * 4 != h.run) return false;
-  if (static_cast<GemmForm>(h.form) != GemmForm::kTiles) return true;
+  const auto form = static_cast<GemmForm>(h.form);
+  if (!takes_steps(form)) return true;
   const int quads = h.c_per_group / 4;
   const TileSteps steps = tile_steps(quads);
-  return steps.count * steps.quads == quads;
+  if (steps.count * steps.quads != quads) return false;
+  return form == GemmForm::kTiles || steps.quads == h.step_quads();
 }
 
 Epilogue panel_epilogue(const PackedView& view, const GemmOutput& output, int64_t panel,

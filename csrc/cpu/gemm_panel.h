@@ -49,7 +49,7 @@ inline int64_t row_block_bytes(const PackedHeader& h) {
   return static_cast<GemmForm>(h.form) == GemmForm::kTiles ? 384 * 1024 : 192 * 1024;
 }
 
-// Bytes from one panel's weights to the next one's; not of kPairs.
+// Bytes from one panel's weights to the next one's; not of kPairs and kSparse.
 inline int64_t panel_bytes(const PackedHeader& h) {
   const int64_t quad_bytes = static_cast<GemmForm>(h.form) == GemmForm::kWords ? 8 : 4;
   return h.quads() * h.nr * quad_bytes;

@@ -27,12 +27,13 @@ struct GemmTiles {
   int64_t panels, panel_bytes;
   bool streams_weight;  // kTiles only: a tile's rows stay in L1 if weights are kept out of it
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
-  // Byte offsets in a row. kPairs: of each entry's 4 activations; kRows and kTiles: of each run.
+  // Byte offsets in a row. kPairs: of each entry's 4 activations; in forms that read runs: of each run.
   const int32_t* offsets;
   const int32_t* run_weights;  // kTiles: byte offsets of the runs' weights; null: one after the other
-  int runs;     // kRows and kTiles: runs of `singles` 4-wide k groups that lie together
+  int runs;     // in forms that read runs: of `singles` 4-wide k groups that lie together
   int pairs;    // entries taken two at a time (16-bit sums stay in range); kPairs only
-  int step_quads;  // kTiles only: k groups of a step, of which a run has whole ones
+  int step_quads;  // kTiles and kSparse: k groups of a step, of which a run has whole ones
+  const uint8_t* picks;  // kSparse: how many quads each step has; 16 at most
   int64_t step_bytes;  // kTiles only: from a step's part of a row to the next one's; 0: side by side
   int singles;  // entries taken alone; other forms: the number of 4-wide k groups (of a run)
 };
@@ -55,15 +56,23 @@ struct GemmKernels {
   GemmKernel kernel[kMaxRows];
 };
 
+// How much a quad of kSparse costs differs by CPU (it permutes bytes, one instruction a cycle on some
+// that multiply twice), so both are timed once.
+struct SparseCost {
+  int64_t (*dense)(int64_t rounds);   // 4 k's at a time; both return multiply-adds
+  int64_t (*sparse)(int64_t rounds);  // quads of picked k's
+};
+
 // Kernels for one form and panel width.
 struct GemmFamily {
   GemmForm form;
   int nr;
-  GemmCost cost;
+  GemmCost cost;  // kSparse: `single` is what 4 k's of a vector take without permutes, or a step
   GemmKernels kernels;
+  SparseCost sparse;  // kSparse only
 };
 
-constexpr int kMaxFamilies = 3;
+constexpr int kMaxFamilies = 5;
 
 // A run of neighbouring output pixels (or of groups of them: see PackedHeader::pixels) of one block of
 // channels.

@@ -1,11 +1,14 @@
 // int8_prepack: canonical weights and vectors -> the buffer the kernels of one ISA read.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "../prepack.h"
 #include "ops.h"
+#include "gemm_choice.h"
 #include "kernel_table.h"
 #include "pack_pairs.h"
+#include "pack_sparse.h"
 #include "packed_view.h"
 
 namespace fastinfer {
@@ -62,67 +65,6 @@ std::vector<T> spread(const T* values, int64_t n, const Place& place, int64_t pa
   return out;
 }
 
-// weight: [n][k] with k in memory order of the activations. Returns the panel [quad][nr][4].
-std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, int64_t group,
-                                 int64_t panel) {
-  const int64_t per_group = h.n / h.groups, run_bytes = int64_t{h.run_quads()} * 4;
-  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.quads()} * h.nr * 4), 0);
-  for (int64_t j = 0; j < h.nr; j++) {
-    const int64_t c = panel * h.nr + j;
-    if (c >= per_group) break;
-    const int8_t* row = weight + (group * per_group + c) * h.k;
-    for (int64_t i = 0; i < h.k; i++) {
-      const int64_t at = i / h.run * run_bytes + i % h.run;
-      out[static_cast<size_t>((at / 4 * h.nr + j) * 4 + at % 4)] = row[i];
-    }
-  }
-  return out;
-}
-
-void set_family(PackedHeader& h, const GemmFamily& family) {
-  h.form = static_cast<int32_t>(family.form);
-  h.nr = family.nr;
-  h.panels_per_group = static_cast<int32_t>((h.n / h.groups + h.nr - 1) / h.nr);
-  // A row of the kernel: kernels of this form read it where it lies in the image.
-  h.run = reads_runs(family.form) ? h.kw * (h.k / (h.kh * h.kw)) : h.k;
-}
-
-// Panels by which the pairs of a whole weight are estimated: finding them takes time.
-constexpr int kSampledPanels = 4;
-
-// Estimated cycles of one row of A times one group's weights. `h` has the family set.
-float estimate(const GemmFamily& family, int lanes, const int8_t* weight, const PackedHeader& h) {
-  const int k4 = h.quads();
-  float vector = family.cost.result + static_cast<float>(k4) * family.cost.single;
-  if (family.form == GemmForm::kPairs) {
-    float sum = 0;
-    const int panels = std::min(kSampledPanels, int{h.panels_per_group});
-    for (int p = 0; p < panels; p++) {
-      const PairedPanel paired = pack_pairs(gather_panel(weight, h, 0, p).data(), k4, h.nr);
-      sum += static_cast<float>(paired.pairs) * family.cost.pair +
-             static_cast<float>(paired.singles) * family.cost.single;
-    }
-    vector = family.cost.result + sum / static_cast<float>(panels);
-  }
-  const auto vectors = static_cast<float>(h.panels_per_group * h.nr / lanes);
-  return vectors * vector + static_cast<float>(h.k) * family.cost.widen;
-}
-
-// Sets form, nr and panels_per_group to the family with the least estimate.
-void choose_family(const KernelTable& table, const int8_t* weight, PackedHeader& h) {
-  const GemmFamily* best = &table.gemm[0];
-  float least = 0;
-  for (int i = 0; i < kMaxFamilies && table.gemm[i].nr != 0; i++) {
-    set_family(h, table.gemm[i]);
-    const float cost = estimate(table.gemm[i], table.lanes, weight, h);
-    if (i == 0 || cost < least) {
-      best = &table.gemm[i];
-      least = cost;
-    }
-  }
-  set_family(h, *best);
-}
-
 // [k4][nr][4] int8 -> [k4][2][nr][2] int16.
 std::vector<int16_t> widen_panel(const std::vector<int8_t>& panel, int nr) {
   std::vector<int16_t> out(panel.size());
@@ -140,12 +82,18 @@ void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, 
   std::vector<int8_t> data;
   std::vector<int16_t> words;
   std::vector<int32_t> panels, offsets;
+  std::vector<uint8_t> picks;
   for (int64_t g = 0; g < h.groups; g++) {
     for (int64_t p = 0; p < h.panels_per_group; p++) {
       const std::vector<int8_t> panel = gather_panel(weight, h, g, p);
       if (form == GemmForm::kWords) {
         const std::vector<int16_t> wide = widen_panel(panel, h.nr);
         words.insert(words.end(), wide.begin(), wide.end());
+      } else if (form == GemmForm::kSparse) {
+        const SparsePanel sparse = pack_sparse(panel.data(), h.quads(), h.nr, h.step_quads());
+        panels.push_back(static_cast<int32_t>(data.size() / 64));
+        data.insert(data.end(), sparse.entries.begin(), sparse.entries.end());
+        picks.insert(picks.end(), sparse.picks.begin(), sparse.picks.end());
       } else if (form == GemmForm::kPairs) {
         const PairedPanel paired = pack_pairs(panel.data(), h.quads(), h.nr);
         panels.insert(panels.end(), {static_cast<int32_t>(offsets.size()), paired.pairs,
@@ -159,7 +107,14 @@ void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, 
   }
   h.weight = form == GemmForm::kWords ? buffer.add(words) : buffer.add(data);
   h.weight_bytes = static_cast<int64_t>(data.size() + words.size() * sizeof(int16_t));
-  if (form == GemmForm::kPairs) {
+  if (form == GemmForm::kSparse) {
+    // Bytes behind the words: where each panel starts, then the quads of each of its steps.
+    std::vector<uint8_t> index(panels.size() * sizeof(int32_t));
+    std::memcpy(index.data(), panels.data(), index.size());
+    index.insert(index.end(), picks.begin(), picks.end());
+    h.index = buffer.add(index);
+    h.index_bytes = static_cast<int64_t>(index.size());
+  } else if (form == GemmForm::kPairs) {
     panels.insert(panels.end(), offsets.begin(), offsets.end());
     h.index = buffer.add(panels);
     h.index_bytes = static_cast<int64_t>(panels.size() * sizeof(int32_t));

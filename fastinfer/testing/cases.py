@@ -6,6 +6,7 @@ case's label, so a failing case is the same one again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,29 @@ _INF = float("inf")
 
 
 def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
-    """Return int8 weights: "normal" as in a trained layer, "uniform", or "extreme" (+-127)."""
+    """Return int8 weights: "normal" as in a trained layer, "uniform", "extreme" (+-127), "zero".
+
+    With zeros: "sparse" has 9 of 10, "shared" the same in channels 16 apart, and "apart" leaves
+    out seven of every eight runs of 64 products, too.
+    """
     if kind == "uniform":
         return torch.randint(-127, 128, shape, generator=g, dtype=torch.int8)
     if kind == "extreme":
         return (torch.randint(0, 2, shape, generator=g) * 254 - 127).to(torch.int8)
     if kind == "zero":
         return torch.zeros(shape, dtype=torch.int8)
-    return (torch.randn(shape, generator=g) * 32).round().clamp(-127, 127).to(torch.int8)
+    weight = (torch.randn(shape, generator=g) * 32).round().clamp(-127, 127).to(torch.int8)
+    return weight * _kept(g, kind, shape) if kind in ("sparse", "shared", "apart") else weight
+
+
+def _kept(g: torch.Generator, kind: str, shape: tuple[int, ...]) -> Tensor:
+    """Return 1 where a weight with zeros keeps its value, else 0."""
+    n, k = shape[0], math.prod(shape[1:])
+    rows = 16 if kind == "shared" else n
+    kept = torch.rand(rows, k, generator=g) < 0.1
+    if kind == "apart":
+        kept &= torch.arange(k) // 64 % 8 == 0
+    return kept.repeat(-(-n // rows), 1)[:n].reshape(shape).to(torch.int8)
 
 
 @dataclass(frozen=True)

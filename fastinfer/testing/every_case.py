@@ -7,6 +7,7 @@ from fastinfer.testing.cases import cases
 from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.cases_rows import row_cases
+from fastinfer.testing.cases_sparse import sparse_cases
 from fastinfer.testing.cases_tiles import tile_cases
 from fastinfer.testing.cases_views import view_cases
 
@@ -17,6 +18,7 @@ def every_case() -> list[Case]:
         *cases(),
         *depthwise_cases(),
         *tile_cases(),
+        *sparse_cases(),
         *row_cases(),
         *region_cases(),
         *view_cases(),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 
 MAGIC = b"FIPK"
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 256
 
 OPS = ("linear", "conv2d", "depthwise_conv2d")
@@ -20,7 +20,7 @@ OPS = ("linear", "conv2d", "depthwise_conv2d")
 LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni", "amx", "cuda")
 
 #: How a GEMM panel's weights lie; the index is the form of the header. docs/layouts.md draws them.
-FORMS = ("rows", "pairs", "words", "tiles", "fragments")
+FORMS = ("rows", "pairs", "words", "tiles", "fragments", "sparse")
 
 FLAG_FLOAT_OUTPUT = 1
 FLAG_RESIDUAL = 2
@@ -99,10 +99,15 @@ class PackedHeader:
     def quads(self) -> int:
         """Groups of 4 products of one output; each run of products fills whole ones."""
         quads = (self.run + 3) // 4
-        if FORMS[self.form] == "tiles":
+        if FORMS[self.form] in ("tiles", "sparse"):
             steps, of_step = tile_steps(quads)
             quads = steps * of_step
         return self.k // self.run * quads
+
+    @property
+    def step_quads(self) -> int:
+        """Quads of a run that a kernel takes at a time, in forms tiles and sparse."""
+        return tile_steps((self.run + 3) // 4)[1]
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -187,6 +192,32 @@ def _fragment_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     return rows.reshape(h.groups, -1, h.k)[:, : h.n_per_group].reshape(h.n, h.k)
 
 
+def _sparse_rows(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
+    """Put the picked products of every panel back in place: [panels, quads, nr, 4]."""
+    panels, steps = h.groups * h.panels_per_group, h.quads // h.step_quads
+    vectors, width = h.nr // 16, h.step_quads * 4
+    starts = _section(packed, h.index, panels, torch.int32)
+    picks = _section(packed, h.index + panels * 4, panels * steps, torch.uint8).long()
+    entries = _section(packed, h.weight, h.weight_bytes, torch.int8).view(-1, 1 + vectors, 16, 4)
+    assert starts.tolist() == [(1 + vectors) * int(n) for n in _sums_before(picks.view(panels, -1))]
+    # The step of each quad, and its lanes' products there.
+    step = torch.repeat_interleave(torch.arange(panels * steps), picks)
+    at = step.view(-1, 1, 1) * width + entries[:, 0].long()
+    out = torch.zeros(16, vectors, panels * steps * width, dtype=torch.int32)
+    for lane in range(16):
+        for v in range(vectors):
+            weights = entries[:, 1 + v, lane].to(torch.int32)
+            out[lane, v].index_add_(0, at[:, lane].reshape(-1), weights.reshape(-1))
+    rows = out.view(16, vectors, panels, h.quads, 4).permute(2, 3, 1, 0, 4)
+    return rows.reshape(panels, h.quads, h.nr, 4)
+
+
+def _sums_before(counts: torch.Tensor) -> list[int]:
+    """Return the sum of all rows above each one."""
+    sums = counts.sum(1)
+    return [int(n) for n in sums.cumsum(0) - sums]
+
+
 def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     """Gather panels [entry][nr][4] into [n, k]; entries of one k-group add up."""
     if FORMS[h.form] == "fragments":
@@ -196,6 +227,8 @@ def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     if FORMS[h.form] == "words":
         words = _section(packed, h.weight, h.weight_bytes // 2, torch.int16)
         rows = words.view(panels, k4, 2, h.nr, 2).transpose(2, 3).reshape(panels, k4, h.nr, 4)
+    elif FORMS[h.form] == "sparse":
+        rows = _sparse_rows(packed, h)
     elif FORMS[h.form] != "pairs":
         data = _section(packed, h.weight, h.weight_bytes, torch.int8)
         rows = data.view(panels, k4, h.nr, 4).to(torch.int32)

@@ -233,6 +233,10 @@ inline __m512i _mm512_permutexvar_epi32(const __m512i& vindex, const __m512i& va
   return emulated::each<uint32_t>([&](int i) { return a.lane[index.lane[i] & 15]; });
 }
 // Bits 0 to 5 of an index are the byte, bit 6 says b instead of a, bit 7 is ignored.
+inline __m512i _mm512_permutexvar_epi8(const __m512i& index, const __m512i& va) {
+  const emulated::Lanes<uint8_t> i = index, a = va;
+  return emulated::each<uint8_t>([&](int l) { return a.lane[i.lane[l] & 63]; });
+}
 inline __m512i _mm512_permutex2var_epi8(const __m512i& a, const __m512i& index, const __m512i& b) {
   return emulated::each<uint8_t>([&](int i) {
     const __m512i& from = (index.byte[i] & 64) != 0 ? b : a;

@@ -29,7 +29,7 @@ from fastinfer.testing.compare import assert_equal
 SPECS = {op.name: op for op in OPS}
 QUICK = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
-WEIGHTS = st.sampled_from(["normal", "uniform", "extreme", "zero"])
+WEIGHTS = st.sampled_from(["normal", "uniform", "extreme", "zero", "sparse", "shared"])
 OUTPUT = st.sampled_from(OUTPUTS)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastinfer.testing.cases import Conv, cases, conv_case, depthwise_case, linear_case
-from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_between import between_cases
+from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.compare import assert_equal
 
 

@@ -8,9 +8,10 @@ import torch
 from fastinfer import _C, runtime
 from fastinfer.ops.int8_prepack import prepack_ref
 from fastinfer.testing.cases import generator, random_uint8, random_weight
+from fastinfer.testing.cases_sparse import KINDS
 from fastinfer.testing.compare import assert_equal
 from fastinfer.types import packed as layout
-from fastinfer.types.packed import HEADER_BYTES, OPS, PackedHeader, read_header, unpack
+from fastinfer.types.packed import FORMS, HEADER_BYTES, OPS, PackedHeader, read_header, unpack
 
 SHAPES = {
     "linear": [((20, 33), 1), ((1, 1), 1), ((8, 4), 1), ((33, 130), 1)],
@@ -29,12 +30,12 @@ def isa(request):
     runtime.set_isa(before)
 
 
-def arguments(op, shape, groups, *, dynamic=False, table=True):
+def arguments(op, shape, groups, *, dynamic=False, table=True, weights="uniform"):
     g = generator(f"{op}{shape}{dynamic}")
     n = shape[0]
     return {
         "op": op,
-        "weight": random_weight(g, "uniform", *shape),
+        "weight": random_weight(g, weights, *shape),
         "bias": torch.randint(-9999, 9999, (n,), generator=g, dtype=torch.int32),
         "multiplier": torch.rand(n, generator=g),
         "residual_multiplier": None if dynamic else torch.rand(n, generator=g),
@@ -113,3 +114,28 @@ def test_bad_headers():
         broken[at] += 1
         with pytest.raises(ValueError, match="expected magic"):
             read_header(broken)
+
+
+@pytest.mark.parametrize("weights", KINDS)
+@pytest.mark.parametrize(
+    ("op", "shape", "groups"),
+    [("linear", (70, 1000), 1), ("conv2d", (64, 72, 3, 3), 1), ("conv2d", (66, 128, 2, 2), 2)],
+)
+def test_zeros_round_trip(op, shape, groups, weights, isa):
+    values = arguments(op, shape, groups, weights=weights)
+    packed = torch.ops.fastinfer.int8_prepack(*values.values())
+    check_parts(values, unpack(packed))
+    if isa == "avx512vnni":
+        assert FORMS[read_header(packed).form] == "sparse"
+
+
+def test_few_zeros_are_packed_densely(isa):
+    """Where a sparse kernel would be the slower one."""
+    for share in (0.0, 0.04, 0.1):
+        values = arguments("linear", (64, 512), 1)
+        g = generator("few zeros")
+        values["weight"][values["weight"] == 0] = 1
+        values["weight"] *= torch.rand(64, 512, generator=g) >= share
+        packed = torch.ops.fastinfer.int8_prepack(*values.values())
+        assert FORMS[read_header(packed).form] != "sparse"
+        check_parts(values, unpack(packed))

@@ -15,6 +15,6 @@ const KernelTable kAvx512VnniTable = vnni_table(
      16,
      {/*single=*/1.08f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
      dot_kernels<VecAvx512Vnni, 1>(Heights<14>())},
-    peak_dot<VecAvx512Vnni>, /*finish=*/nullptr);
+    /*dot=*/1.0f, peak_dot<VecAvx512Vnni>, /*finish=*/nullptr);
 
 }  // namespace fastinfer

@@ -1,11 +1,14 @@
 // What the tables of CPUs with AVX-512 VNNI + VBMI have in common: all but their GEMMs.
 #pragma once
 
+#include <type_traits>
+
 #include "../micro/float_rows.h"
 #include "../micro/vec_avx512vnni.h"
 
 #include "../micro/int8_depthwise_rows.h"
 #include "../micro/int8_gemm_dot.h"
+#include "../micro/int8_gemm_sparse.h"
 #include "../micro/lerp_rows.h"
 #include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
@@ -24,12 +27,25 @@ inline void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t
   lookup_bytes(x + i, out + i, n - i, table);
 }
 
+// Of weights with zeros. The accumulators, a step of each row and a permuted one fill the 32 registers.
+template <int NV>
+constexpr GemmFamily sparse_family(float dot) {
+  using Kernels = std::conditional_t<NV == 1, Heights<12>, Heights<8>>;
+  return {GemmForm::kSparse,
+          NV * VecAvx512Vnni::kLanes,
+          {/*single=*/dot, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
+          sparse_kernels<VecAvx512Vnni, NV>(Kernels()),
+          {peak_dot<VecAvx512Vnni>, peak_picks<VecAvx512Vnni, NV>}};
+}
+
+// dot: what a dot product of vectors takes, in units of the dense families' costs.
 constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFamily& narrow,
+                                 float dot,
                                  int64_t (*peak)(int64_t), void (*finish)()) {
   using Vec = VecAvx512Vnni;
   return {
       isa,
-      {wide, narrow},
+      {wide, narrow, sparse_family<2>(dot), sparse_family<1>(dot)},
       /*lanes=*/Vec::kLanes,
       /*depthwise_block=*/64,
       /*depthwise_taps=*/4,

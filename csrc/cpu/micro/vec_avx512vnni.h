@@ -21,6 +21,9 @@ struct VecAvx512Vnni : VecAvx512 {
   }
   static Int or_bits(Int a, Int b) { return _mm512_or_si512(a, b); }
 
+  // Byte i is byte index[i] of v, of 64.
+  static Int pick_bytes(Int v, Int index) { return _mm512_permutexvar_epi8(index, v); }
+
   // table[x] for 64 bytes: two 128-entry permutes, the top bit of x chooses between them.
   static Int lookup(Int x, const Int (&table)[4]) {
     const Int low = _mm512_permutex2var_epi8(table[0], x, table[1]);

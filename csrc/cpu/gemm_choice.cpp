@@ -1,0 +1,140 @@
+#include "gemm_choice.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "pack_pairs.h"
+#include "pack_sparse.h"
+
+namespace fastinfer {
+
+std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, int64_t group,
+                                 int64_t panel) {
+  const int64_t per_group = h.n / h.groups, run_bytes = int64_t{h.run_quads()} * 4;
+  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.quads()} * h.nr * 4), 0);
+  for (int64_t j = 0; j < h.nr; j++) {
+    const int64_t c = panel * h.nr + j;
+    if (c >= per_group) break;
+    const int8_t* row = weight + (group * per_group + c) * h.k;
+    for (int64_t i = 0; i < h.k; i++) {
+      const int64_t at = i / h.run * run_bytes + i % h.run;
+      out[static_cast<size_t>((at / 4 * h.nr + j) * 4 + at % 4)] = row[i];
+    }
+  }
+  return out;
+}
+
+namespace {
+
+void set_family(PackedHeader& h, const GemmFamily& family) {
+  h.form = static_cast<int32_t>(family.form);
+  h.nr = family.nr;
+  h.panels_per_group = static_cast<int32_t>((h.n / h.groups + h.nr - 1) / h.nr);
+  // A row of the kernel: kernels of this form read it where it lies in the image.
+  h.run = reads_runs(family.form) ? h.kw * (h.k / (h.kh * h.kw)) : h.k;
+}
+
+// Panels by which the pairs of a whole weight are estimated: finding them takes time.
+constexpr int kSampledPanels = 4;
+
+// Of a vector of results.
+float estimate_pairs(const GemmFamily& family, const int8_t* weight, const PackedHeader& h) {
+  float sum = 0;
+  const int panels = std::min(kSampledPanels, int{h.panels_per_group});
+  for (int p = 0; p < panels; p++) {
+    const PairedPanel paired = pack_pairs(gather_panel(weight, h, 0, p).data(), h.quads(), h.nr);
+    sum += static_cast<float>(paired.pairs) * family.cost.pair +
+           static_cast<float>(paired.singles) * family.cost.single;
+  }
+  return family.cost.result + sum / static_cast<float>(panels);
+}
+
+// Seconds of a multiply-add, the least of a few tries: others use this core, too.
+double seconds_each(int64_t (*work)(int64_t rounds)) {
+  constexpr int kTries = 8;
+  constexpr int64_t kRounds = 500;  // some microseconds
+  double least = 1;
+  for (int i = 0; i < kTries; i++) {
+    const auto begin = std::chrono::steady_clock::now();
+    const auto products = static_cast<double>(work(kRounds));
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+    least = std::min(least, taken.count() / products);
+  }
+  return least;
+}
+
+// How much longer products take when they are picked, here: measured once.
+float picked_ratio(const SparseCost& cost) {
+  struct Known {
+    int64_t (*sparse)(int64_t);
+    float ratio;
+  };
+  static thread_local std::vector<Known> known;
+  for (const Known& k : known) {
+    if (k.sparse == cost.sparse) return k.ratio;
+  }
+  const double ratio = seconds_each(cost.sparse) / seconds_each(cost.dense);
+  known.push_back({cost.sparse, std::max(1.0f, static_cast<float>(ratio))});
+  return known.back().ratio;
+}
+
+// Of all panels of a group on average: zeros may be in few of them.
+float estimate_sparse(const GemmFamily& family, int lanes, const int8_t* weight,
+                      const PackedHeader& h) {
+  const auto vectors = static_cast<float>(h.nr / lanes);
+  const float quad = family.cost.single * vectors * picked_ratio(family.sparse);
+  float sum = 0;
+  for (int64_t g = 0; g < h.groups; g++) {
+    for (int64_t p = 0; p < h.panels_per_group; p++) {
+      const std::vector<int8_t> panel = gather_panel(weight, h, g, p);
+      for (const uint8_t quads : count_picks(panel.data(), h.quads(), h.nr, h.step_quads())) {
+        if (quads != 0) sum += family.cost.single + quad * static_cast<float>(quads);
+      }
+    }
+  }
+  return sum / static_cast<float>(h.groups) +
+         static_cast<float>(h.panels_per_group) * vectors * family.cost.result;
+}
+
+// Cycles of one row of A times one group's weights. `h` has the family set.
+float estimate(const GemmFamily& family, int lanes, const int8_t* weight, const PackedHeader& h) {
+  if (family.form == GemmForm::kSparse) return estimate_sparse(family, lanes, weight, h);
+  const float vector =
+      family.form == GemmForm::kPairs
+          ? estimate_pairs(family, weight, h)
+          : family.cost.result + static_cast<float>(h.quads()) * family.cost.single;
+  const auto vectors = static_cast<float>(h.panels_per_group * h.nr / lanes);
+  return vectors * vector + static_cast<float>(h.k) * family.cost.widen;
+}
+
+// With fewer zeros in 100 no sparse kernel is faster, and they are not counted panel by panel.
+constexpr int64_t kLeastZeros = 5;
+// A sparse estimate has to be better by this: branches and loads of picks are not in it.
+constexpr float kSparseMargin = 1.1f;
+
+bool has_zeros(const int8_t* weight, const PackedHeader& h) {
+  const int64_t all = int64_t{h.n} * h.k;
+  return std::count(weight, weight + all, int8_t{0}) * 100 >= all * kLeastZeros;
+}
+
+}  // namespace
+
+void choose_family(const KernelTable& table, const int8_t* weight, PackedHeader& h) {
+  const bool may_be_sparse = has_zeros(weight, h);
+  const GemmFamily* best = &table.gemm[0];
+  float least = 0;
+  for (int i = 0; i < kMaxFamilies && table.gemm[i].nr != 0; i++) {
+    const bool is_sparse = table.gemm[i].form == GemmForm::kSparse;
+    if (is_sparse && !may_be_sparse) continue;
+    set_family(h, table.gemm[i]);
+    const float cost =
+        estimate(table.gemm[i], table.lanes, weight, h) * (is_sparse ? kSparseMargin : 1.0f);
+    if (i == 0 || cost < least) {
+      best = &table.gemm[i];
+      least = cost;
+    }
+  }
+  set_family(h, *best);
+}
+
+}  // namespace fastinfer
