@@ -22,7 +22,7 @@ class RowConfig:
     warps: int
 
 
-#: 16 to 32 values a thread, as 64 do not fit the registers; short rows share a program.
+#: 16 to 32 values a thread; with 64 the registers do not hold them. Short rows share a program.
 ROW_CONFIGS = (
     RowConfig(64, 32, 4),
     RowConfig(256, 8, 4),
@@ -31,7 +31,6 @@ ROW_CONFIGS = (
     RowConfig(4096, 1, 8),
     RowConfig(8192, 1, 16),
     RowConfig(16384, 1, 16),
-    RowConfig(32768, 1, 32),
 )
 
 
