@@ -17,12 +17,15 @@ from fastinfer.testing.kernels_package import load_kernels
 load_kernels()
 from fastinfer.kernels import bias_act_residual as bias_act_module  # noqa: E402
 from fastinfer.kernels import gated as gated_module  # noqa: E402
+from fastinfer.kernels import int8_linear as int8_linear_module  # noqa: E402
 from fastinfer.kernels import layer_norm as layer_norm_module  # noqa: E402
 from fastinfer.kernels import quantize_rows as quantize_rows_module  # noqa: E402
 from fastinfer.kernels import rms_norm as rms_norm_module  # noqa: E402
 from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
+from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.rows import ROW_CONFIGS  # noqa: E402
+from fastinfer.kernels.tiles import INT8_CONFIGS, WEIGHT_ONLY_CONFIGS  # noqa: E402
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted: nothing is compiled", allow_module_level=True)
@@ -111,6 +114,47 @@ def test_rotary(arch):
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 64
     assert re.search(r"LDG\.E\.128", made.code) and re.search(r"STG\.E\.128", made.code)
+
+
+INT8_TYPES = {
+    "x_ptr": "*u8", "weight_ptr": "*i8", "bias_ptr": "*i32", "multiplier_ptr": "*fp32",
+    "residual_ptr": "*u8", "residual_multiplier_ptr": "*fp32", "table_ptr": "*u8",
+    "out_ptr": "*u8", "m": "i32", "n": "i32", "k": "i32", "x_stride": "i32",
+    "residual_stride": "i32", "low": "fp32", "high": "fp32", "zero_point": "i32",
+}  # fmt: skip
+WEIGHT_ONLY_TYPES = {
+    "x_ptr": "*fp16", "weight_ptr": "*i8", "scale_ptr": "*fp32", "bias_ptr": "*fp16",
+    "out_ptr": "*fp16", "m": "i32", "n": "i32", "k": "i32", "x_stride": "i32",
+}  # fmt: skip
+
+
+def blocks_of(config):
+    return {"BLOCK_M": config.m, "BLOCK_N": config.n, "BLOCK_K": config.k}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("config", INT8_CONFIGS, ids=lambda c: f"{c.m}x{c.n}")
+def test_int8_products(config, arch):
+    made = compile_for(
+        int8_linear_module._int8_linear_kernel, arch, INT8_TYPES,
+        {"HAS_RESIDUAL": True, "HAS_TABLE": False, "FLOAT_OUTPUT": False, **blocks_of(config)},
+        config.warps, config.stages,
+    )  # fmt: skip
+    assert made.stack == 0 and made.registers <= 255
+    assert re.search(r"\b(IMMA|IGMMA)\.", made.code)
+    assert re.search(r"LDGSTS\.\S*128", made.code)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("config", WEIGHT_ONLY_CONFIGS, ids=lambda c: f"{c.m}x{c.n}")
+def test_weight_only_products(config, arch):
+    made = compile_for(
+        weight_only_module._weight_only_linear_kernel, arch, WEIGHT_ONLY_TYPES,
+        {"HAS_BIAS": False, **blocks_of(config)}, config.warps, config.stages,
+    )  # fmt: skip
+    assert made.stack == 0 and made.registers <= 255
+    assert re.search(r"\b(HMMA|HGMMA)\.", made.code)
+    assert re.search(r"LDGSTS\.\S*128", made.code)
 
 
 def test_sizes_of_one_compile():

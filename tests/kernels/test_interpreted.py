@@ -17,7 +17,7 @@ import torch
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["test_row_kernels.py"])
+@pytest.mark.parametrize("name", ["test_row_kernels.py", "test_products.py"])
 def test_under_the_interpreter(name):
     pytest.importorskip("triton", reason="Triton is missing: the Triton kernels are not run")
     if torch.cuda.is_available():
