@@ -212,7 +212,22 @@ def conv(
     }
 
 
-def depthwise(row: dict[str, Any], batch: int, limits: dict[str, Any]) -> dict[str, Any]:
+def depthwise_sweep(name: str, call: Callable[[], Tensor], want: Tensor) -> dict[str, float]:
+    """Return microseconds of strips and lanes, each checked."""
+    kernels, found = runtime.require_cuda_kernels(), {}
+    try:
+        for strip, lanes in product((2, 4, 7, 14, 28), (16, 32, 64)):
+            kernels.force_depthwise(strip, lanes)
+            require_equal(f"{name} strip {strip}, {lanes} lanes", call(), want)
+            found[f"strip {strip} lanes {lanes}"] = time_call(call, SWEEP_RUNS).median
+    finally:
+        kernels.force_depthwise()
+    return found
+
+
+def depthwise(
+    row: dict[str, Any], batch: int, limits: dict[str, Any], with_sweep: bool
+) -> dict[str, Any]:
     """Return the figures of one depthwise convolution; what bounds it is memory."""
     c, size, kernel = row["channels"], row["size"], row["kernel"]
     stride, padding = [row["stride"]] * 2, [row["padding"]] * 2
@@ -233,8 +248,12 @@ def depthwise(row: dict[str, Any], batch: int, limits: dict[str, Any]) -> dict[s
     half_us = cudnn_us(x, weight, torch.float16, stride, padding, 1, c)
     moved = x.numel() + packed.numel() + result.numel()
     rates = figures(timing.median, result.numel() * kernel**2, moved, limits)
+    config = runtime.require_cuda_kernels().choose_depthwise(
+        batch, c, *result.shape[2:], kernel, row["stride"]
+    )
     return {
         "shape": name,
+        "config": "strip {strip} lanes {lanes}".format(**config),
         "us": timing.median,
         "p20": timing.p20,
         "p80": timing.p80,
@@ -243,6 +262,7 @@ def depthwise(row: dict[str, Any], batch: int, limits: dict[str, Any]) -> dict[s
         "fp16 us": half_us,
         "vs fp16": half_us / timing.median,
         "times": row["count"],
+        "sweep": depthwise_sweep(name, ours, want) if with_sweep else {},
     }
 
 
@@ -317,10 +337,11 @@ def main() -> None:
             for row in read_shapes(shapes):
                 model = shapes.removesuffix("_depthwise")
                 try:
-                    found["depthwise"].append({"model": model, **depthwise(row, batch, limits)})
+                    figured = depthwise(row, batch, limits, not options.no_sweep)
+                    found["depthwise"].append({"model": model, **figured})
                 except (AssertionError, RuntimeError) as error:
                     failed.append(f"batch {batch}, {row}: {error}")
-        show("int8_depthwise_conv2d", found["depthwise"])
+        show("int8_depthwise_conv2d", without_sweep(found["depthwise"]))
         keep()
     if failed:
         raise SystemExit("\n".join(failed))

@@ -257,20 +257,15 @@ __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelV
   }
 }
 
-// As store_channels, of bytes, where a row's eight channels are whole and aligned.
+// As store_channels, of bytes without a residual, where a row's eight channels are whole and aligned.
 __device__ __forceinline__ void store_whole_bytes(const Epilogue& e, const ChannelValues& v,
                                                   int64_t row, int column,
                                                   const int32_t (&acc)[kLaneChannels]) {
-  const int64_t at = row * e.ldc + column;
   float f[kLaneChannels];
   scale(v, acc, f);
-  if (e.residual != nullptr) {
-    const auto* from = static_cast<const uint8_t*>(e.residual) + at;
-    add_bytes(v, __ldg(reinterpret_cast<const uint2*>(from)), f);
-  }
   uint2 q = codes_of(e, f);
   if (e.table != nullptr) q = look_up(e, q);
-  *reinterpret_cast<uint2*>(static_cast<uint8_t*>(e.out) + at) = q;
+  *reinterpret_cast<uint2*>(static_cast<uint8_t*>(e.out) + row * e.ldc + column) = q;
 }
 
 // Rows `row` and row + 8 of a lane's accumulators, from `column`, the first of a tile's at `first`,

@@ -13,7 +13,7 @@
 
 namespace fastinfer::cuda {
 
-constexpr int kDepthwiseThreads = 256;
+constexpr int kDepthwiseThreads = 256, kStripThreads = 128;
 
 // out[c] holds byte c of four rows.
 __device__ __forceinline__ void interleave(const uint32_t (&rows)[4], uint32_t* out) {
@@ -42,19 +42,26 @@ __device__ __forceinline__ void check_depthwise(const GemmCall& c) {
   if (is_other) __trap();
 }
 
-// The rows of a column that kRows outputs below each other need, for kHeight taps that are not
-// dilated.
-template <int kHeight, int kStride, int kRows>
+// A square kernel of kKernel taps a side, for two outputs below each other.
+template <int kKernel, int kStride>
 struct DepthwiseTile {
-  static constexpr int kInRows = (kRows - 1) * kStride + kHeight;
+  static constexpr int kRows = 2;
+  static constexpr int kInRows = (kRows - 1) * kStride + kKernel;
   static constexpr int kInQuads = (kInRows + 3) / 4;
-  static constexpr int kTapQuads = (kHeight + 3) / 4;
+  static constexpr int kTapQuads = (kKernel + 3) / 4;
+  // Outputs of a row that a column of the image lies under, and columns until they are all others.
+  static constexpr int kLive = (kKernel + kStride - 1) / kStride, kPeriod = kLive * kStride;
   static_assert(kInQuads <= 2 && kTapQuads <= 2);
 
-  // The four taps that an output `down` rows below the first has in rows 4 kQuad .. of the image.
+  // Where registers hold the taps of all columns of the kernel.
+  static constexpr bool kKeepsTaps = kKernel == 3;
+
+  using Taps = int32_t[kTapQuads][kLaneChannels];
+  using Column = uint32_t[kInQuads][kLaneChannels];
+
+  // The four taps that an output `kDown` rows below the first has in rows 4 kQuad .. of the image.
   template <int kDown, int kQuad>
-  static __device__ __forceinline__ uint32_t taps(const int32_t (&words)[kTapQuads][kLaneChannels],
-                                                  int i) {
+  static __device__ __forceinline__ uint32_t taps(const Taps& words, int i) {
     constexpr int kShift = kDown % 4 * 8, kAt = kQuad - kDown / 4;
     uint32_t upper = 0, lower = 0;
     if constexpr (kAt >= 0 && kAt < kTapQuads) upper = static_cast<uint32_t>(words[kAt][i]);
@@ -64,11 +71,10 @@ struct DepthwiseTile {
 
   // Whether that output has taps there at all.
   template <int kDown, int kQuad>
-  static constexpr bool has_taps = kDown < 4 * kQuad + 4 && kDown + kHeight > 4 * kQuad;
+  static constexpr bool has_taps = kDown < 4 * kQuad + 4 && kDown + kKernel > 4 * kQuad;
 
-  template <int kRow, int kQuad>
-  static __device__ __forceinline__ void add(const uint32_t (&in)[kInQuads][kLaneChannels],
-                                             const int32_t (&words)[kTapQuads][kLaneChannels],
+  template <int kRow, int kQuad = 0>
+  static __device__ __forceinline__ void add(const Column& in, const Taps& words,
                                              int32_t (&acc)[kLaneChannels]) {
     if constexpr (kQuad < kInQuads) {
       if constexpr (has_taps<kRow * kStride, kQuad>) {
@@ -78,6 +84,20 @@ struct DepthwiseTile {
         }
       }
       add<kRow, kQuad + 1>(in, words, acc);
+    }
+  }
+
+  static __device__ __forceinline__ void add_rows(const Column& in, const Taps& words,
+                                                  int32_t (&acc)[kRows][kLaneChannels]) {
+    add<0>(in, words, acc[0]);
+    add<1>(in, words, acc[1]);
+  }
+
+  static __device__ __forceinline__ void load(const GemmCall& c, int tap, int channel,
+                                              Taps& words) {
+#pragma unroll
+    for (int quad = 0; quad < kTapQuads; quad++) {
+      load_taps(c, tap * kTapQuads + quad, channel, words[quad]);
     }
   }
 };
@@ -97,72 +117,88 @@ __device__ __forceinline__ void load_column(const Windows& w, const uint8_t* ima
   }
 }
 
-// kHeight taps of a column, not dilated; kStride down. A lane has kRows x kColumns outputs. Bytes in,
-// bytes out; channels in whole eights; x, the residual and the result aligned to 8 bytes.
-template <int kHeight, int kStride, int kRows, int kColumns>
-__global__ void __launch_bounds__(kDepthwiseThreads, 2)
-    int8_depthwise_tiled(const GemmCall c, const int32_t lanes_log2, const int32_t row_blocks,
-                          const int32_t images) {
-  using Tile = DepthwiseTile<kHeight, kStride, kRows>;
-  static_assert(kRows <= 2);
+// kKernel x kKernel taps, not dilated, kStride both ways. A lane walks along two rows of outputs,
+// `strip` of them, and reads every column of the image once: sums of the outputs that a column lies
+// under are live, and leave when their last column is behind. Bytes in, bytes out, no residual; channels
+// in whole eights; x and the result aligned to 8 bytes.
+template <int kKernel, int kStride>
+__global__ void __launch_bounds__(kStripThreads, kKernel == 3 ? 3 : 2)
+    int8_depthwise_strip(const GemmCall c, const int32_t strip, const int32_t lanes_log2,
+                         const int32_t row_blocks, const int32_t images) {
+  using Tile = DepthwiseTile<kKernel, kStride>;
   const Windows& w = c.windows;
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const auto block = static_cast<int32_t>(blockIdx.x);
   const int32_t lane = thread & ((1 << lanes_log2) - 1), line = thread >> lanes_log2;
-  const int32_t lines = kDepthwiseThreads >> lanes_log2;
-  // A row of outputs: channels first, then columns.
+  const int32_t lines = kStripThreads >> lanes_log2;
+  // A row of outputs: channels first, then strips.
   const int32_t place = (block / row_blocks << lanes_log2) + lane;
-  const int32_t chunks = c.n / kLaneChannels, column_tile = place / chunks;
-  const int32_t channel = (place - column_tile * chunks) * kLaneChannels;
-  const int32_t out_x = column_tile * kColumns;
-  const int32_t out_y = (block % row_blocks * lines + line) * kRows;
+  const int32_t chunks = c.n / kLaneChannels, at_strip = place / chunks;
+  const int32_t channel = (place - at_strip * chunks) * kLaneChannels;
+  const int32_t out_x = at_strip * strip;
+  const int32_t out_y = (block % row_blocks * lines + line) * Tile::kRows;
   const Epilogue e = read_epilogue(c);
   check_depthwise(c);
   if (out_x >= w.out_width || out_y >= w.out_height) return;
 
   const uint32_t padding = __ldg(reinterpret_cast<const uint32_t*>(padding_bytes(c)));
-  const int32_t first_y = out_y * kStride - w.pad_h, first_x = out_x * w.stride_w - w.pad_w;
+  const int32_t first_y = out_y * kStride - w.pad_h, first_x = out_x * kStride - w.pad_w;
+  const int32_t columns = (min(strip, w.out_width - out_x) - 1) * kStride + kKernel;
   const int64_t image_bytes = int64_t{w.height} * w.width * w.channels;
+  typename Tile::Taps kept[Tile::kKeepsTaps ? kKernel : 1];
+  if constexpr (Tile::kKeepsTaps) {
+#pragma unroll
+    for (int tap = 0; tap < kKernel; tap++) Tile::load(c, tap, channel, kept[tap]);
+  }
+  ChannelValues values;
+  load_channels(e, channel, values);
   for (auto image = static_cast<int32_t>(blockIdx.y); image < images;
        image += static_cast<int32_t>(gridDim.y)) {
     const uint8_t* from = c.x + image * image_bytes + channel;
-    int32_t acc[kRows][kColumns][kLaneChannels] = {};
-    // Not unrolled: the taps of all columns at once do not fit the registers, and ptxas would load
-    // them all.
-#pragma unroll 1
-    for (int32_t tap = 0; tap < w.kw; tap++) {
-      int32_t words[Tile::kTapQuads][kLaneChannels];
+    const int64_t pixel = (int64_t{image} * w.out_height + out_y) * w.out_width + out_x;
+    const bool has_second = out_y + 1 < w.out_height;
+    int32_t acc[Tile::kLive][Tile::kRows][kLaneChannels] = {};
+    uint2 next[4 * Tile::kInQuads];
+    load_column<Tile::kInRows>(w, from, first_y, first_x, padding, next);
+    for (int32_t first = 0; first < columns; first += Tile::kPeriod) {
 #pragma unroll
-      for (int quad = 0; quad < Tile::kTapQuads; quad++) {
-        load_taps(c, tap * Tile::kTapQuads + quad, channel, words[quad]);
-      }
-#pragma unroll
-      for (int i = 0; i < kColumns; i++) {
-        const int32_t x = first_x + i * w.stride_w + tap * w.dilation_w;
-        uint2 rows[4 * Tile::kInQuads];
-        load_column<Tile::kInRows>(w, from, first_y, x, padding, rows);
-        uint32_t in[Tile::kInQuads][kLaneChannels];
+      for (int phase = 0; phase < Tile::kPeriod; phase++) {
+        const int32_t column = first + phase;
+        if (column >= columns) break;
+        typename Tile::Column in;
 #pragma unroll
         for (int quad = 0; quad < Tile::kInQuads; quad++) {
-          const uint2* r = rows + 4 * quad;
+          const uint2* r = next + 4 * quad;
           interleave({r[0].x, r[1].x, r[2].x, r[3].x}, in[quad]);
           interleave({r[0].y, r[1].y, r[2].y, r[3].y}, in[quad] + 4);
         }
-        Tile::template add<0, 0>(in, words, acc[0][i]);
-        if constexpr (kRows > 1) Tile::template add<1, 0>(in, words, acc[1][i]);
-      }
-    }
-    ChannelValues values;  // not before: the sums take the registers
-    load_channels(e, channel, values);
-    load_residual_channels(e, channel, values);
-    const int64_t line_of = int64_t{image} * w.out_height + out_y;
+        // On its way while this one is summed. Past the last column it is not used.
+        load_column<Tile::kInRows>(w, from, first_y, first_x + column + 1, padding, next);
 #pragma unroll
-    for (int row = 0; row < kRows; row++) {
+        for (int back = 0; back < Tile::kLive; back++) {
+          const int tap = phase % kStride + back * kStride;
+          if (tap >= kKernel) continue;
+          auto& sums = acc[(phase / kStride - back + Tile::kLive) % Tile::kLive];
+          if constexpr (Tile::kKeepsTaps) {
+            Tile::add_rows(in, kept[tap], sums);
+          } else {
+            // Plus 0, which the compiler does not know: it would keep what it has loaded once.
+            typename Tile::Taps words;
+            Tile::load(c, tap, channel + (column >> 30), words);
+            Tile::add_rows(in, words, sums);
+          }
+          if (tap != kKernel - 1) continue;
+          // Outputs to the left of the strip end here too, in its first columns.
+          const int32_t x = (column - tap) / kStride;
+          if (column >= tap) {
+            store_whole_bytes(e, values, pixel + x, channel, sums[0]);
+            if (has_second) {
+              store_whole_bytes(e, values, pixel + w.out_width + x, channel, sums[1]);
+            }
+          }
 #pragma unroll
-      for (int i = 0; i < kColumns; i++) {
-        if (out_y + row >= w.out_height || out_x + i >= w.out_width) continue;
-        const int64_t pixel = (line_of + row) * w.out_width + out_x + i;
-        store_whole_bytes(e, values, pixel, channel, acc[row][i]);
+          for (int i = 0; i < kLaneChannels; i++) sums[0][i] = sums[1][i] = 0;
+        }
       }
     }
   }

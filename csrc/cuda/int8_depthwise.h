@@ -9,7 +9,8 @@ namespace fastinfer::cuda {
 constexpr int32_t depthwise_quads(int32_t kh) { return (kh + 3) / 4; }
 
 struct DepthwiseConfig {
-  int32_t height, stride;  // taps of a column, 3 or 5, and its stride; 0: the kernel for anything
+  int32_t kernel, stride;  // 3 or 5, 1 or 2: the kernel for squares; 0: the one for anything
+  int32_t strip;           // outputs of a row that a lane walks along
   int32_t lanes;           // threads of a block side by side on a row, a power of two
 };
 

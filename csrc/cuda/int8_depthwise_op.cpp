@@ -1,7 +1,7 @@
 // int8_depthwise_conv2d.
+#include "choice.h"
 #include "conv_windows.h"
 #include "device.h"
-#include "int8_depthwise.h"
 #include "ops.h"
 
 namespace fastinfer::cuda {
@@ -32,7 +32,8 @@ Tensor int8_depthwise_conv2d_cuda(Tensor x, Tensor packed, std::optional<Tensor>
   call.x = static_cast<const uint8_t*>(x.const_data_ptr());
   call.m = m;
   call.windows = windows;
-  check_launch(kOp, launch_depthwise(call, choose_depthwise(call, float_output), scope.stream()));
+  const DepthwiseConfig config = depthwise_in_force(call, float_output);
+  check_launch(kOp, launch_depthwise(call, config, scope.stream()));
   return out;
 }
 

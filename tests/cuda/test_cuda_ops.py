@@ -152,6 +152,23 @@ def test_depthwise(conv, output):
     check(depthwise_case(conv, output))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(("strip", "lanes"), [(1, 128), (2, 1), (3, 16), (7, 64), (40, 32)])
+def test_depthwise_on_every_strip(kernel, stride, strip, lanes):
+    kernels = runtime.require_cuda_kernels()
+    conv = Conv(
+        2, 72, (13, 30), 72, kernel=(kernel,) * 2, padding=(kernel // 2, 1), stride=(stride,) * 2,
+        groups=72,
+    )  # fmt: skip
+    kernels.force_depthwise(strip, lanes)
+    try:
+        check(depthwise_case(conv))
+        check(depthwise_case(conv, OUTPUTS[3]))
+    finally:
+        kernels.force_depthwise()
+
+
 @pytest.mark.parametrize("offset", [1, 4, 8])
 def test_depthwise_of_misaligned_and_strided(offset):
     case = depthwise_case(Conv(2, 32, (9, 8), 32, groups=32), OUTPUTS[1])
