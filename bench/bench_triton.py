@@ -34,6 +34,12 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.codes import Codes, quantized_ref  # noqa: E402
+from fastinfer.kernels.int4_linear import (  # noqa: E402
+    dequantize_int4,
+    int4_linear,
+    int4_linear_ref,
+    quantize_int4,
+)
 from fastinfer.kernels.int8_linear import Int8Weight, int8_linear  # noqa: E402
 
 SUITES = ("rows", "weight_only", "int8_linear")
@@ -203,10 +209,13 @@ def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
 
 
 def weight_only_calls() -> Iterator[Row]:
+    """Yield products with int8 and int4 weights."""
     for n, k in ((4096, 4096), (11008, 4096)):
         weight = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
         scale = torch.rand(n, device="cuda") * 1e-3 + 1e-3
         half = (weight.float() * scale[:, None]).half()
+        int4 = quantize_int4(half)
+        half4 = dequantize_int4(int4).half()
         for m in (1, 8, 16, 64):
             x = random_half(m, k)
             yield Row(
@@ -217,6 +226,11 @@ def weight_only_calls() -> Iterator[Row]:
                 lambda x=x, w=weight, s=scale: weight_only_module.weight_only_linear_ref(
                     x.float(), w, s
                 ),
+            )  # fmt: skip
+            yield Row(
+                "int4_linear", f"{m}x{n}x{k}", lambda x=x, w=int4: int4_linear(x, w),
+                lambda x, codes, scale, half=half4: F.linear(x, half), (x, *int4),
+                lambda x=x, w=int4: int4_linear_ref(x.float(), w),
             )  # fmt: skip
 
 

@@ -30,6 +30,12 @@ WEIGHT_ONLY_CONFIGS = (
     TileConfig(32, 64, 128, 4, 4),
     TileConfig(64, 64, 128, 4, 4),
 )
+#: A step is a group of 128, which has few bytes: more of them are under way.
+INT4_CONFIGS = (
+    TileConfig(16, 32, 128, 4, 6),
+    TileConfig(32, 64, 128, 4, 5),
+    TileConfig(64, 64, 128, 4, 4),
+)
 #: Programs that keep most multiprocessors of a large GPU at work.
 ENOUGH_PROGRAMS = 100
 
@@ -47,12 +53,18 @@ def int8_config(m: int, n: int) -> TileConfig:
     return large if programs(large, m, n) >= ENOUGH_PROGRAMS else small
 
 
+def _lowest(configs: tuple[TileConfig, ...], m: int) -> TileConfig:
+    return next((config for config in configs if m <= config.m), configs[-1])
+
+
 def weight_only_config(m: int) -> TileConfig:
     """Return the lowest tile that holds all rows, or the highest one."""
-    for config in WEIGHT_ONLY_CONFIGS:
-        if m <= config.m:
-            return config
-    return WEIGHT_ONLY_CONFIGS[-1]
+    return _lowest(WEIGHT_ONLY_CONFIGS, m)
+
+
+def int4_config(m: int) -> TileConfig:
+    """Return the lowest tile that holds all rows, or the highest one."""
+    return _lowest(INT4_CONFIGS, m)
 
 
 @triton.jit

@@ -114,7 +114,6 @@ DEPTHWISE = tuple(
         (1, 41, (9, 9), {"kernel": (5, 5), "padding": (2, 2)}),
         (1, 1032, (3, 5), {"kernel": (4, 9), "padding": (3, 4)}),
         (1, 48, (12, 12), {"dilation": (2, 3), "padding": (2, 3)}),
-        (66000, 8, (1, 2), {}),  # more images than a grid has rows
     )
 )
 #: [N, C, H, W] around the blocks of quantize's NHWC kernels.
@@ -150,6 +149,10 @@ def test_convs_that_are_gathered(conv):
 @pytest.mark.parametrize("conv", DEPTHWISE, ids=str)
 def test_depthwise(conv, output):
     check(depthwise_case(conv, output))
+
+
+def test_depthwise_of_more_images_than_a_grid_has_rows():
+    check(depthwise_case(Conv(66000, 8, (1, 2), 8, groups=8)))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

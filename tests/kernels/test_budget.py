@@ -19,6 +19,7 @@ from fastinfer.testing.kernels_package import load_kernels
 load_kernels()
 from fastinfer.kernels import bias_act_residual as bias_act_module  # noqa: E402
 from fastinfer.kernels import gated as gated_module  # noqa: E402
+from fastinfer.kernels import int4_linear as int4_linear_module  # noqa: E402
 from fastinfer.kernels import int8_linear as int8_linear_module  # noqa: E402
 from fastinfer.kernels import layer_norm as layer_norm_module  # noqa: E402
 from fastinfer.kernels import quantize_rows as quantize_rows_module  # noqa: E402
@@ -27,7 +28,7 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.rows import ROW_CONFIGS  # noqa: E402
-from fastinfer.kernels.tiles import INT8_CONFIGS, WEIGHT_ONLY_CONFIGS  # noqa: E402
+from fastinfer.kernels.tiles import INT4_CONFIGS, INT8_CONFIGS, WEIGHT_ONLY_CONFIGS  # noqa: E402
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted: nothing is compiled", allow_module_level=True)
@@ -153,6 +154,20 @@ def test_weight_only_products(config, arch):
     made = compile_for(
         weight_only_module._weight_only_linear_kernel, arch, WEIGHT_ONLY_TYPES,
         {"HAS_BIAS": False, **blocks_of(config)}, config.warps, config.stages,
+    )  # fmt: skip
+    assert made.stack == 0 and made.registers <= 255
+    assert re.search(r"\b(HMMA|HGMMA)\.", made.code)
+    assert re.search(r"LDGSTS\.\S*128", made.code)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("config", INT4_CONFIGS, ids=lambda c: f"{c.m}x{c.n}")
+def test_int4_products(config, arch):
+    types = {k: v for k, v in WEIGHT_ONLY_TYPES.items() if k != "weight_ptr"}
+    made = compile_for(
+        int4_linear_module._int4_linear_kernel, arch, {**types, "codes_ptr": "*u8"},
+        {"HAS_BIAS": False, "HALF": config.k // 2, "BLOCK_M": config.m, "BLOCK_N": config.n},
+        config.warps, config.stages,
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 255
     assert re.search(r"\b(HMMA|HGMMA)\.", made.code)

@@ -15,6 +15,12 @@ from fastinfer.testing.kernels_package import load_kernels
 from fastinfer.types.packed import FLAG_FLOAT_OUTPUT, unpack
 
 load_kernels()
+from fastinfer.kernels.int4_linear import (  # noqa: E402
+    dequantize_int4,
+    int4_linear,
+    int4_linear_ref,
+    quantize_int4,
+)
 from fastinfer.kernels.int8_linear import (  # noqa: E402
     Int8Weight,
     int8_linear,
@@ -104,6 +110,37 @@ def test_weight_only(m, n, k, has_bias, dtype):
         own = F.linear(x, (weight.float() * scale[:, None]).to(dtype), bias)
         bound = sixteen_bit_bound(want, own)
         assert float((got.cpu().float() - want).abs().max()) <= bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("m", "n", "k", "has_bias"),
+    [(1, 40, 256, False), (16, 33, 128, True), (33, 70, 384, True), (70, 64, 128, False),
+     (0, 8, 128, False)],
+)  # fmt: skip
+def test_int4(m, n, k, has_bias, dtype):
+    g = generator(f"int4 {m}.{n}.{k}")
+    x = torch.randn(m, k, generator=g).to(dtype)
+    weight = quantize_int4(torch.randn(n, k, generator=g) * 0.05)
+    bias = torch.randn(n, generator=g).to(dtype) if has_bias else None
+    there = type(weight)(*(t.to(DEVICE) for t in weight))
+    got = int4_linear(x.to(DEVICE), there, bias if bias is None else bias.to(DEVICE))
+    want = int4_linear_ref(x.float(), weight, bias)
+    assert got.dtype == dtype and got.shape == want.shape
+    if m:
+        bound = sixteen_bit_bound(want, F.linear(x, dequantize_int4(weight).to(dtype), bias))
+        assert float((got.cpu().float() - want).abs().max()) <= bound
+
+
+def test_int4_codes_are_half_a_step_from_the_weight():
+    weight = torch.randn(9, 256, generator=generator("int4 codes"))
+    weight[3] = 0
+    packed = quantize_int4(weight)
+    step = packed.scale.t().repeat_interleave(128, 1)
+    eps = torch.finfo(torch.float32).eps
+    assert ((dequantize_int4(packed) - weight).abs() <= step * (0.5 + 8 * eps)).all()
+    with pytest.raises(ValueError, match=r"quantize_int4: expected weight \[N, K\]"):
+        quantize_int4(weight[:, :100])
 
 
 def test_bad_input_is_named():
