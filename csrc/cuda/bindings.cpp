@@ -68,7 +68,7 @@ PYBIND11_MODULE(_C_cuda, m) {
         "Use a kernel and tile wherever it can run; '' gives the choice back.");
   m.def("choose_depthwise", &choose_strip, py::arg("images"), py::arg("channels"),
         py::arg("out_height"), py::arg("out_width"), py::arg("kernel"), py::arg("stride"),
-        "How a depthwise convolution of a square kernel runs, as a dict; kernel 0: the general one.");
+        "How a depthwise convolution of a square kernel runs, as a dict; kernel 0: any kernel.");
   m.def("force_depthwise", &fastinfer::cuda::force_depthwise, py::arg("strip") = 0,
         py::arg("lanes") = 0, "Use other strips and lanes; zeros give the choice back.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;

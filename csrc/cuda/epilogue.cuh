@@ -257,7 +257,7 @@ __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelV
   }
 }
 
-// As store_channels, of bytes without a residual, where a row's eight channels are whole and aligned.
+// As store_channels, of bytes without a residual, where eight channels are whole and aligned.
 __device__ __forceinline__ void store_whole_bytes(const Epilogue& e, const ChannelValues& v,
                                                   int64_t row, int column,
                                                   const int32_t (&acc)[kLaneChannels]) {

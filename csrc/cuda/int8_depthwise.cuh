@@ -119,8 +119,8 @@ __device__ __forceinline__ void load_column(const Windows& w, const uint8_t* ima
 
 // kKernel x kKernel taps, not dilated, kStride both ways. A lane walks along two rows of outputs,
 // `strip` of them, and reads every column of the image once: sums of the outputs that a column lies
-// under are live, and leave when their last column is behind. Bytes in, bytes out, no residual; channels
-// in whole eights; x and the result aligned to 8 bytes.
+// under are live, and leave when their last column is behind. Bytes in, bytes out, no residual;
+// channels in whole eights; x and the result aligned to 8 bytes.
 template <int kKernel, int kStride>
 __global__ void __launch_bounds__(kStripThreads, kKernel == 3 ? 3 : 2)
     int8_depthwise_strip(const GemmCall c, const int32_t strip, const int32_t lanes_log2,

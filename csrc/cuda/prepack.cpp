@@ -41,7 +41,7 @@ std::vector<int8_t> pack_fragments(const int8_t* weight, const PackedHeader& h) 
   return out;
 }
 
-// [n][kh][kw] -> [kw][kh / 4][channel, padded to whole panels][4]: a word holds four taps of a column.
+// [n][kh][kw] -> [kw][kh / 4][channel, padded to panels][4]: a word holds four taps of a column.
 std::vector<int8_t> pack_columns(const int8_t* weight, const PackedHeader& h) {
   const int64_t quads = depthwise_quads(h.kh), padded = int64_t{h.panels_per_group} * h.nr;
   std::vector<int8_t> out(static_cast<size_t>(h.kw * quads * padded * 4), 0);
