@@ -1,10 +1,9 @@
 // Depthwise convolution of an NHWC image: a lane has eight neighbouring channels.
 //
 // Sums over taps are dp4a's, four taps of a column of the kernel at a time: the bytes of four rows
-// of the image are interleaved, so that a word holds one channel of each, which serves outputs
-// below each other. Neighbouring lanes have neighbouring channels, so a
-// warp's loads of 8 bytes are whole lines; nothing goes through shared memory, as L1 has what
-// neighbours share.
+// of the image are interleaved, so that a word holds one channel of each, which serves outputs below
+// each other. Neighbouring lanes have neighbouring channels, so a warp's loads of 8 bytes are whole
+// lines; nothing goes through shared memory, as L1 has what neighbours share.
 #pragma once
 
 #include "epilogue.cuh"
