@@ -15,7 +15,7 @@ endif
 RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help demo demo-short test test-models test-sanitize test-stress test-abi build \
+.PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
   bench bench-models bench-load bench-overhead bench-peers gpu-check lint format clean
 
 help: ## Show the targets
@@ -44,7 +44,7 @@ demo-short: build $(DEMO_READY) ## The demo in under a minute, with fewer rounds
 	$(RUN) -m fastinfer.cli demo --short
 
 test: build $(DEMO_READY) ## The test suite
-	$(RUN) -m pytest -m "not models and not sanitize and not stress"
+	$(RUN) -m pytest -m "not models and not sanitize and not stress and not slow"
 
 test-models: build $(DEMO_READY) ## Every torchvision model through convert: minutes each for the largest
 	$(RUN) -m pytest -m models -s
@@ -54,6 +54,9 @@ test-sanitize: build ## The engine under ThreadSanitizer, AddressSanitizer and U
 
 test-stress: build ## Many thousand calls, forks and exits of a converted network: minutes
 	$(RUN) -m pytest -m stress
+
+test-slow: build ## Every Triton kernel at every tile, compiled for GPUs that are not here: minutes
+	$(RUN) -m pytest -m slow
 
 test-abi: build ## The op tests of this build under torch 2.13.0, in a second venv
 	sh tests/abi/run.sh $(PYTHON)

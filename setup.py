@@ -97,7 +97,9 @@ CUDA_SOURCES = [
     "csrc/cuda/bindings.cpp",
     "csrc/cuda/choice.cpp",
     "csrc/cuda/gemm_config.cpp",
+    "csrc/cuda/conv_windows.cpp",
     "csrc/cuda/int8_conv2d.cpp",
+    "csrc/cuda/int8_depthwise.cpp",
     "csrc/cuda/int8_linear.cpp",
     "csrc/cuda/packed_headers.cpp",
     "csrc/cuda/prepack.cpp",
@@ -111,6 +113,7 @@ CUDA_ARCHS = os.environ.get("FASTINFER_CUDA_ARCHS", "80 90a").split()
 CUDA_UNITS = {
     "csrc/cuda/device.cu": CUDA_ARCHS,
     "csrc/cuda/quantize_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/int8_depthwise_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
 }

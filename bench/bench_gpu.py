@@ -18,21 +18,23 @@ from torch import Tensor
 
 from fastinfer import runtime
 from fastinfer.measure import describe_machine
-from fastinfer.ops.int8_conv2d import int8_conv2d_ref
+from fastinfer.ops.int8_conv2d import int8_conv2d_ref, int8_depthwise_conv2d_ref
 from fastinfer.ops.int8_linear import int8_linear_ref
 
 INFINITY = float("inf")
 SWEEP_RUNS = 7
+SUITES = ("linear", "conv", "depthwise", "quantize")
+DEPTHWISE_SHAPES = ("mobilenet_v2_depthwise", "efficientnet_b0_depthwise")
 
 
-def packed_weight(op: str, weight: Tensor, x_zero_point: int = 128) -> Tensor:
+def packed_weight(op: str, weight: Tensor, x_zero_point: int = 128, groups: int = 1) -> Tensor:
     """Return a random layer's weight, packed on the GPU; results spread over most codes."""
     n, k = weight.shape[0], weight[0].numel()
     bias = torch.randint(-5000, 5000, (n,), device="cuda", dtype=torch.int32)
     multiplier = (0.5 + torch.rand(n, device="cuda")) * 64 / (74 * 37 * k**0.5)
     return torch.ops.fastinfer.int8_prepack(
-        op, weight, bias, multiplier, None, None, None, 1, x_zero_point, 117, 0, 255, -INFINITY,
-        INFINITY, False,
+        op, weight, bias, multiplier, None, None, None, groups, x_zero_point, 117, 0, 255,
+        -INFINITY, INFINITY, False,
     )  # fmt: skip
 
 
@@ -210,6 +212,60 @@ def conv(
     }
 
 
+def depthwise_sweep(name: str, call: Callable[[], Tensor], want: Tensor) -> dict[str, float]:
+    """Return microseconds of strips and lanes, each checked."""
+    kernels, found = runtime.require_cuda_kernels(), {}
+    try:
+        for strip, lanes in product((2, 4, 7, 14, 28), (16, 32, 64)):
+            kernels.force_depthwise(strip, lanes)
+            require_equal(f"{name} strip {strip}, {lanes} lanes", call(), want)
+            found[f"strip {strip} lanes {lanes}"] = time_call(call, SWEEP_RUNS).median
+    finally:
+        kernels.force_depthwise()
+    return found
+
+
+def depthwise(
+    row: dict[str, Any], batch: int, limits: dict[str, Any], with_sweep: bool
+) -> dict[str, Any]:
+    """Return the figures of one depthwise convolution; what bounds it is memory."""
+    c, size, kernel = row["channels"], row["size"], row["kernel"]
+    stride, padding = [row["stride"]] * 2, [row["padding"]] * 2
+    name = f"{batch}x{c}x{size} {kernel}x{kernel}/{row['stride']}"
+    x = random_codes(batch, c, size, size).contiguous(memory_format=torch.channels_last)
+    weight = random_weights(c, 1, kernel, kernel)
+    packed = packed_weight("depthwise_conv2d", weight, 0, c)
+    rest = (None, [kernel] * 2, stride, padding, [1, 1], False)
+
+    def ours() -> Tensor:
+        return torch.ops.fastinfer.int8_depthwise_conv2d(x, packed, *rest)
+
+    with torch.backends.cudnn.flags(enabled=False):  # exact in float64
+        want = int8_depthwise_conv2d_ref(x, packed, *rest)
+    result = ours()
+    require_equal(name, result, want)
+    timing = time_call(ours)
+    half_us = cudnn_us(x, weight, torch.float16, stride, padding, 1, c)
+    moved = x.numel() + packed.numel() + result.numel()
+    rates = figures(timing.median, result.numel() * kernel**2, moved, limits)
+    config = runtime.require_cuda_kernels().choose_depthwise(
+        batch, c, *result.shape[2:], kernel, row["stride"]
+    )
+    return {
+        "shape": name,
+        "config": "strip {strip} lanes {lanes}".format(**config),
+        "us": timing.median,
+        "p20": timing.p20,
+        "p80": timing.p80,
+        "GB/s": rates["GB/s"],
+        "copy %": rates["copy %"],
+        "fp16 us": half_us,
+        "vs fp16": half_us / timing.median,
+        "times": row["count"],
+        "sweep": depthwise_sweep(name, ours, want) if with_sweep else {},
+    }
+
+
 def quantize(limits: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figures of quantizing in the order of memory, and from NCHW to NHWC."""
     rows = []
@@ -238,7 +294,7 @@ def without_sweep(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--suite", choices=("linear", "conv", "quantize"), action="append")
+    parser.add_argument("--suite", choices=SUITES, action="append")
     parser.add_argument("--batch", type=int, nargs="+", default=[32], help="of convolutions")
     parser.add_argument("--no-sweep", action="store_true", help="only the tile that is chosen")
     parser.add_argument("--out", type=Path, required=True, help="JSON")
@@ -255,7 +311,7 @@ def main() -> None:
     def keep() -> None:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
-    suites = options.suite or ("linear", "conv", "quantize")
+    suites = options.suite or SUITES
     failed: list[str] = []
     if "linear" in suites:
         shapes = read_shapes("gpu_gemm")
@@ -274,6 +330,18 @@ def main() -> None:
             except (AssertionError, RuntimeError) as error:  # the others are worth their time
                 failed.append(f"batch {batch}, {row}: {error}")
         show("int8_conv2d", without_sweep(found["conv"]))
+        keep()
+    if "depthwise" in suites:
+        found["depthwise"] = []
+        for batch, shapes in product(options.batch, DEPTHWISE_SHAPES):
+            for row in read_shapes(shapes):
+                model = shapes.removesuffix("_depthwise")
+                try:
+                    figured = depthwise(row, batch, limits, not options.no_sweep)
+                    found["depthwise"].append({"model": model, **figured})
+                except (AssertionError, RuntimeError) as error:
+                    failed.append(f"batch {batch}, {row}: {error}")
+        show("int8_depthwise_conv2d", without_sweep(found["depthwise"]))
         keep()
     if failed:
         raise SystemExit("\n".join(failed))

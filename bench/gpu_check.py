@@ -1,15 +1,17 @@
-"""Builds, tests, sanitizes and measures the CUDA kernels on the GPU of this machine.
+"""Builds, tests, sanitizes and measures the CUDA and Triton kernels on the GPU of this machine.
 
-    python3 bench/gpu_check.py [--only build tests sanitize bench] [--commit NAME]
+    python3 bench/gpu_check.py [--only build tests bench triton sanitize] [--commit NAME]
 
-Needs torch 2.11 or later with CUDA, nvcc, pybind11, ninja and pytest; no network. Every stage is a
-process with a time limit, and a stage that fails does not stop the next. Results go to $OUT when it
-is set, else to bench/results: gpu_check_<gpu>.json, gpu_bench_<gpu>.json, and a log for each stage.
+Needs torch 2.11 or later with CUDA, nvcc, pybind11, ninja and pytest; no network. Every stage is
+one or more processes with time limits, and a stage that fails does not stop the next. Results go to
+$OUT when it is set, else to bench/results: gpu_check_<gpu>.json, gpu_bench_<gpu>.json,
+triton_bench_<gpu>.json, and a log for each process.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -74,7 +76,7 @@ def run_command(command: Command, env: dict[str, str], folder: Path) -> StageRes
             status = "timed out"
     lines = without_places(log.read_text(encoding="utf-8", errors="replace")).splitlines()
     kept = 1 if status == "passed" else LAST_LINES
-    last = "\n".join(lines if command.name == "bench" else lines[-kept:])
+    last = "\n".join(lines if command.name.endswith("bench") else lines[-kept:])
     return StageResult(command.name, status, round(time.monotonic() - began, 1), last)
 
 
@@ -131,10 +133,25 @@ def build_commands(_folder: Path) -> list[Command]:
     return [Command("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 240)]
 
 
+def pytest_arguments(*what: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", *what, "-vv", "--tb=short", "--maxfail=40", "-rs", "-p",
+            "no:cacheprovider", "--durations=5"]  # fmt: skip
+
+
 def test_commands(_folder: Path) -> list[Command]:
-    arguments = [sys.executable, "-m", "pytest", "tests/cuda", "-vv", "--tb=short", "--maxfail=40",
-                 "-rs", "-p", "no:cacheprovider", "--durations=5"]  # fmt: skip
-    return [Command("tests", arguments, 150)]
+    return [Command("tests", pytest_arguments("tests/cuda"), 150)]
+
+
+def triton_commands(folder: Path) -> list[Command]:
+    if importlib.util.find_spec("triton") is None:
+        return []
+    kernels = ROOT / "tests" / "kernels"
+    tests = pytest_arguments(
+        str(kernels / "test_row_kernels.py"), str(kernels / "test_products.py")
+    )
+    out = folder / f"triton_bench_{gpu_name()}.json"
+    bench = [sys.executable, "bench/bench_triton.py", "--out", str(out)]
+    return [Command("triton_tests", tests, 120), Command("triton_bench", bench, 150)]
 
 
 def sanitize_commands(_folder: Path) -> list[Command]:
@@ -162,8 +179,11 @@ STAGES: dict[str, Callable[[Path], list[Command]]] = {
     "build": build_commands,
     "tests": test_commands,
     "bench": bench_commands,
+    "triton": triton_commands,
     "sanitize": sanitize_commands,
 }
+#: Why a stage has no commands.
+MISSING = {"triton": "Triton not found", "sanitize": "compute-sanitizer not found"}
 
 
 def run_stages(stages: list[str], folder: Path, archs: str, limit: float) -> list[StageResult]:
@@ -172,7 +192,7 @@ def run_stages(stages: list[str], folder: Path, archs: str, limit: float) -> lis
     for stage in stages:
         commands = STAGES[stage](folder)
         if not commands:
-            results.append(StageResult(stage, "skipped: compute-sanitizer not found", 0, ""))
+            results.append(StageResult(stage, f"skipped: {MISSING[stage]}", 0, ""))
         for command in commands:
             left = limit - (time.monotonic() - began)
             if left < 10:

@@ -6,7 +6,7 @@ import torch
 
 from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
-from fastinfer.testing.cases import OUTPUTS, Conv, conv_case, linear_case
+from fastinfer.testing.cases import OUTPUTS, Conv, conv_case, depthwise_case, linear_case
 from fastinfer.testing.devices import on_device
 
 CASES = (
@@ -20,6 +20,17 @@ CASES = (
     conv_case(Conv(1, 256, (5, 6), 72, groups=2), OUTPUTS[3]),
     conv_case(Conv(1, 3, (15, 17), 16, stride=(2, 2))),
 )
+#: No kernel of these asks for a tile.
+DEPTHWISE = (
+    depthwise_case(Conv(2, 40, (9, 7), 40, groups=40), OUTPUTS[3]),
+    depthwise_case(Conv(1, 24, (9, 10), 24, stride=(2, 2), groups=24), OUTPUTS[2]),
+    depthwise_case(Conv(1, 16, (7, 7), 16, kernel=(5, 5), padding=(2, 2), groups=16)),
+    depthwise_case(
+        Conv(1, 8, (9, 9), 8, kernel=(5, 5), padding=(2, 2), stride=(2, 2), groups=8), OUTPUTS[3]
+    ),
+    depthwise_case(Conv(1, 33, (5, 6), 33, kernel=(2, 4), groups=33), OUTPUTS[6]),
+    depthwise_case(Conv(1, 16, (8, 8), 16, dilation=(2, 2), groups=16), OUTPUTS[1]),
+)
 
 
 def main() -> None:
@@ -32,13 +43,18 @@ def main() -> None:
             kernels.force_config(**config)
             got = getattr(torch.ops.fastinfer, case.op)(*there)
             assert torch.equal(got.cpu(), want), (str(case), config)
+    for case in DEPTHWISE:
+        args = case.build()
+        got = torch.ops.fastinfer.int8_depthwise_conv2d(*on_device(args, "cuda"))
+        assert torch.equal(got.cpu(), references[case.op](*args)), str(case)
     for channels in (3, 5, 64):
         x = torch.randn(2, channels, 9, 7)
         for channels_last in (False, True):
             args = (x, 0.02, 100, channels_last)
             got = torch.ops.fastinfer.quantize(x.cuda(), *args[1:])
             assert torch.equal(got.cpu(), references["quantize"](*args))
-    print(f"{len(CASES)} cases on {len(kernels.known_configs())} tiles: equal")
+    tiles = len(kernels.known_configs())
+    print(f"{len(CASES)} cases on {tiles} tiles, {len(DEPTHWISE)} others: equal")
 
 
 if __name__ == "__main__":

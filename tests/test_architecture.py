@@ -148,6 +148,31 @@ def test_packages_outside(path):
         assert node in in_functions, f"line {node.lineno}: {module} must be imported lazily"
 
 
+KERNELS = python_files(ROOT / "kernels")
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda p: p.name)
+def test_triton_kernels_import_torch_and_triton(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            packages = {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            packages = {node.module.split(".")[0]}
+        else:  # relative: of this folder
+            continue
+        wrong = packages - {"torch", "triton", *sys.stdlib_module_names}
+        assert not wrong, f"line {node.lineno}: {wrong}"
+
+
+def test_nothing_needs_the_triton_kernels():
+    for path in SOURCES:
+        if path.name == "kernels_package.py":  # finds them for tests and benchmarks
+            continue
+        for module, node in imported_names(ast.parse(path.read_text())):
+            is_kernels = module.split(".")[:2] == ["fastinfer", "kernels"]
+            assert not is_kernels, f"{path.name}, line {node.lineno}: {module}"
+
+
 def test_exceptions_are_used():
     found = set()
     for path in SOURCES:

@@ -41,6 +41,20 @@ py::list known() {
   return all;
 }
 
+py::dict choose_strip(int64_t images, int32_t channels, int32_t out_height, int32_t out_width,
+                      int32_t kernel, int32_t stride) {
+  using namespace py::literals;
+  fastinfer::cuda::GemmCall call{};
+  call.m = images * out_height * out_width;
+  call.n = channels;
+  call.windows = {out_height * stride, out_width * stride, channels, out_height, out_width,
+                  kernel,              kernel,             stride,   stride,     kernel / 2,
+                  kernel / 2,          1,                  1};
+  const auto c = fastinfer::cuda::choose_depthwise(call, false);
+  return py::dict("kernel"_a = c.kernel, "stride"_a = c.stride, "strip"_a = c.strip,
+                  "lanes"_a = c.lanes);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C_cuda, m) {
@@ -52,5 +66,10 @@ PYBIND11_MODULE(_C_cuda, m) {
   m.def("force_config", &fastinfer::cuda::force_config, py::arg("kernel"), py::arg("block_m") = 0,
         py::arg("block_n") = 0, py::arg("cluster") = 1,
         "Use a kernel and tile wherever it can run; '' gives the choice back.");
+  m.def("choose_depthwise", &choose_strip, py::arg("images"), py::arg("channels"),
+        py::arg("out_height"), py::arg("out_width"), py::arg("kernel"), py::arg("stride"),
+        "How a depthwise convolution of a square kernel runs, as a dict; kernel 0: any kernel.");
+  m.def("force_depthwise", &fastinfer::cuda::force_depthwise, py::arg("strip") = 0,
+        py::arg("lanes") = 0, "Use other strips and lanes; zeros give the choice back.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;
 }

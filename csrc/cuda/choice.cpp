@@ -8,6 +8,7 @@ namespace {
 
 std::mutex mutex;
 std::optional<GemmConfig> forced;
+int forced_strip = 0, forced_lanes = 0;
 
 }  // namespace
 
@@ -45,6 +46,28 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
   throw std::invalid_argument("force_config: no kernel " + kernel + " with tiles " +
                               std::to_string(block_m) + " x " + std::to_string(block_n) +
                               " and clusters of " + std::to_string(cluster));
+}
+
+DepthwiseConfig depthwise_in_force(const GemmCall& call, bool float_output) {
+  DepthwiseConfig config = choose_depthwise(call, float_output);
+  const std::lock_guard lock(mutex);
+  if (config.kernel == 0 || forced_strip == 0) return config;
+  config.strip = forced_strip;
+  config.lanes = forced_lanes;
+  return config;
+}
+
+void force_depthwise(int strip, int lanes) {
+  const bool is_choice = strip == 0 && lanes == 0;
+  const bool is_valid = strip >= 1 && lanes >= 1 && lanes <= 128 && (lanes & (lanes - 1)) == 0;
+  if (!is_choice && !is_valid) {
+    throw std::invalid_argument(
+        "force_depthwise: expected strip >= 1 and lanes a power of two up to 128, got " +
+        std::to_string(strip) + " and " + std::to_string(lanes));
+  }
+  const std::lock_guard lock(mutex);
+  forced_strip = strip;
+  forced_lanes = lanes;
 }
 
 }  // namespace fastinfer::cuda

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "gemm.h"
+#include "int8_depthwise.h"
 
 namespace fastinfer::cuda {
 
@@ -13,5 +14,11 @@ GemmConfig config_in_force(const GemmDesc& desc);
 // Has products use a kernel ("mma" or "wgmma") with a tile shape wherever it can run; an empty name
 // gives the choice back. Throws std::invalid_argument for what does not exist.
 void force_config(const std::string& kernel, int block_m, int block_n, int cluster);
+
+// The same of depthwise convolutions by strips: other lengths of a strip and lanes of a block.
+DepthwiseConfig depthwise_in_force(const GemmCall& call, bool float_output);
+
+// Zeros give the choice back. Throws std::invalid_argument for what cannot run.
+void force_depthwise(int strip, int lanes);
 
 }  // namespace fastinfer::cuda

@@ -179,6 +179,16 @@ __device__ __forceinline__ uint2 codes_of(const Epilogue& e, const float (&f)[kL
           __vadd4(low_bytes(rounded + 4), e.zero_points)};
 }
 
+// The table's byte for each of eight codes.
+__device__ __forceinline__ uint2 look_up(const Epilogue& e, uint2 q) {
+  uint32_t found[kLaneChannels];
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    found[i] = __ldg(e.table + byte_of(i < 4 ? q.x : q.y, i % 4));
+  }
+  return {low_bytes(found), low_bytes(found + 4)};
+}
+
 __device__ __forceinline__ void store_bytes(const Epilogue& e, const ChannelValues& v, int64_t at,
                                             int valid, float (&f)[kLaneChannels]) {
   const bool is_whole = e.is_wide && valid >= kLaneChannels;
@@ -197,14 +207,7 @@ __device__ __forceinline__ void store_bytes(const Epilogue& e, const ChannelValu
     add_bytes(v, r, f);
   }
   uint2 q = codes_of(e, f);
-  if (e.table != nullptr) {
-    uint32_t found[kLaneChannels];
-#pragma unroll
-    for (int i = 0; i < kLaneChannels; i++) {
-      found[i] = __ldg(e.table + byte_of(i < 4 ? q.x : q.y, i % 4));
-    }
-    q = {low_bytes(found), low_bytes(found + 4)};
-  }
+  if (e.table != nullptr) q = look_up(e, q);
   auto* to = static_cast<uint8_t*>(e.out) + at;
   if (is_whole) {
     *reinterpret_cast<uint2*>(to) = q;
@@ -252,6 +255,17 @@ __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelV
   } else {
     store_bytes(e, v, at, valid, f);
   }
+}
+
+// As store_channels, of bytes without a residual, where eight channels are whole and aligned.
+__device__ __forceinline__ void store_whole_bytes(const Epilogue& e, const ChannelValues& v,
+                                                  int64_t row, int column,
+                                                  const int32_t (&acc)[kLaneChannels]) {
+  float f[kLaneChannels];
+  scale(v, acc, f);
+  uint2 q = codes_of(e, f);
+  if (e.table != nullptr) q = look_up(e, q);
+  *reinterpret_cast<uint2*>(static_cast<uint8_t*>(e.out) + row * e.ldc + column) = q;
 }
 
 // Rows `row` and row + 8 of a lane's accumulators, from `column`, the first of a tile's at `first`,

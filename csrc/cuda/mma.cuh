@@ -29,6 +29,13 @@ __device__ __forceinline__ void keep_order(T& value) {
   }
 }
 
+// The sum c + a[0] b[0] + ... + a[3] b[3] of four uint8 and four int8.
+__device__ __forceinline__ int32_t dp4a_u8s8(uint32_t a, uint32_t b, int32_t c) {
+  int32_t d;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 // --- sm_80: copies to shared memory, fragments, products ---
 
 // Copies kBytes (4, 8 or 16), or writes zeros where `valid` is false; `from` must be a readable,

@@ -21,5 +21,9 @@ Tensor int8_conv2d_cuda(Tensor x, Tensor packed, std::optional<Tensor> residual,
                         int64_t out_channels, std::vector<int64_t> kernel_size,
                         std::vector<int64_t> stride, std::vector<int64_t> padding,
                         std::vector<int64_t> dilation, int64_t groups, bool float_output);
+Tensor int8_depthwise_conv2d_cuda(Tensor x, Tensor packed, std::optional<Tensor> residual,
+                                  std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                                  std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                                  bool float_output);
 
 }  // namespace fastinfer::cuda

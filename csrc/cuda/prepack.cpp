@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "int8_depthwise.h"
 #include "ops.h"
 #include "packed_headers.h"
 
@@ -35,6 +36,21 @@ std::vector<int8_t> pack_fragments(const int8_t* weight, const PackedHeader& h) 
     int8_t* to = out.data() + row * width;
     for (int64_t r = 0; r < runs; r++) {
       std::copy_n(from + r * h.run, h.run, to + r * padded_run(h.run));
+    }
+  }
+  return out;
+}
+
+// [n][kh][kw] -> [kw][kh / 4][channel, padded to panels][4]: a word holds four taps of a column.
+std::vector<int8_t> pack_columns(const int8_t* weight, const PackedHeader& h) {
+  const int64_t quads = depthwise_quads(h.kh), padded = int64_t{h.panels_per_group} * h.nr;
+  std::vector<int8_t> out(static_cast<size_t>(h.kw * quads * padded * 4), 0);
+  for (int64_t channel = 0; channel < h.n; channel++) {
+    for (int64_t row = 0; row < h.kh; row++) {
+      for (int64_t column = 0; column < h.kw; column++) {
+        const int64_t word = (column * quads + row / 4) * padded + channel;
+        out[static_cast<size_t>(word * 4 + row % 4)] = *weight++;
+      }
     }
   }
   return out;
@@ -78,25 +94,21 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
                                  clamp_min, clamp_max, float_output);
   const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());
   PackedBuffer buffer;
+  h.layout = kLayoutCuda;
+  h.nr = kPanel;
+  h.panels_per_group = (h.n / h.groups + kPanel - 1) / kPanel;
+  std::vector<int8_t> rows;
   if (h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d)) {
-    // Canonical: there is no CUDA kernel yet, and the reference reads this.
-    h.nr = 1;
-    h.panels_per_group = h.n;
     h.run = h.k;
-    h.weight_bytes = int64_t{h.n} * h.k;
-    h.weight = buffer.add(w, static_cast<size_t>(h.weight_bytes));
+    rows = pack_columns(w, h);
   } else {
     const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
-    h.layout = kLayoutCuda;
     h.form = static_cast<int32_t>(GemmForm::kFragments);
-    h.nr = kPanel;
-    h.panels_per_group = (h.n / h.groups + kPanel - 1) / kPanel;
     h.run = is_linear ? h.k : h.c_per_group;
-    const std::vector<int8_t> rows =
-        is_linear ? pack_fragments(w, h) : pack_fragments(window_order(w, h).data(), h);
-    h.weight_bytes = static_cast<int64_t>(rows.size());
-    h.weight = buffer.add(rows);
+    rows = is_linear ? pack_fragments(w, h) : pack_fragments(window_order(w, h).data(), h);
   }
+  h.weight_bytes = static_cast<int64_t>(rows.size());
+  h.weight = buffer.add(rows);
   const auto add = [&](const auto* values) { return buffer.add(pad_groups(values, h)); };
   h.bias = add(static_cast<const int32_t*>(in.bias.const_data_ptr()));
   h.multiplier = add(static_cast<const float*>(in.multiplier.const_data_ptr()));

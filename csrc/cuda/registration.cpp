@@ -8,4 +8,5 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CUDA, m) {
   m.impl("int8_prepack", TORCH_BOX(&fastinfer::cuda::int8_prepack_cuda));
   m.impl("int8_linear", TORCH_BOX(&fastinfer::cuda::int8_linear_cuda));
   m.impl("int8_conv2d", TORCH_BOX(&fastinfer::cuda::int8_conv2d_cuda));
+  m.impl("int8_depthwise_conv2d", TORCH_BOX(&fastinfer::cuda::int8_depthwise_conv2d_cuda));
 }

@@ -39,6 +39,17 @@ def row_bound(n: int, largest: float) -> float:
     return (n / 16 + 14) * torch.finfo(torch.float32).eps * max(largest, 1.0)
 
 
+def sixteen_bit_bound(reference: Tensor, own: Tensor) -> float:
+    """Return how far a float16 or bfloat16 result may be from the float32 reference.
+
+    own: torch's result at that dtype. Twice its error, and a rounding where it has none by chance.
+    """
+    if reference.numel() == 0:
+        return 0.0
+    error = float((own.float() - reference).abs().max())
+    return 2 * error + torch.finfo(own.dtype).eps * float(reference.abs().max())
+
+
 def sqnr_db(reference: Tensor, value: Tensor) -> float:
     """Return the signal-to-noise ratio of value against reference in dB (inf when equal)."""
     reference, value = reference.detach().double(), value.detach().double()

@@ -260,9 +260,15 @@ def depthwise_lane_order(lanes: int) -> torch.Tensor:
     return ((j // 4) * 16 + v * 4 + j % 4).reshape(-1)
 
 
+def _depthwise_order(h: PackedHeader) -> torch.Tensor:
+    """Return the channel of a block that stands at each of its nr places."""
+    is_natural = h.nr < 16 or LAYOUTS[h.layout] == "cuda"
+    return torch.arange(h.nr) if is_natural else depthwise_lane_order(h.nr)
+
+
 def _depthwise_vector(h: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
-    """Undo the lane order of a depthwise per-channel vector [padded_n] -> [n]."""
-    order = depthwise_lane_order(h.nr) if h.nr >= 16 else torch.arange(h.nr)
+    """Undo the order of a depthwise per-channel vector [padded_n] -> [n]."""
+    order = _depthwise_order(h)
     blocks = padded.view(-1, h.nr)
     out = torch.empty_like(blocks)
     out[:, order] = blocks
@@ -270,7 +276,14 @@ def _depthwise_vector(h: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
 
 
 def _depthwise_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
-    """Gather blocks [tap group][lane][taps] (int16 pairs or int8 quads) into [n, taps]."""
+    """Gather blocks [tap group][lane][taps] (int16 pairs or int8 quads) into [n, taps].
+
+    CUDA: [kw][kh / 4][channel][4], words of four taps of a column.
+    """
+    if LAYOUTS[h.layout] == "cuda":
+        data = _section(packed, h.weight, h.weight_bytes, torch.int8)
+        words = data.view(h.kw, -1, h.padded_n, 4).permute(2, 1, 3, 0)
+        return words.reshape(h.padded_n, -1, h.kw)[: h.n, : h.kh].reshape(h.n, h.k)
     blocks = h.panels_per_group
     if LAYOUTS[h.layout] in ("avx2", "avx512"):
         group, dtype = 2, torch.int16
@@ -285,8 +298,7 @@ def _depthwise_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     if group == 4 and h.kh == 3 and h.kw <= 3:  # by columns: three rows of each, and 0
         lanes = lanes.view(blocks, h.nr, h.kw, 4)[..., :3].transpose(2, 3).flatten(2)
     out = torch.empty_like(lanes)
-    order = depthwise_lane_order(h.nr) if h.nr >= 16 else torch.arange(h.nr)
-    out[:, order] = lanes
+    out[:, _depthwise_order(h)] = lanes
     return out.reshape(blocks * h.nr, -1)[: h.n, : h.k].to(torch.int8)
 
 

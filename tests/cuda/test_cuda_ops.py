@@ -10,7 +10,14 @@ import torch
 from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.case import generator, random_uint8
-from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, linear_case
+from fastinfer.testing.cases import (
+    OUTPUTS,
+    UNBOUNDED,
+    Conv,
+    conv_case,
+    depthwise_case,
+    linear_case,
+)
 from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.devices import on_device, pack_again
 from fastinfer.testing.every_case import every_case
@@ -21,7 +28,7 @@ if not torch.cuda.is_available():
 
 SPECS = {op.name: op for op in OPS}
 #: Ops with CUDA kernels.
-SERVED = ("quantize", "int8_linear", "int8_conv2d")
+SERVED = ("quantize", "int8_linear", "int8_conv2d", "int8_depthwise_conv2d")
 CONFIGS = runtime.require_cuda_kernels().known_configs()
 IDS = ["{kernel}_{block_m}x{block_n}_c{cluster}".format(**c) for c in CONFIGS]
 
@@ -92,6 +99,23 @@ WIDE_CONVS = (
     Conv(1, 32, (9, 150), 16, padding=(1, 128)),
     Conv(1, 64, (9, 150), 16, kernel=(1, 2), padding=(0, 0), dilation=(1, 128)),
 )
+#: Round the tiles of both depthwise kernels: odd sizes, ragged channels, rows of several blocks.
+DEPTHWISE = tuple(
+    Conv(n, c, size, c, groups=c, **geometry)
+    for n, c, size, geometry in (
+        (2, 32, (15, 17), {}),
+        (1, 40, (40, 9), {"stride": (2, 2)}),
+        (1, 96, (14, 14), {"kernel": (5, 5), "padding": (2, 2)}),
+        (3, 72, (13, 7), {"kernel": (5, 5), "padding": (2, 2), "stride": (2, 2)}),
+        (1, 264, (7, 7), {"padding": (0, 3)}),
+        (2, 16, (9, 6), {"kernel": (3, 1), "padding": (1, 0), "stride": (1, 3)}),
+        (1, 24, (11, 12), {"kernel": (5, 3), "padding": (4, 1), "dilation": (1, 2)}),
+        (1, 32, (1, 1), {}),
+        (1, 41, (9, 9), {"kernel": (5, 5), "padding": (2, 2)}),
+        (1, 1032, (3, 5), {"kernel": (4, 9), "padding": (3, 4)}),
+        (1, 48, (12, 12), {"dilation": (2, 3), "padding": (2, 3)}),
+    )
+)
 #: [N, C, H, W] around the blocks of quantize's NHWC kernels.
 PLANES = (
     *((2, 2, 31, 33), (1, 3, 32, 32), (3, 3, 9, 37), (2, 4, 40, 40), (1, 5, 9, 7)),
@@ -121,6 +145,49 @@ def test_convs_that_are_gathered(conv):
     check(conv_case(conv, OUTPUTS[1]))
 
 
+@pytest.mark.parametrize("output", [*OUTPUTS, *UNBOUNDED], ids=lambda o: o.name)
+@pytest.mark.parametrize("conv", DEPTHWISE, ids=str)
+def test_depthwise(conv, output):
+    check(depthwise_case(conv, output))
+
+
+def test_depthwise_of_more_images_than_a_grid_has_rows():
+    check(depthwise_case(Conv(66000, 8, (1, 2), 8, groups=8)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(("strip", "lanes"), [(1, 128), (2, 1), (3, 16), (7, 64), (40, 32)])
+def test_depthwise_on_every_strip(kernel, stride, strip, lanes):
+    kernels = runtime.require_cuda_kernels()
+    conv = Conv(
+        2, 72, (13, 30), 72, kernel=(kernel,) * 2, padding=(kernel // 2, 1), stride=(stride,) * 2,
+        groups=72,
+    )  # fmt: skip
+    kernels.force_depthwise(strip, lanes)
+    try:
+        check(depthwise_case(conv))
+        check(depthwise_case(conv, OUTPUTS[3]))
+    finally:
+        kernels.force_depthwise()
+
+
+@pytest.mark.parametrize("offset", [1, 4, 8])
+def test_depthwise_of_misaligned_and_strided(offset):
+    case = depthwise_case(Conv(2, 32, (9, 8), 32, groups=32), OUTPUTS[1])
+    x, packed, residual, *rest = on_device(case.build(), "cuda")
+    call = torch.ops.fastinfer.int8_depthwise_conv2d
+    want = call(x, packed, residual, *rest)
+
+    def moved(t):
+        storage = torch.zeros(t.numel() + offset, dtype=torch.uint8, device="cuda")
+        rows = t.permute(0, 2, 3, 1)
+        return storage[offset:].view(rows.shape).copy_(rows).permute(0, 3, 1, 2)
+
+    assert_equal(call(moved(x), packed, moved(residual), *rest), want)
+    assert_equal(call(x.contiguous(), packed, residual.contiguous(), *rest), want)
+
+
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("shape", PLANES, ids=str)
 def test_quantize_planes(shape, offset):
@@ -143,13 +210,16 @@ def test_many_tiles(config):
     assert_equal(got, SPECS["int8_linear"].reference(x, packed, None, n, False))
 
 
-@pytest.mark.parametrize("op", ["linear", "conv2d", "few channels"])
+@pytest.mark.parametrize("op", ["linear", "conv2d", "few channels", "depthwise", "tall"])
 def test_packing_round_trip(op):
     case = linear_case((3,), 45, 70, OUTPUTS[4]) if op == "linear" else conv_case(
         Conv(1, 12, (5, 5), 42, groups=3), OUTPUTS[1]
     )  # fmt: skip
     if op == "few channels":
         case = conv_case(Conv(1, 3, (9, 9), 20, kernel=(5, 3)))
+    if op in ("depthwise", "tall"):
+        kernel = (3, 5) if op == "depthwise" else (6, 2)
+        case = depthwise_case(Conv(1, 70, (9, 9), 70, kernel=kernel, groups=70), OUTPUTS[4])
     before = unpack(case.build()[1])
     packed = pack_again(before, "cuda")
     assert packed.is_cuda and LAYOUTS[read_header(packed).layout] == "cuda"

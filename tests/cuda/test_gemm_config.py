@@ -81,7 +81,22 @@ def test_choice_is_near_the_best_measured(m, n, k, source, times):
     assert times[name] <= 1.06 * min(times.values())
 
 
+def strips(*sizes):
+    return KERNELS.choose_depthwise(*sizes)
+
+
+def test_depthwise_strips_are_long_where_threads_are_enough():
+    assert strips(32, 144, 56, 56, 3, 1) == {"kernel": 3, "stride": 1, "strip": 14, "lanes": 16}
+    assert strips(32, 1152, 7, 7, 5, 1)["strip"] == 2
+    assert strips(32, 960, 7, 7, 3, 1)["lanes"] == 32  # four pairs of rows
+    assert strips(1, 8, 1, 1, 3, 1)["lanes"] == 128
+    for sizes in ((1, 12, 9, 9, 3, 1), (1, 16, 9, 9, 7, 1), (1, 16, 9, 9, 3, 3)):
+        assert strips(*sizes)["kernel"] == 0
+
+
 def test_unknown_configs_are_named():
+    with pytest.raises(ValueError, match=r"force_depthwise: expected strip >= 1 .* got 2 and 48"):
+        KERNELS.force_depthwise(2, 48)
     with pytest.raises(ValueError, match="expected kernel mma, wgmma or '', got fast"):
         KERNELS.force_config("fast", 64, 64)
     with pytest.raises(ValueError, match="no kernel mma with tiles 32 x 64"):

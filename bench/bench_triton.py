@@ -1,0 +1,312 @@
+"""The Triton kernels against torch.compile and eager torch in the same run; results checked first.
+
+What is read and written once counts as moved, so that bandwidth is comparable to a copy's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from gpu_timing import copy_bandwidth, time_call
+from harness import show
+from torch import Tensor
+
+from fastinfer.measure import describe_machine
+from fastinfer.testing.compare import sixteen_bit_bound
+from fastinfer.testing.kernels_package import load_kernels
+
+load_kernels()
+from fastinfer.kernels import (  # noqa: E402
+    bias_act_residual as bias_module,
+)
+from fastinfer.kernels import gated as gated_module  # noqa: E402
+from fastinfer.kernels import layer_norm as layer_norm_module  # noqa: E402
+from fastinfer.kernels import quantize_rows as quantize_module  # noqa: E402
+from fastinfer.kernels import rms_norm as rms_norm_module  # noqa: E402
+from fastinfer.kernels import rotary as rotary_module  # noqa: E402
+from fastinfer.kernels import softmax as softmax_module  # noqa: E402
+from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
+from fastinfer.kernels.codes import Codes, quantized_ref  # noqa: E402
+from fastinfer.kernels.int4_linear import (  # noqa: E402
+    dequantize_int4,
+    int4_linear,
+    int4_linear_ref,
+    quantize_int4,
+)
+from fastinfer.kernels.int8_linear import Int8Weight, int8_linear  # noqa: E402
+
+SUITES = ("rows", "weight_only", "int8_linear")
+#: A language model's rows, and those of a ViT of 32 images.
+LONG, SHORT = (4096, 4096), (32 * 197, 768)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call: ours, torch's own that gives the same, the float32 truth, and how ours is judged.
+
+    inputs: what is read. codes: the codes that both answer with, judged in steps; else floats.
+    """
+
+    name: str
+    shape: str
+    ours: Callable[[], Any]
+    own: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    truth: Callable[[], Tensor]
+    codes: Codes | None = None
+
+
+def random_half(*shape: int) -> Tensor:
+    return torch.randn(shape, device="cuda", dtype=torch.float16)
+
+
+def parts(value: Any) -> list[Tensor]:
+    """Return the tensors of a result."""
+    return [value] if isinstance(value, Tensor) else [t for t in value if t is not None]
+
+
+def row_calls() -> Iterator[Row]:
+    """Yield the row kernels, in floats and in codes where a layer would ask for them."""
+    for m, n in (LONG, SHORT):
+        shape, x, w, b = f"{m}x{n}", random_half(m, n), random_half(n), random_half(n)
+        for codes in (Codes(), Codes(signed=True)):
+            yield quantize_call(shape, x, codes)
+        yield from norm_calls(shape, x, w, b)
+    yield from gated_calls()
+    x, b, r = random_half(32 * 197, 3072), random_half(3072), random_half(32 * 197, 3072)
+    yield Row(
+        "bias_gelu_residual", f"{x.shape[0]}x3072",
+        lambda: bias_module.bias_act_residual(x, b, r, "gelu"),
+        lambda x, b, r: F.gelu(x + b + r), (x, b, r),
+        lambda: bias_module.bias_act_residual_ref(x.float(), b, r, "gelu"),
+    )  # fmt: skip
+    for m, n in ((32 * 12 * 197, 197), (49152, 1024)):
+        y = random_half(m, n)
+        yield Row(
+            "softmax", f"{m}x{n}", lambda y=y: softmax_module.softmax(y),
+            lambda y: torch.softmax(y, -1), (y,), lambda y=y: torch.softmax(y.float(), -1),
+        )  # fmt: skip
+    q, angle = random_half(4096, 32, 128), torch.randn(4096, 64, device="cuda")
+    cos, sin = angle.cos().half(), angle.sin().half()
+    yield Row(
+        "rotary", "4096x32x128", lambda: rotary_module.rotary(q, cos, sin),
+        rotary_own, (q, cos, sin), lambda: rotary_module.rotary_ref(q.float(), cos, sin),
+    )  # fmt: skip
+
+
+def rotary_own(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return what models write: float16 throughout."""
+    front, back = x.chunk(2, -1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat((front * cos - back * sin, back * cos + front * sin), -1)
+
+
+def quantize_call(shape: str, x: Tensor, codes: Codes) -> Row:
+    name = f"quantize_rows {'int8' if codes.signed else 'uint8'}"
+    return Row(
+        name, shape, lambda: quantize_module.quantize_rows(x, codes),
+        lambda x: quantized_ref(x.float(), codes), (x,), x.float, codes,
+    )  # fmt: skip
+
+
+def norm_calls(shape: str, x: Tensor, w: Tensor, b: Tensor) -> Iterator[Row]:
+    n = x.shape[-1]
+    for codes in (None, Codes(signed=True)):
+        suffix = "" if codes is None else " int8"
+
+        def finish(y: Tensor, codes: Codes | None = codes) -> Any:
+            return y if codes is None else quantized_ref(y.float(), codes)
+
+        yield Row(
+            f"layer_norm{suffix}", shape,
+            lambda codes=codes: layer_norm_module.layer_norm(x, w, b, 1e-5, codes),
+            lambda x, w, b, finish=finish: finish(F.layer_norm(x, (n,), w, b, 1e-5)), (x, w, b),
+            lambda: layer_norm_module.layer_norm_ref(x.float(), w, b, 1e-5), codes,
+        )  # fmt: skip
+        yield Row(
+            f"rms_norm{suffix}", shape,
+            lambda codes=codes: rms_norm_module.rms_norm(x, w, 1e-6, codes),
+            lambda x, w, finish=finish: finish(F.rms_norm(x, (n,), w, 1e-6)), (x, w),
+            lambda: rms_norm_module.rms_norm_ref(x.float(), w, 1e-6), codes,
+        )  # fmt: skip
+
+
+def gated_calls() -> Iterator[Row]:
+    gate, up = random_half(4096, 11008), random_half(4096, 11008)
+    for codes in (None, Codes(signed=True)):
+
+        def own(gate: Tensor, up: Tensor, codes: Codes | None = codes) -> Any:
+            y = F.silu(gate) * up
+            return y if codes is None else quantized_ref(y.float(), codes)
+
+        yield Row(
+            "swiglu" + ("" if codes is None else " int8"), "4096x11008",
+            lambda codes=codes: gated_module.gated(gate, up, "silu", codes), own, (gate, up),
+            lambda: gated_module.gated_ref(gate.float(), up.float()), codes,
+        )  # fmt: skip
+    gate, up = random_half(32 * 197, 3072), random_half(32 * 197, 3072)
+    yield Row(
+        "geglu", f"{32 * 197}x3072", lambda: gated_module.gated(gate, up, "gelu_tanh"),
+        lambda gate, up: F.gelu(gate, approximate="tanh") * up, (gate, up),
+        lambda: gated_module.gated_ref(gate.float(), up.float(), "gelu_tanh"),
+    )  # fmt: skip
+
+
+def require_near(row: Row, got: Any) -> None:
+    """Raise unless a result is within twice torch's own error, or codes within one step."""
+    truth = row.truth()
+    if row.codes is None:
+        bound = sixteen_bit_bound(truth, row.own(*row.inputs))
+        error = float((got.float() - truth).abs().max())
+    else:
+        bound, want = 1.0, quantized_ref(truth, row.codes).codes
+        error = float((got.codes.int() - want.int()).abs().max())
+    if not error <= bound:
+        raise AssertionError(f"{row.name} {row.shape}: off by {error}, bound {bound}")
+
+
+def compiled(own: Callable[..., Any], inputs: tuple[Tensor, ...]) -> float | None:
+    """Return microseconds of torch.compile's; None, with the reason printed, where it fails."""
+    torch._dynamo.reset()  # closures of one line of code would count as recompilations
+    try:
+        call = torch.compile(own, fullgraph=True, dynamic=False)
+        call(*inputs)
+        return time_call(lambda: call(*inputs)).median
+    except Exception as error:
+        print(f"torch.compile: {type(error).__name__}: {str(error)[:300]}", flush=True)
+        return None
+
+
+def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
+    """Return a call's figures."""
+    got = row.ours()
+    require_near(row, got)
+    timing = time_call(row.ours)
+    eager_us = time_call(lambda: row.own(*row.inputs)).median
+    compile_us = compiled(row.own, row.inputs)
+    moved = sum(t.numel() * t.element_size() for t in (*row.inputs, *parts(got)))
+    gbs = 1e-3 * moved / timing.median
+    return {
+        "op": row.name,
+        "shape": row.shape,
+        "us": timing.median,
+        "p20": timing.p20,
+        "p80": timing.p80,
+        "GB/s": gbs,
+        "copy %": 100 * gbs / copy_gbs,
+        "compile us": compile_us,
+        "vs compile": compile_us / timing.median if compile_us else None,
+        "eager us": eager_us,
+        "vs eager": eager_us / timing.median,
+    }
+
+
+def weight_only_calls() -> Iterator[Row]:
+    """Yield products with int8 and int4 weights."""
+    for n, k in ((4096, 4096), (11008, 4096)):
+        weight = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
+        scale = torch.rand(n, device="cuda") * 1e-3 + 1e-3
+        half = (weight.float() * scale[:, None]).half()
+        int4 = quantize_int4(half)
+        half4 = dequantize_int4(int4).half()
+        for m in (1, 8, 16, 64):
+            x = random_half(m, k)
+            yield Row(
+                "weight_only_linear", f"{m}x{n}x{k}",
+                lambda x=x, w=weight, s=scale: weight_only_module.weight_only_linear(x, w, s),
+                # Eager and compiled multiply by a float16 weight: twice the bytes.
+                lambda x, w, s, half=half: F.linear(x, half), (x, weight, scale),
+                lambda x=x, w=weight, s=scale: weight_only_module.weight_only_linear_ref(
+                    x.float(), w, s
+                ),
+            )  # fmt: skip
+            yield Row(
+                "int4_linear", f"{m}x{n}x{k}", lambda x=x, w=int4: int4_linear(x, w),
+                lambda x, codes, scale, half=half4: F.linear(x, half), (x, *int4),
+                lambda x=x, w=int4: int4_linear_ref(x.float(), w),
+            )  # fmt: skip
+
+
+def int8_rows() -> Iterator[dict[str, Any]]:
+    """Yield the figures of int8_linear beside those of the CUDA kernel, both checked."""
+    for m, n, k in ((1, 4096, 4096), (128, 4096, 4096), (1024, 4096, 4096), (4096, 4096, 4096)):
+        x = torch.randint(0, 256, (m, k), device="cuda", dtype=torch.uint8)
+        weight = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
+        bias = torch.randint(-5000, 5000, (n,), device="cuda", dtype=torch.int32)
+        multiplier = (0.5 + torch.rand(n, device="cuda")) * 64 / (74 * 37 * k**0.5)
+        layer = Int8Weight(weight, bias, multiplier, out_zero_point=117)
+        inf = float("inf")
+        packed = torch.ops.fastinfer.int8_prepack(
+            "linear", weight, bias, multiplier, None, None, None, 1, 128, 117, 0, 255, -inf, inf,
+            False,
+        )  # fmt: skip
+
+        def cuda(x: Tensor = x, packed: Tensor = packed, n: int = n) -> Tensor:
+            return torch.ops.fastinfer.int8_linear(x, packed, None, n, False)
+
+        def ours(x: Tensor = x, layer: Int8Weight = layer) -> Tensor:
+            return int8_linear(x, layer)
+
+        if not torch.equal(ours(), cuda()):
+            raise AssertionError(f"int8_linear {m}x{n}x{k}: Triton and CUDA differ")
+        us, cuda_us = time_call(ours).median, time_call(cuda).median
+        yield {
+            "shape": f"{m}x{n}x{k}",
+            "us": us,
+            "TOPS": 2e-6 * m * n * k / us,
+            "cuda us": cuda_us,
+            "vs cuda": cuda_us / us,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", choices=SUITES, action="append")
+    parser.add_argument("--out", type=Path, required=True, help="JSON")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    copy_gbs = copy_bandwidth()
+    found: dict[str, Any] = {
+        "machine": describe_machine(cuda=torch.version.cuda),
+        "limits": {"copy_gbs": copy_gbs},
+    }
+    show("limits", [found["limits"]])
+    suites, failed = options.suite or SUITES, []
+
+    def keep() -> None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    for suite, calls in (("rows", row_calls), ("weight_only", weight_only_calls)):
+        if suite not in suites:
+            continue
+        found[suite] = []
+        for row in calls():
+            try:
+                found[suite].append(measure(row, copy_gbs))
+            except (AssertionError, RuntimeError) as error:  # the others are worth their time
+                failed.append(f"{row.name} {row.shape}: {str(error)[:500]}")
+            keep()
+        show(suite, found[suite])
+    if "int8_linear" in suites:
+        found["int8_linear"] = []
+        try:
+            for figures in int8_rows():
+                found["int8_linear"].append(figures)
+                keep()
+        except (AssertionError, RuntimeError) as error:
+            failed.append(str(error)[:500])
+        show("int8_linear", found["int8_linear"])
+    keep()
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Quantized results of kernels that compute whole rows: codes of a static scale, or of each row's.
+
+The integers are those of fastinfer.ops.quantize for the same float32 values: one division for the
+inverse, one product, clamp, round half to even. Kernels that end here are compiled without fused
+multiply-adds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+#: How a row leaves: as floats, with the caller's scale, with a scale of its own.
+FLOAT = tl.constexpr(0)
+STATIC = tl.constexpr(1)
+OF_ROW = tl.constexpr(2)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How to quantize a result.
+
+    scale: of a code's step; None: each row's own, from its range. zero_point: the code of 0, with a
+    scale only. signed: int8, -127..127, symmetric; else uint8.
+    """
+
+    scale: float | None = None
+    zero_point: int = 0
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"Codes: expected scale > 0, got {self.scale}")
+        low, high = (0, 0) if self.signed or self.scale is None else (0, 255)
+        if not low <= self.zero_point <= high:
+            raise ValueError(
+                f"Codes: expected zero_point in {low}..{high}, got {self.zero_point}; only uint8 "
+                "codes of a static scale have one"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the codes' dtype."""
+        return torch.int8 if self.signed else torch.uint8
+
+
+class QuantizedRows(NamedTuple):
+    """codes [*, n]; scale [*] float32 and zero_point [*] int32 of each row, None where not its own.
+
+    Signed codes have no zero_point.
+    """
+
+    codes: Tensor
+    scale: Tensor | None
+    zero_point: Tensor | None
+
+
+class Result(NamedTuple):
+    """Where a kernel writes rows, and its arguments for that, last in order."""
+
+    out: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    step: float
+    zero: int
+    mode: int
+    signed: bool
+
+    @property
+    def value(self) -> Tensor | QuantizedRows:
+        """Return what the launcher returns."""
+        if self.mode == 0:
+            return self.out
+        if self.mode == 1:
+            return QuantizedRows(self.out, None, None)
+        return QuantizedRows(self.out, self.scale, None if self.signed else self.zero_point)
+
+
+def new_result(x: Tensor, codes: Codes | None) -> Result:
+    """Return an empty result of x's shape [*, n]: x's dtype, or codes."""
+    dtype = x.dtype if codes is None else codes.dtype
+    out = torch.empty(x.shape, dtype=dtype, device=x.device)
+    if codes is None:
+        return Result(out, out, out, 1.0, 0, 0, False)
+    if codes.scale is not None:
+        return Result(out, out, out, codes.scale, codes.zero_point, 1, codes.signed)
+    scale = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    zero_point = scale if codes.signed else torch.empty_like(scale, dtype=torch.int32)
+    return Result(out, scale, zero_point, 1.0, 0, 2, codes.signed)
+
+
+@triton.jit
+def round_to_codes(scaled, zero_point, low, high):
+    """Return round half even of clamped float32, plus zero_point, as int32; NaN is `high`.
+
+    Adding 1.5 * 2^23, an even number, leaves the integer in the low bits.
+    """
+    f = tl.where(scaled != scaled, high, scaled)
+    f = tl.maximum(tl.minimum(f, high), low)
+    return ((f + 12582912.0) - 12582912.0).to(tl.int32) + zero_point
+
+
+@triton.jit
+def store_rows(
+    y,
+    row,
+    column,
+    row_inside,
+    inside,
+    n,
+    out_ptr,
+    scale_ptr,
+    zero_point_ptr,
+    step,
+    zero,
+    MODE: tl.constexpr,
+    SIGNED: tl.constexpr,
+):
+    """Store float32 rows y [R, C] as MODE says; results are dense, n values a row."""
+    to = out_ptr + row[:, None] * n + column[None, :]
+    if MODE == FLOAT:
+        tl.store(to, y.to(out_ptr.dtype.element_ty), mask=inside)
+    else:
+        if MODE == STATIC:
+            one = tl.full([1, 1], 1.0, tl.float32)
+            inverse = tl.div_rn(one, tl.full([1, 1], step, tl.float32))
+            zero_point = tl.full([1, 1], zero, tl.int32)
+        else:
+            known = tl.where(inside & (y == y), y, 0.0)  # NaN has no range
+            high = tl.maximum(tl.max(known, axis=1), 0.0)  # 0 is in every one
+            low = tl.minimum(tl.min(known, axis=1), 0.0)
+            if SIGNED:
+                scale = tl.maximum(high, -low) * 0.007874015718698502  # float32(1 / 127)
+            else:
+                scale = (high - low) * 0.003921568859368563  # float32(1 / 255)
+            scale = tl.where(scale > 0.0, scale, 1.0)
+            tl.store(scale_ptr + row, scale, mask=row_inside)
+            zero_point = tl.full([scale.shape[0]], 0, tl.int32)
+            if not SIGNED:
+                zero_point = round_to_codes(tl.div_rn(-low, scale), 0, 0.0, 255.0)
+                tl.store(zero_point_ptr + row, zero_point, mask=row_inside)
+            inverse = tl.div_rn(tl.full([scale.shape[0]], 1.0, tl.float32), scale)[:, None]
+            zero_point = zero_point[:, None]
+        if SIGNED:
+            codes = round_to_codes(y * inverse, 0, -127.0, 127.0)
+        else:
+            least = (0 - zero_point).to(tl.float32)
+            codes = round_to_codes(y * inverse, zero_point, least, least + 255.0)
+        tl.store(to, codes.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def _round(
+    f: Tensor, zero_point: Tensor | int, low: Tensor | float, high: Tensor | float
+) -> Tensor:
+    low, high = (torch.as_tensor(v, dtype=torch.float32, device=f.device) for v in (low, high))
+    clamped = torch.maximum(torch.minimum(torch.where(f.isnan(), high, f), high), low)
+    return torch.round(clamped).to(torch.int32) + zero_point
+
+
+def quantized_ref(y: Tensor, codes: Codes) -> QuantizedRows:
+    """Return the codes of y [*, n] float32: what every fused kernel's integers are."""
+    one = torch.ones((), dtype=torch.float32, device=y.device)
+    if codes.scale is not None:
+        inverse = one / torch.tensor(codes.scale, dtype=torch.float32, device=y.device)
+        low, high = (-127.0, 127.0) if codes.signed else (-codes.zero_point, 255 - codes.zero_point)
+        q = _round(y * inverse, codes.zero_point, float(low), float(high))
+        return QuantizedRows(q.to(codes.dtype), None, None)
+    known = torch.where(y.isnan(), torch.zeros_like(y), y)
+    high, low = known.amax(-1).clamp(min=0.0), known.amin(-1).clamp(max=0.0)
+    width = torch.maximum(high, -low) if codes.signed else high - low
+    scale = width * (one / (127.0 if codes.signed else 255.0))
+    scale = torch.where(scale > 0, scale, one)
+    inverse = (one / scale)[..., None]
+    if codes.signed:
+        q = _round(y * inverse, 0, -127.0, 127.0)
+        return QuantizedRows(q.to(torch.int8), scale, None)
+    zero_point = _round(-low / scale, 0, 0.0, 255.0)
+    zero = zero_point[..., None]
+    q = _round(y * inverse, zero, (-zero).float(), (255 - zero).float())
+    return QuantizedRows(q.to(torch.uint8), scale, zero_point)
+
+
+def result_ref(y: Tensor, dtype: torch.dtype, codes: Codes | None) -> Tensor | QuantizedRows:
+    """Return float32 y as a kernel's result: rounded to dtype, or as codes."""
+    return y.to(dtype) if codes is None else quantized_ref(y, codes)

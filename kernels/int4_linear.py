@@ -1,0 +1,141 @@
+"""Products of few rows with int4 weights, a scale for every 128: a quarter of float16's bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rows import check_like
+from .tiles import int4_config, place_of_tile, programs
+
+_OP = "int4_linear"
+#: Weights that share a scale. Byte j of a group holds weight j in its low half and j + 64 above, so
+#: that the halves are two products and nothing is shuffled.
+GROUP = 128
+
+
+class Int4Weight(NamedTuple):
+    """codes [N, K / 2] uint8, two weights + 8 each; scale [K / 128, N] float32."""
+
+    codes: Tensor
+    scale: Tensor
+
+
+def quantize_int4(weight: Tensor) -> Int4Weight:
+    """Return a weight [N, K] of a float dtype as codes -7..7 of each group's largest magnitude.
+
+    Raises:
+        ValueError: K is no multiple of 128.
+    """
+    if weight.dim() != 2 or weight.shape[1] % GROUP or not weight.numel():
+        raise ValueError(
+            f"quantize_int4: expected weight [N, K] with K a multiple of {GROUP}, got "
+            f"{list(weight.shape)}; pad K with zeros"
+        )
+    groups = weight.float().reshape(weight.shape[0], -1, GROUP)
+    scale = groups.abs().amax(-1) / 7
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    codes = (torch.round(groups / scale[..., None]).clamp(-7, 7) + 8).to(torch.uint8)
+    low, high = codes.chunk(2, -1)
+    return Int4Weight((low | high << 4).flatten(1), scale.t().contiguous())
+
+
+def dequantize_int4(weight: Int4Weight) -> Tensor:
+    """Return the weight [N, K] float32."""
+    groups = weight.codes.reshape(weight.codes.shape[0], -1, GROUP // 2)
+    codes = torch.cat((groups & 15, groups >> 4), -1).float() - 8
+    return (codes * weight.scale.t()[..., None]).flatten(1)
+
+
+@triton.jit
+def _int4_linear_kernel(
+    x_ptr,
+    codes_ptr,
+    scale_ptr,
+    bias_ptr,
+    out_ptr,
+    m,
+    n,
+    k,
+    x_stride,
+    HAS_BIAS: tl.constexpr,
+    HALF: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    down, across = place_of_tile(m, n, BLOCK_M, BLOCK_N)
+    row = (down * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    column = across * BLOCK_N + tl.arange(0, BLOCK_N)
+    depth = tl.arange(0, HALF)
+    row_inside = (row < m)[:, None]
+    column_inside = column < n
+    x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
+    codes_from = codes_ptr + column[None, :].to(tl.int64) * (k // 2) + depth[:, None]
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for group in range(0, k // (2 * HALF)):
+        start = group * 2 * HALF
+        codes = tl.load(codes_from + group * HALF, mask=column_inside[None, :], other=0)
+        front = tl.load(x_from + start, mask=row_inside, other=0.0)
+        back = tl.load(x_from + start + HALF, mask=row_inside, other=0.0)
+        low = ((codes & 15).to(tl.int8) - 8).to(x_ptr.dtype.element_ty)
+        high = ((codes >> 4).to(tl.int8) - 8).to(x_ptr.dtype.element_ty)
+        part = tl.dot(front, low)
+        part = tl.dot(back, high, part)
+        scale = tl.load(scale_ptr + group * n + column, mask=column_inside, other=0.0)
+        acc += part * scale[None, :]
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + column, mask=column_inside, other=0.0)
+        acc = acc + bias.to(tl.float32)[None, :]
+    to = out_ptr + row[:, None] * n + column[None, :]
+    tl.store(to, acc.to(out_ptr.dtype.element_ty), mask=row_inside & column_inside[None, :])
+
+
+def int4_linear(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Tensor:
+    """Return x @ dequantized.T + bias as x's dtype; sums in float32.
+
+    x: [*, K] float16 or bfloat16. weight: of quantize_int4. bias: [N] of a float dtype or None.
+    Meant for up to some 64 rows, where reading the weight takes the time.
+
+    Raises:
+        TypeError: x is of another dtype, or the weight's parts are.
+        ValueError: a shape or device does not fit.
+    """
+    codes, scale = weight
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        raise TypeError(f"{_OP}: expected x float16 or bfloat16, got {x.dtype}")
+    if codes.dtype != torch.uint8 or scale.dtype != torch.float32:
+        raise TypeError(
+            f"{_OP}: expected codes uint8 and scale float32, got {codes.dtype}, {scale.dtype}"
+        )
+    if x.dim() == 0 or codes.dim() != 2 or x.shape[-1] != 2 * codes.shape[1] or not codes.numel():
+        raise ValueError(
+            f"{_OP}: expected x [*, K] and codes [N, K / 2], got {list(x.shape)}, "
+            f"{list(codes.shape)}"
+        )
+    n, k = codes.shape[0], x.shape[-1]
+    check_like(_OP, "codes", codes, [n, k // 2], x, "any")
+    check_like(_OP, "scale", scale, [k // GROUP, n], x, "float")
+    check_like(_OP, "bias", bias, [n], x, "float")
+    out = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
+    if out.numel() == 0:
+        return out
+    rows = x.reshape(-1, k)
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
+    config = int4_config(rows.shape[0])
+    with torch.cuda.device_of(x):
+        _int4_linear_kernel[(programs(config, rows.shape[0], n),)](
+            rows, codes.contiguous(), scale.contiguous(), scale if bias is None else bias, out,
+            rows.shape[0], n, k, rows.stride(0), bias is not None, config.k // 2, config.m,
+            config.n, num_warps=config.warps, num_stages=config.stages,
+        )  # fmt: skip
+    return out
+
+
+def int4_linear_ref(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Tensor:
+    """Return what int4_linear returns, in plain PyTorch: computed in float32."""
+    y = x.float() @ dequantize_int4(weight).t()
+    return (y if bias is None else y + bias.float()).to(x.dtype)

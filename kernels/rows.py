@@ -1,0 +1,95 @@
+"""Tensors as rows: which tile a program takes, and checks that launchers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class RowConfig:
+    """A program's tile: whole rows of up to `columns` values, `rows` of them, on `warps` warps."""
+
+    columns: int
+    rows: int
+    warps: int
+
+
+#: 16 to 32 values a thread; with 64 the registers do not hold them. Short rows share a program.
+ROW_CONFIGS = (
+    RowConfig(64, 32, 4),
+    RowConfig(256, 8, 4),
+    RowConfig(1024, 2, 4),
+    RowConfig(2048, 1, 4),
+    RowConfig(4096, 1, 8),
+    RowConfig(8192, 1, 16),
+    RowConfig(16384, 1, 16),
+)
+
+
+def row_config(op: str, n: int) -> RowConfig:
+    """Return the tile for rows of n values.
+
+    Raises:
+        ValueError: a row does not fit the largest tile.
+    """
+    for config in ROW_CONFIGS:
+        if n <= config.columns:
+            return config
+    most = ROW_CONFIGS[-1].columns
+    raise ValueError(f"{op}: expected rows of at most {most} values, got {n}; split the row")
+
+
+def check_float(op: str, name: str, x: Tensor) -> None:
+    """Raise unless x is a float tensor with a last dimension that holds something."""
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: expected {name} float32, float16 or bfloat16, got {x.dtype}")
+    if x.dim() == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{op}: expected {name} [*, n] with n >= 1, got {list(x.shape)}")
+
+
+def check_like(
+    op: str, name: str, value: Tensor | None, shape: Sequence[int], x: Tensor, dtype: str = "x's"
+) -> None:
+    """Raise unless an optional argument has this shape, x's device, and x's dtype or any float."""
+    if value is None:
+        return
+    if list(value.shape) != list(shape):
+        raise ValueError(f"{op}: expected {name} {list(shape)}, got {list(value.shape)}")
+    if value.device != x.device:
+        raise ValueError(f"{op}: expected {name} on {x.device} as x, got {value.device}")
+    if dtype == "x's" and value.dtype != x.dtype:
+        raise TypeError(f"{op}: expected {name} {x.dtype} as x, got {value.dtype}")
+    if dtype == "float" and value.dtype not in FLOATS:
+        raise TypeError(f"{op}: expected {name} of a float dtype, got {value.dtype}")
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """Return x [*, n] as [R, n] whose rows are dense; a view where x's strides allow it."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
+
+
+@triton.jit
+def tile_of_rows(rows, n, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
+    """Return this program's rows [R] int64, columns [C], which rows exist, which values exist."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = tl.arange(0, BLOCK_COLUMNS)
+    row_inside = row < rows
+    return row, column, row_inside, row_inside[:, None] & (column < n)[None, :]
+
+
+@triton.jit
+def load_vector(ptr, column, n, HAS: tl.constexpr, otherwise: tl.constexpr):
+    """Return a vector of n float values as float32 [1, C], or a constant where there is none."""
+    value = tl.full([column.shape[0]], otherwise, tl.float32)
+    if HAS:
+        value = tl.load(ptr + column, mask=column < n, other=otherwise).to(tl.float32)
+    return value[None, :]

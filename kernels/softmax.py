@@ -1,0 +1,74 @@
+"""Softmax of rows."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
+from .rows import as_rows, check_float, row_config, tile_of_rows
+
+_OP = "softmax"
+
+
+@triton.jit
+def _softmax_kernel(
+    x_ptr,
+    out_ptr,
+    scale_ptr,
+    zero_point_ptr,
+    rows,
+    n,
+    x_stride,
+    factor,
+    step,
+    zero,
+    MODE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    from_ptr = x_ptr + row[:, None] * x_stride + column[None, :]
+    x = tl.load(from_ptr, mask=inside, other=float("-inf")).to(tl.float32)
+    x = x * tl.full([1, 1], factor, tl.float32)
+    x = tl.where(inside, x, float("-inf"))  # a negative factor turned them round
+    power = tl.where(inside, tl.exp(x - tl.max(x, axis=1)[:, None]), 0.0)
+    y = power / tl.sum(power, axis=1)[:, None]
+    store_rows(
+        y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
+        SIGNED,
+    )  # fmt: skip
+
+
+def softmax(x: Tensor, factor: float = 1.0, codes: Codes | None = None) -> Tensor | QuantizedRows:
+    """Return the softmax of factor * x over the last dimension, as x's dtype or codes.
+
+    x: [*, n] float32, float16 or bfloat16, computed in float32. A row without a finite number is
+    NaN.
+
+    Raises:
+        TypeError: x is no float tensor.
+        ValueError: a row is empty, or longer than the largest tile.
+    """
+    check_float(_OP, "x", x)
+    config = row_config(_OP, x.shape[-1])
+    result = new_result(x, codes)
+    rows = as_rows(x)
+    if rows.shape[0]:
+        with torch.cuda.device_of(x):
+            _softmax_kernel[(triton.cdiv(rows.shape[0], config.rows),)](
+                rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
+                factor, result.step, result.zero, result.mode, result.signed, config.rows,
+                config.columns, num_warps=config.warps, enable_fp_fusion=False,
+            )  # fmt: skip
+    return result.value
+
+
+def softmax_ref(
+    x: Tensor, factor: float = 1.0, codes: Codes | None = None
+) -> Tensor | QuantizedRows:
+    """Return what softmax returns, in plain PyTorch; the sum in another order."""
+    return result_ref(torch.softmax(x.float() * factor, -1), x.dtype, codes)

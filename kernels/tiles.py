@@ -1,0 +1,79 @@
+"""Tiles of a product C[M, N] = A[M, K] B[K, N]: the fixed lists, and which one a shape takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """A program's tile of C, its step along K, warps, and copies under way."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+#: 128 x 256 does not fit the registers: Triton 3.8 spills for Hopper.
+INT8_CONFIGS = (
+    TileConfig(16, 64, 128, 4, 4),
+    TileConfig(64, 64, 128, 4, 4),
+    TileConfig(128, 128, 128, 8, 3),
+)
+WEIGHT_ONLY_CONFIGS = (
+    TileConfig(16, 32, 256, 4, 4),
+    TileConfig(32, 64, 128, 4, 4),
+    TileConfig(64, 64, 128, 4, 4),
+)
+#: A step is a group of 128, which has few bytes: more of them are under way.
+INT4_CONFIGS = (
+    TileConfig(16, 32, 128, 4, 6),
+    TileConfig(32, 64, 128, 4, 5),
+    TileConfig(64, 64, 128, 4, 4),
+)
+#: Programs that keep most multiprocessors of a large GPU at work.
+ENOUGH_PROGRAMS = 100
+
+
+def programs(config: TileConfig, m: int, n: int) -> int:
+    """Return how many tiles cover C."""
+    return triton.cdiv(m, config.m) * triton.cdiv(n, config.n)
+
+
+def int8_config(m: int, n: int) -> TileConfig:
+    """Return the largest tile of which there are enough; few rows take the flat one."""
+    flat, small, large = INT8_CONFIGS
+    if m <= flat.m:
+        return flat
+    return large if programs(large, m, n) >= ENOUGH_PROGRAMS else small
+
+
+def _lowest(configs: tuple[TileConfig, ...], m: int) -> TileConfig:
+    return next((config for config in configs if m <= config.m), configs[-1])
+
+
+def weight_only_config(m: int) -> TileConfig:
+    """Return the lowest tile that holds all rows, or the highest one."""
+    return _lowest(WEIGHT_ONLY_CONFIGS, m)
+
+
+def int4_config(m: int) -> TileConfig:
+    """Return the lowest tile that holds all rows, or the highest one."""
+    return _lowest(INT4_CONFIGS, m)
+
+
+@triton.jit
+def place_of_tile(m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return this program's tile (down, across): in bands of 8, neighbours share rows in L2."""
+    index = tl.program_id(0)
+    downs = tl.cdiv(m, BLOCK_M)
+    acrosses = tl.cdiv(n, BLOCK_N)
+    first = index // (8 * acrosses) * 8
+    height = tl.minimum(downs - first, 8)
+    inside = index - first * acrosses
+    return first + inside % height, inside // height

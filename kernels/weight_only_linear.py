@@ -1,0 +1,100 @@
+"""Products of few rows with int8 weights: what moves is half of what float16 weights would."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rows import check_like
+from .tiles import place_of_tile, programs, weight_only_config
+
+_OP = "weight_only_linear"
+
+
+@triton.jit
+def _weight_only_linear_kernel(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    bias_ptr,
+    out_ptr,
+    m,
+    n,
+    k,
+    x_stride,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    down, across = place_of_tile(m, n, BLOCK_M, BLOCK_N)
+    row = (down * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    column = across * BLOCK_N + tl.arange(0, BLOCK_N)
+    depth = tl.arange(0, BLOCK_K)
+    row_inside = row < m
+    column_inside = column < n
+    x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
+    weight_from = weight_ptr + column[None, :].to(tl.int64) * k + depth[:, None]
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for start in range(0, k, BLOCK_K):
+        left = depth < k - start
+        x = tl.load(x_from + start, mask=row_inside[:, None] & left[None, :], other=0.0)
+        w = tl.load(weight_from + start, mask=left[:, None] & column_inside[None, :], other=0)
+        acc = tl.dot(x, w.to(x.dtype), acc)  # -127..127 are exact in float16 and bfloat16
+    y = acc * tl.load(scale_ptr + column, mask=column_inside, other=0.0)[None, :]
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + column, mask=column_inside, other=0.0)
+        y = y + bias.to(tl.float32)[None, :]
+    to = out_ptr + row[:, None] * n + column[None, :]
+    tl.store(to, y.to(out_ptr.dtype.element_ty), mask=row_inside[:, None] & column_inside[None, :])
+
+
+def weight_only_linear(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Return x @ (scale * weight).T + bias as x's dtype; sums in float32.
+
+    x: [*, K] float16 or bfloat16. weight: [N, K] int8. scale: [N] float32. bias: [N] of a float
+    dtype or None. Meant for up to some 64 rows, where reading the weight takes the time.
+
+    Raises:
+        TypeError: x, weight, scale or bias is of another dtype.
+        ValueError: a shape or device does not fit.
+    """
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        raise TypeError(f"{_OP}: expected x float16 or bfloat16, got {x.dtype}")
+    if weight.dtype != torch.int8 or scale.dtype != torch.float32:
+        raise TypeError(
+            f"{_OP}: expected weight int8 and scale float32, got {weight.dtype}, {scale.dtype}"
+        )
+    if x.dim() == 0 or weight.dim() != 2 or x.shape[-1] != weight.shape[1] or not weight.numel():
+        raise ValueError(
+            f"{_OP}: expected x [*, K] and weight [N, K], got {list(x.shape)}, {list(weight.shape)}"
+        )
+    n, k = weight.shape
+    check_like(_OP, "weight", weight, [n, k], x, "any")
+    check_like(_OP, "scale", scale, [n], x, "float")
+    check_like(_OP, "bias", bias, [n], x, "float")
+    out = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
+    if out.numel() == 0:
+        return out
+    rows = x.reshape(-1, k)
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
+    config = weight_only_config(rows.shape[0])
+    with torch.cuda.device_of(x):
+        _weight_only_linear_kernel[(programs(config, rows.shape[0], n),)](
+            rows, weight.contiguous(), scale, scale if bias is None else bias, out, rows.shape[0],
+            n, k, rows.stride(0), bias is not None, config.m, config.n, config.k,
+            num_warps=config.warps, num_stages=config.stages,
+        )  # fmt: skip
+    return out
+
+
+def weight_only_linear_ref(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Return what weight_only_linear returns, in plain PyTorch: computed in float32."""
+    y = (x.float() @ weight.float().t()) * scale
+    return (y if bias is None else y + bias.float()).to(x.dtype)

@@ -1,0 +1,34 @@
+"""The tests of this folder's kernels under Triton's interpreter, on CPU tensors.
+
+In a process of its own: what is compiled or interpreted is decided when Triton is imported, and an
+access out of bounds ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", ["test_row_kernels.py", "test_products.py"])
+def test_under_the_interpreter(name):
+    pytest.importorskip("triton", reason="Triton is missing: the Triton kernels are not run")
+    if torch.cuda.is_available():
+        pytest.skip("a GPU runs these natively")
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(HERE / name)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout.splitlines()[-1], done.stdout[-1000:]
