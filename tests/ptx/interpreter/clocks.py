@@ -1,0 +1,132 @@
+"""Who knows of which accesses to shared memory: vector clocks of warps, and the races they show.
+
+An agent is a warp, or a block's copy engine. Its clock counts its releases; `known[b, a]` is how
+far warp a of block b has seen every agent of its cluster. An access is stamped with its agent's
+clock; another that does not know of it races with it. `PENDING` is the clock of what has not ended:
+a copy nobody has waited for, an asynchronous read by tensor cores.
+
+Generic accesses reach the async proxy (bulk copies, wgmma) only through a proxy fence, so there is
+a second set of clocks, `fenced`, of what that proxy may rely on.
+
+Accesses of lanes of one warp are taken to be ordered.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .faults import RACE, Fault
+
+PENDING = 0xFFFF
+
+
+class Clocks:
+    """Vector clocks of `blocks` blocks of `warps` warps, and the stamps of their shared bytes."""
+
+    def __init__(self, blocks: int, warps: int, cluster: int, bytes_per_block: int):
+        self.engine = warps  # the copy engine's place among a block's agents
+        self.per_block = warps + 1
+        agents = cluster * self.per_block
+        self._cluster = cluster
+        self.known = np.zeros((blocks, self.per_block, agents), np.uint16)
+        for block in range(blocks):
+            for agent in range(self.per_block):
+                self.known[block, agent, self.column(block, agent)] = 1
+        self.fenced = np.zeros_like(self.known)
+        total = blocks * bytes_per_block
+        self._write_clock = np.zeros(total, np.uint16)
+        self._write_agent = np.zeros(total, np.uint8)
+        self._is_generic = np.zeros(total, bool)
+        self._read_clock = np.zeros((total, agents), np.uint16)
+
+    def column(self, block: np.ndarray | int, agent: np.ndarray | int) -> np.ndarray | int:
+        """Return an agent's place among those of its cluster."""
+        return block % self._cluster * self.per_block + agent
+
+    def now(self, block: np.ndarray, agent: np.ndarray) -> np.ndarray:
+        """Return agents' own clocks."""
+        return self.known[block, agent, self.column(block, agent)]
+
+    def tick(self, block: np.ndarray | int, agent: np.ndarray | int) -> None:
+        """Begin a new interval of agents, behind a release."""
+        self.known[block, agent, self.column(block, agent)] += 1
+
+    def fence(self, block: np.ndarray, agent: np.ndarray) -> None:
+        """Let the async proxy see all that these warps know of."""
+        known = self.known[block, agent]
+        self.fenced[block, agent] = np.maximum(self.fenced[block, agent], known)
+
+    def meet(self, block: np.ndarray, agent: np.ndarray) -> None:
+        """Let warps that came to one barrier know what each of them knew."""
+        for clock in (self.known, self.fenced):
+            clock[block, agent] = clock[block, agent].max(0)
+        self.tick(block, agent)
+
+    def check_read(
+        self, at: np.ndarray, block: np.ndarray, agent: np.ndarray, is_async: bool = False
+    ) -> None:
+        """Fault where bytes [lanes, size] hold a write that their reader [lanes] may not see."""
+        clock, writer = self._write_clock[at], self._write_agent[at]
+        known = self.known[block[:, None], agent[:, None], writer]
+        if is_async:
+            fenced = self.fenced[block[:, None], agent[:, None], writer]
+            known = np.where(self._is_generic[at], fenced, known)
+        late = clock > known
+        if late.any():
+            raise Fault(RACE, f"shared memory read {self._text(clock, late, is_async)}")
+
+    def check_write(
+        self, at: np.ndarray, block: np.ndarray, agent: np.ndarray, is_async: bool = False
+    ) -> None:
+        """Fault where a write [lanes, size] may overtake an earlier access to its bytes."""
+        clock, writer = self._write_clock[at], self._write_agent[at]
+        known = self.known[block[:, None], agent[:, None], writer]
+        if is_async:
+            fenced = self.fenced[block[:, None], agent[:, None], writer]
+            known = np.where(self._is_generic[at], fenced, known)
+        late = clock > known
+        if late.any():
+            raise Fault(RACE, f"shared memory written {self._text(clock, late, is_async)}")
+        reads = self._read_clock[at]
+        late = reads > self.known[block, agent][:, None, :]
+        if late.any():
+            what = "tensor cores still read it" if (reads == PENDING).any() else _UNORDERED
+            raise Fault(RACE, f"shared memory written after a read by another warp: {what}")
+
+    def _text(self, clock: np.ndarray, late: np.ndarray, is_async: bool) -> str:
+        if (clock[late] == PENDING).any():
+            return "before an asynchronous copy to it was waited for"
+        if is_async:
+            return "by the async proxy after a write by another warp or proxy: no barrier or fence"
+        return f"after a write by another warp: {_UNORDERED}"
+
+    def stamp_read(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
+        """Note reads at their agents' present clock."""
+        column = self.column(block, agent)
+        self._read_clock[at, column[:, None]] = self.now(block, agent)[:, None]
+
+    def stamp_pending_read(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
+        """Note reads that go on until `stamp_read` ends them."""
+        self._read_clock[at, self.column(block, agent)[:, None]] = PENDING
+
+    def stamp_write(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
+        """Note generic writes; two warps must not have written a byte in the same step."""
+        column = self.column(block, agent).astype(np.uint8)[:, None]
+        self._write_clock[at] = self.now(block, agent)[:, None]
+        self._write_agent[at] = column
+        self._is_generic[at] = True
+        if (self._write_agent[at] != column).any():
+            raise Fault(RACE, f"shared memory written by two warps: {_UNORDERED}")
+
+    def stamp_pending_write(self, at: np.ndarray) -> None:
+        """Note writes that have not ended."""
+        self._write_clock[at] = PENDING
+
+    def stamp_async_write(self, at: np.ndarray, column: int, clock: int) -> None:
+        """Note that a copy engine's writes have ended at its clock."""
+        self._write_clock[at] = clock
+        self._write_agent[at] = column
+        self._is_generic[at] = False
+
+
+_UNORDERED = "no barrier between"
