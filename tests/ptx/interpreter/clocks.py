@@ -2,8 +2,8 @@
 
 An agent is a warp, or a block's copy engine. Its clock counts its releases; `known[b, a]` is how
 far warp a of block b has seen every agent of its cluster. An access is stamped with its agent's
-clock; another that does not know of it races with it. `PENDING` is the clock of what has not ended:
-a copy nobody has waited for, an asynchronous read by tensor cores.
+clock; another that does not know of it races with it. `PENDING` is the clock of a copy that nobody
+has waited for.
 
 Generic accesses reach the async proxy (bulk copies, wgmma) only through a proxy fence, so there is
 a second set of clocks, `fenced`, of what that proxy may rely on.
@@ -37,6 +37,7 @@ class Clocks:
         self._write_clock = np.zeros(total, np.uint16)
         self._write_agent = np.zeros(total, np.uint8)
         self._is_generic = np.zeros(total, bool)
+        self._under_way = np.zeros(total, np.uint8)  # reads by tensor cores
         self._read_clock = np.zeros((total, agents), np.uint16)
 
     def column(self, block: np.ndarray | int, agent: np.ndarray | int) -> np.ndarray | int:
@@ -87,11 +88,11 @@ class Clocks:
         late = clock > known
         if late.any():
             raise Fault(RACE, f"shared memory written {self._text(clock, late, is_async)}")
-        reads = self._read_clock[at]
-        late = reads > self.known[block, agent][:, None, :]
+        if self._under_way[at].any():
+            raise Fault(RACE, "shared memory written while tensor cores read it")
+        late = self._read_clock[at] > self.known[block, agent][:, None, :]
         if late.any():
-            what = "tensor cores still read it" if (reads == PENDING).any() else _UNORDERED
-            raise Fault(RACE, f"shared memory written after a read by another warp: {what}")
+            raise Fault(RACE, f"shared memory written after a read by another warp: {_UNORDERED}")
 
     def _text(self, clock: np.ndarray, late: np.ndarray, is_async: bool) -> str:
         if (clock[late] == PENDING).any():
@@ -105,9 +106,21 @@ class Clocks:
         column = self.column(block, agent)
         self._read_clock[at, column[:, None]] = self.now(block, agent)[:, None]
 
-    def stamp_pending_read(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
-        """Note reads that go on until `stamp_read` ends them."""
-        self._read_clock[at, self.column(block, agent)[:, None]] = PENDING
+    def begin_reads(self, at: np.ndarray, block: int, warps: slice) -> None:
+        """Note reads by tensor cores for a warpgroup, that go on; each of its warps must know of the writes."""
+        known, fenced = (clock[block, warps].min(0) for clock in (self.known, self.fenced))
+        clock, writer = self._write_clock[at], self._write_agent[at]
+        late = clock > np.where(self._is_generic[at], fenced[writer], known[writer])
+        if late.any():
+            raise Fault(RACE, f"shared memory read {self._text(clock, late, True)}")
+        self._under_way[at] += 1
+
+    def end_reads(self, at: np.ndarray, block: int, warps: slice) -> None:
+        """Note that such reads have ended, as the warps now know."""
+        self._under_way[at] -= 1
+        for warp in range(warps.start, warps.stop):
+            column = self.column(block, warp)
+            self._read_clock[at, column] = self.known[block, warp, column]
 
     def stamp_write(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
         """Note generic writes; two warps must not have written a byte in the same step."""

@@ -12,9 +12,10 @@ from .counters import Counters
 from .decode import Instruction, Kernel
 from .faults import UNSUPPORTED, Fault
 from .global_memory import GlobalMemory
-from .lanes import RUNS, WARP
+from .lanes import RUNS, WARP, WARPGROUP
 from .mbarriers import Mbarriers
 from .operands import TYPES, UNSIGNED, Address, Name, Operand, Vector, literal
+from .pending import GroupProducts, ThreadCopies
 from .shared_memory import SharedMemory
 
 #: Where the other spaces lie among generic addresses.
@@ -48,7 +49,8 @@ class Machine:
     memory: GlobalMemory
     counters: Counters
     mask: np.ndarray = field(init=False)  # lanes that the present instruction is for
-    deliveries: list[Act] = field(default_factory=list)  # of bulk copies under way
+    #: Of bulk copies under way: calling one ends it.
+    deliveries: list[Act] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         x, y, z = self.launch.block
@@ -71,6 +73,8 @@ class Machine:
         # These look at the machine, so they are made last.
         self.barriers = Barriers(self)
         self.mbarriers = Mbarriers(self)
+        self.thread_copies = ThreadCopies(np.zeros(self.lanes, np.int64))
+        self.products = [GroupProducts() for _ in range(-(-self.lanes // WARPGROUP))]
         self._registers: dict[str, np.ndarray] = {}
         self._special = self._special_registers()
 

@@ -6,8 +6,11 @@ from . import (
     compare,
     control,
     convert,
+    copies,
     load_store,
+    matrix,
     warp,
+    warpgroup,
 )
 from .control import STOPS
 from .table import bind
@@ -20,6 +23,9 @@ __all__ = [
     "compare",
     "control",
     "convert",
+    "copies",
     "load_store",
+    "matrix",
     "warp",
+    "warpgroup",
 ]
