@@ -10,9 +10,9 @@ import numpy as np
 from .barriers import Barriers
 from .counters import Counters
 from .decode import Instruction, Kernel
-from .faults import UNSUPPORTED, Fault
+from .faults import DIVERGENT, UNSUPPORTED, Fault
 from .global_memory import GlobalMemory
-from .lanes import RUNS, WARP, WARPGROUP
+from .lanes import DONE, RUNS, WARP, WARPGROUP
 from .mbarriers import Mbarriers
 from .operands import TYPES, UNSIGNED, Address, Name, Operand, Vector, literal
 from .pending import GroupProducts, ThreadCopies
@@ -20,6 +20,8 @@ from .shared_memory import SharedMemory
 
 #: Where the other spaces lie among generic addresses.
 SHARED_BASE, LOCAL_BASE, PARAM_BASE = 0x0100_0000_0000, 0x0200_0000_0000, 0x0300_0000_0000
+
+_UNWRITTEN = 0xA5C3_96F1_A5C3_96F1
 
 Size3 = tuple[int, int, int]
 Act = Callable[[], None]
@@ -105,7 +107,9 @@ class Machine:
             if kind is None:
                 return None
             plain = np.bool_ if kind == "pred" else UNSIGNED[np.dtype(TYPES[kind]).itemsize]
-            self._registers[name] = np.zeros(self.lanes, plain)
+            # Not zero, so that a result that depends on what nobody wrote is wrong.
+            content = _UNWRITTEN & ((1 << 8 * np.dtype(plain).itemsize) - 1)
+            self._registers[name] = np.full(self.lanes, content, plain)
         return self._registers[name]
 
     def value(self, operand: Operand, dtype: type[np.generic]) -> np.ndarray:
@@ -183,12 +187,16 @@ class Machine:
         """Return an operand's names: of a vector, or of itself."""
         return operand.items if isinstance(operand, Vector) else (operand,)  # type: ignore
 
+    def has_ended(self, block: int) -> bool:
+        """Return whether all threads of a block have ended."""
+        return bool((self.status[self.block == block] == DONE).all())
+
     def active_warps(self, instruction: Instruction) -> np.ndarray:
         """Return the indices of the warps that run an instruction which takes whole warps."""
         warps = self.mask.reshape(-1, WARP)
         whole = warps.all(1)
         if (whole != warps.any(1)).any():
-            raise Fault("divergent", f"{instruction.opcode}: only a part of a warp runs it")
+            raise Fault(DIVERGENT, f"{instruction.opcode}: only a part of a warp runs it")
         return np.flatnonzero(whole)
 
 

@@ -61,6 +61,8 @@ class Mbarriers:
         """Return a barrier; faults where there is none that its user, a warp, may know of."""
         if (block, offset) not in self._all:
             raise Fault(BARRIER, f"no mbarrier was initialised at shared {offset:#x}")
+        if self._m.has_ended(block):
+            raise Fault(BARRIER, f"mbarrier {offset:#x} used after its block has ended")
         barrier = self._all[block, offset]
         if user is not None:
             seen = self._m.shared.clocks.known[user][barrier.made_by]

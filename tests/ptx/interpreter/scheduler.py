@@ -8,7 +8,7 @@ import numpy as np
 
 from .counters import Counters
 from .decode import Kernel
-from .faults import DEADLOCK, INVALID, Fault
+from .faults import DEADLOCK, INVALID, RACE, Fault
 from .global_memory import GlobalMemory
 from .instructions import STOPS, bind
 from .lanes import DONE, RUNS, WARP
@@ -71,10 +71,12 @@ class _Run:
             place, active = self._pick()
             if place != _NOWHERE:
                 self._go(place, active)
+            elif (m.status == DONE).all():
+                if m.deliveries:
+                    raise Fault(RACE, f"{m.kernel.name} ended with bulk copies under way")
+                return
             elif m.deliveries:
                 m.deliveries.pop(-1 if self.is_ahead else 0)()
-            elif (m.status == DONE).all():
-                return
             else:
                 self._report_deadlock()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..decode import Instruction
-from ..faults import MISALIGNED, UNSUPPORTED, Fault
+from ..faults import MISALIGNED, RACE, UNSUPPORTED, Fault
 from ..machine import Act, Machine
 from ..operands import Address, Vector
 from ..tensor_map import MAP_BYTES, TensorMap, swizzle
@@ -74,10 +74,11 @@ def _deliver(
     ]
     if target % _BOX_ALIGNMENT != 0:
         raise Fault(MISALIGNED, f"a box at shared {target:#x}")
-    m.mbarriers.find(block, barrier, (block, warp))
     address = swizzle(target + np.arange(data.size), width)
     clocks = m.shared.clocks
     for owner in owners:
+        if not m.mbarriers.find(owner, barrier, (block, warp)).is_fenced:
+            raise Fault(RACE, "a bulk copy for an mbarrier, no fence after its initialisation")
         at = m.shared.place(address, 1, np.full(data.size, owner))
         agent = np.full(data.size, block), np.full(data.size, warp)
         clocks.check_write(at, *agent, is_async=True)

@@ -178,16 +178,19 @@ def _try_wait(ins: Instruction, m: Machine) -> Act:
     address, parity = m.address(ins.operands[1]), m.value(ins.operands[2], np.uint32)
 
     def try_wait() -> None:
-        found: dict[tuple[int, int, int, int], bool] = {}
-        for lane, block, offset in _places(m, address):
-            wanted = int(np.broadcast_to(parity, m.lanes)[lane])
-            key = (int(m.warp_index[lane]), block, offset, wanted)
-            if key not in found:
-                found[key] = m.mbarriers.try_wait(block, offset, _user(m, lane), wanted)
-            if found[key]:
-                out[lane] = True
-            else:
-                m.pc[lane] = ins.index
-                m.status[lane] = AT_MBARRIER
+        lanes, where = np.flatnonzero(m.mask), address()
+        m.shared.place(where, 8, m.block[lanes])
+        owner, offset = m.shared.owner(where, m.block[lanes])
+        wanted = np.broadcast_to(parity, m.lanes)[lanes].astype(np.int64)
+        # The lanes of a warp ask the same, mostly: each question once.
+        asked = np.stack([m.warp_index[lanes], owner, offset, wanted])
+        questions, of_lane = np.unique(asked, axis=1, return_inverse=True)
+        passed = np.array([
+            m.mbarriers.try_wait(b, at, (index // m.warps, index % m.warps), p)
+            for index, b, at, p in questions.T.tolist()
+        ])[of_lane.reshape(-1)]  # fmt: skip
+        out[lanes[passed]] = True
+        m.pc[lanes[~passed]] = ins.index
+        m.status[lanes[~passed]] = AT_MBARRIER
 
     return try_wait

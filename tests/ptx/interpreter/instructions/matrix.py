@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..decode import Instruction
-from ..faults import MISALIGNED, UNSUPPORTED, Fault
+from ..faults import INVALID, MISALIGNED, UNSUPPORTED, Fault
 from ..lanes import WARP
 from ..machine import Act, Machine
 from ..operands import Name
@@ -119,7 +119,8 @@ def expand_pairs(packed: np.ndarray, metadata: np.ndarray) -> np.ndarray:
 def sparse_metadata(words: np.ndarray, kind: str, selector: int) -> np.ndarray:
     """Return [warps, 16, nonzeros] places of two bits from a register [warps, 32] of a warp.
 
-    A word holds 16 bits of each of two rows, or 32 of one (PTX ISA, "Sparse matrix storage").
+    A word holds 16 bits of each of two rows, or 32 of one: the order in which CUTLASS's reorder_meta
+    (tools/util/include/cutlass/util/host_reorder.h) lays metadata out for ldmatrix.
     """
     quads = words.reshape(-1, 8, 4)
     bits = np.arange(16, dtype=np.uint32) * 2
@@ -181,7 +182,7 @@ def _sparse(ins: Instruction, m: Machine, kind: str) -> Callable[[np.ndarray], n
         found = sparse_metadata(metadata.reshape(-1, WARP)[warps], kind, selector)
         first, second = found[..., 0::2], found[..., 1::2]
         if (first >= second).any():
-            raise Fault("invalid", "mma.sp: places of a pair that do not rise")
+            raise Fault(INVALID, "mma.sp: places of a pair that do not rise")
         return found.astype(np.int64)
 
     return places

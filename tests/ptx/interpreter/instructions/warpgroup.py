@@ -170,7 +170,9 @@ def _bind_product(ins: Instruction, m: Machine) -> Act:
                 left = _read(m, places[-1], group)
             places.append(_operand_places(m, int(b[first]), n, group))
             right = _read(m, places[-1], group)
-            sums = np.matmul(elements(left, a_kind), elements(right, b_kind).T)
+            # A warp's rows at a time: so small that BLAS stays in one thread.
+            rows = elements(left, a_kind).reshape(4, 16, -1)
+            sums = np.matmul(rows, elements(right, b_kind).T)
             # Row 16 w + 8 h + g, column 8 j + 2 t + e: lane 4 g + t of warp w, register 4 j + 2 h + e.
             spread = sums.reshape(4, 2, 8, n // 8, 4, 2).transpose(3, 1, 5, 0, 2, 4)
             product = Product(registers, spread.reshape(n // 2, -1), bool(chosen[first]), places)

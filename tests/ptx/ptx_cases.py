@@ -1,0 +1,140 @@
+"""The launches that the CUDA kernels are run on: small, ragged, every branch of their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from host.launchers import Launchers
+from host.runs import Run, Tile, prepare_gemm, prepare_quantize
+from interpreter import AHEAD, BEHIND
+
+from fastinfer.testing.case import Case, generator
+from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, linear_case
+
+MMA = (Tile("mma", 64, 64), Tile("mma", 128, 128))
+WGMMA = (
+    Tile("wgmma", 64, 64),
+    Tile("wgmma", 64, 128),
+    Tile("wgmma", 128, 64),
+    Tile("wgmma", 128, 128),
+    Tile("wgmma", 128, 256),
+    Tile("wgmma", 128, 256, 2),
+)
+U8, RESIDUAL, CLAMPED, TABLE, RESIDUAL_TABLE, F32, F32_RESIDUAL = OUTPUTS
+
+
+@dataclass(frozen=True)
+class Product:
+    """A GEMM's launch; the row source it must take is part of the expectation."""
+
+    case: Case
+    tile: Tile
+    source: str
+    offset: int = 0
+    multiprocessors: int = 4
+    order: str = BEHIND
+
+    def prepare(self, launchers: Launchers) -> Run:
+        return prepare_gemm(self.case, self.tile, launchers, self.offset, self.multiprocessors)
+
+    def __str__(self) -> str:
+        at = f"_at{self.offset}" if self.offset else ""
+        return f"{self.tile}_{self.source}{at}-{self.case}_{self.order}"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantize launch."""
+
+    shape: tuple[int, ...]
+    channels_last: bool = False
+    offsets: tuple[int, int] = (0, 0)
+    zero_point: int = 100
+    order: str = field(default=BEHIND)
+
+    def prepare(self, launchers: Launchers) -> Run:
+        x = torch.randn(self.shape, generator=generator(str(self.shape))) * 3
+        flat = x.view(-1)
+        flat[0], flat[-1], flat[flat.numel() // 2] = float("nan"), 0.05, 1e30
+        return prepare_quantize(
+            x, launchers, zero_point=self.zero_point, channels_last=self.channels_last,
+            offsets=self.offsets,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"quantize-{shape}{'_nhwc' if self.channels_last else ''}_at{self.offsets}"
+
+
+def _quantized() -> Iterator[Quantized]:
+    yield Quantized((5000,))
+    yield Quantized((33,), offsets=(4, 3), zero_point=0)
+    yield Quantized((4097,), offsets=(4, 1), zero_point=255)
+    planes = ((2, 2, 31, 33), (1, 3, 32, 36), (3, 3, 9, 37), (2, 4, 20, 40), (1, 5, 9, 7),
+              (2, 64, 8, 8), (1, 80, 13, 5), (3, 130, 1, 65))  # fmt: skip
+    for shape in planes:
+        for offsets in ((0, 0), (4, 1)):
+            yield Quantized(shape, True, offsets)
+
+
+def _pair(tiles: tuple[Tile, ...], case: Case, source: str, offset: int = 0) -> Iterator[Product]:
+    for tile in tiles:
+        yield Product(case, tile, source, offset)
+
+
+ONE_BY_ONE = {"kernel": (1, 1), "padding": (0, 0)}
+
+
+def _mma() -> Iterator[Product]:
+    both, small = MMA, MMA[:1]
+    yield from _pair(both, linear_case((70,), 40, 96), "matrix")
+    yield from _pair(small, linear_case((3,), 8, 16, RESIDUAL_TABLE), "matrix")
+    yield from _pair(both, linear_case((129,), 136, 336, RESIDUAL), "matrix")
+    yield from _pair(small, linear_case((65,), 99, 208, F32_RESIDUAL), "matrix")
+    yield from _pair(small, linear_case((20,), 64, 64, UNBOUNDED[1]), "matrix")
+    yield from _pair(small, linear_case((20,), 33, 64, weights="extreme"), "matrix")
+    yield from _pair(both, linear_case((9,), 20, 37), "narrow")
+    yield from _pair(small, linear_case((9,), 21, 36, RESIDUAL), "narrow", 4)
+    yield from _pair(small, linear_case((20,), 48, 48, TABLE), "narrow", 1)
+    yield from _pair(small, linear_case((70,), 16, 3, F32), "narrow")
+    yield from _pair(both, conv_case(Conv(2, 32, (6, 7), 24)), "pixels")
+    split = Conv(1, 32, (9, 6), 32, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+    yield from _pair(small, conv_case(split, RESIDUAL, zero_point=0), "windows")
+    first = Conv(1, 3, (15, 9), 16, (7, 7), (2, 2), (3, 3))
+    yield from _pair(both, conv_case(first), "narrow")
+    yield from _pair(small, conv_case(first, RESIDUAL), "narrow", 1)
+    yield from _pair(small, conv_case(Conv(1, 12, (7, 5), 18, groups=3)), "narrow")
+    yield from _pair(small, conv_case(Conv(2, 4, (9, 9), 40)), "narrow")
+    yield from _pair(small, conv_case(Conv(2, 1, (9, 9), 40)), "narrow")
+
+
+def _wgmma() -> Iterator[Product]:
+    for tile in WGMMA:
+        # More blocks of K than stages, more tiles than blocks.
+        deep = 1072 if tile.block_m == 64 else 688 if tile.block_n < 256 else 560
+        m, n = 3 * tile.block_m * tile.cluster - 20, tile.block_n + 8
+        case = linear_case((m,), n, deep, RESIDUAL)
+        for order in (BEHIND, AHEAD):
+            yield Product(case, tile, "matrix", 0, 2, order)
+        yield Product(linear_case((40,), 44, 96, RESIDUAL_TABLE), tile, "matrix")
+        yield Product(linear_case((70,), tile.block_n, 144, F32_RESIDUAL), tile, "matrix")
+        for order in (BEHIND, AHEAD):
+            conv = Conv(2, 64, (9, 10), 72)
+            yield Product(conv_case(conv, RESIDUAL), tile, "pixels", 0, 2, order)
+    small, large, pair = WGMMA[0], WGMMA[4], WGMMA[5]
+    split = Conv(1, 64, (9, 6), 64, (5, 3), (2, 1), (2, 0), (1, 2), 2)
+    for tile in (small, pair):
+        yield Product(conv_case(split, RESIDUAL), tile, "pixels")
+    for zero_point in (0, 7):
+        wide = Conv(1, 256, (9, 12), 72, (3, 2), (1, 3), (1, 2), (2, 1), 2)
+        yield Product(conv_case(wide, TABLE, zero_point=zero_point), small, "pixels")
+    yield Product(conv_case(Conv(3, 96, (12, 11), 40), F32), large, "pixels", 0, 2)
+    strided = Conv(1, 128, (14, 11), 40, stride=(2, 2), **ONE_BY_ONE)
+    yield Product(conv_case(strided), small, "pixels")
+    yield Product(linear_case((20,), 40, 64, CLAMPED), small, "matrix")
+    yield Product(linear_case((20,), 40, 64, UNBOUNDED[0]), small, "matrix")
+
+
+LAUNCHES: tuple[Product | Quantized, ...] = (*_quantized(), *_mma(), *_wgmma())
