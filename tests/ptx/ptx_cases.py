@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from host.launchers import Launchers
-from host.runs import Run, Tile, prepare_gemm, prepare_quantize
+from host.runs import Run, Tile, prepare_gemm, prepare_quantize, source_of
 from interpreter import AHEAD, BEHIND
 
 from fastinfer.testing.case import Case, generator
@@ -37,7 +37,12 @@ class Product:
     order: str = BEHIND
 
     def prepare(self, launchers: Launchers) -> Run:
-        return prepare_gemm(self.case, self.tile, launchers, self.offset, self.multiprocessors)
+        run = prepare_gemm(self.case, self.tile, launchers, self.offset, self.multiprocessors)
+        # What bulk copies could gather, the mma.sync kernel gathers as windows.
+        is_mma = self.tile.kernel == "mma"
+        source = "windows" if is_mma and self.source == "pixels" else self.source
+        assert source_of(run) == source
+        return run
 
     def __str__(self) -> str:
         at = f"_at{self.offset}" if self.offset else ""
@@ -114,15 +119,13 @@ def _wgmma() -> Iterator[Product]:
     for tile in WGMMA:
         # More blocks of K than stages, more tiles than blocks.
         deep = 1072 if tile.block_m == 64 else 688 if tile.block_n < 256 else 560
-        m, n = 3 * tile.block_m * tile.cluster - 20, tile.block_n + 8
-        case = linear_case((m,), n, deep, RESIDUAL)
+        case = linear_case((tile.block_m + 20,), tile.block_n + 8, deep, RESIDUAL)
         for order in (BEHIND, AHEAD):
-            yield Product(case, tile, "matrix", 0, 2, order)
+            yield Product(case, tile, "matrix", 0, tile.cluster, order)
         yield Product(linear_case((40,), 44, 96, RESIDUAL_TABLE), tile, "matrix")
         yield Product(linear_case((70,), tile.block_n, 144, F32_RESIDUAL), tile, "matrix")
-        for order in (BEHIND, AHEAD):
-            conv = Conv(2, 64, (9, 10), 72)
-            yield Product(conv_case(conv, RESIDUAL), tile, "pixels", 0, 2, order)
+        conv = Conv(2, 64, (9, 10), 72)
+        yield Product(conv_case(conv, RESIDUAL), tile, "pixels", 0, 2, AHEAD)
     small, large, pair = WGMMA[0], WGMMA[4], WGMMA[5]
     split = Conv(1, 64, (9, 6), 64, (5, 3), (2, 1), (2, 0), (1, 2), 2)
     for tile in (small, pair):

@@ -85,7 +85,7 @@ def prepare_gemm(
     x, packed, residual, *rest = case.build()
     want = _REFERENCE[case.op](x, packed, residual, *rest)
     is_conv = case.op == "int8_conv2d"
-    buffer, header = pack_fragments(unpack(packed))
+    buffer, header = _pack_again(packed)
     result = _bytes(_in_memory(want, is_conv))
     memory = GlobalMemory(1 << 23)
     call = _gemm_call(header, launchers)
@@ -104,6 +104,16 @@ def prepare_gemm(
     launchers.multiprocessors = multiprocessors
     kernel, launch = launchers.gemm(call, config)
     return Run(kernel, launch, memory, call.out, result)
+
+
+def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:
+    """Return a weight packed for the CUDA kernels; fastinfer's own unpack must read it back."""
+    parts = unpack(packed)
+    buffer, header = pack_fragments(parts)
+    again = unpack(torch.from_numpy(buffer.copy()))
+    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table"):
+        assert torch.equal(getattr(again, name), getattr(parts, name)), name
+    return buffer, header
 
 
 def _gemm_call(header: PackedHeader, launchers: Launchers) -> GemmCall:
@@ -158,12 +168,3 @@ def prepare_quantize(
         call.pixels = x.shape[2] * x.shape[3]
     kernel, launch = launchers.quantize(call)
     return Run(kernel, launch, memory, call.out, result)
-
-
-def check_packing(case: Case) -> None:
-    """Assert that fastinfer's own unpack reads back what pack_fragments packs."""
-    packed = case.build()[1]
-    parts = unpack(packed)
-    again = unpack(torch.from_numpy(pack_fragments(parts)[0].copy()))
-    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table"):
-        assert torch.equal(getattr(again, name), getattr(parts, name)), name
