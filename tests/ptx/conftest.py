@@ -12,6 +12,7 @@ from host.build import UNITS, compile_unit, find_nvcc, link_launchers
 from host.launchers import Launchers
 from interpreter import Counters, Kernel, Module
 from ptx_cases import Product, Quantized
+from ptx_mutants import MUTANTS, Mutant
 
 
 @dataclass
@@ -47,12 +48,23 @@ def compiler(tmp_path_factory) -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture(scope="session")
-def built(compiler, tmp_path_factory) -> Built:
-    """Return the kernels and their launchers."""
+def mutant_ptx(compiler, tmp_path_factory) -> dict[Mutant, Future[str]]:
+    """Return the PTX of every mutant, as it comes."""
+    folder = tmp_path_factory.mktemp("mutants")
+    return {
+        mutant: compiler.submit(mutant.compile, folder / str(i)) for i, mutant in enumerate(MUTANTS)
+    }
+
+
+@pytest.fixture(scope="session")
+def built(request, compiler, tmp_path_factory) -> Built:
+    """Return the kernels and their launchers; mutants, where tests want them, are compiled next."""
     folder = tmp_path_factory.mktemp("ptx")
     units: dict[str, Future[tuple[str, Path]]] = {
         name: compiler.submit(compile_unit, name, folder) for name in reversed(UNITS)
     }
+    if any("mutant_ptx" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("mutant_ptx")
     done = {name: unit.result() for name, unit in units.items()}
     library = link_launchers([path for _, path in done.values()], folder)
     return Built({name: Module(text) for name, (text, _) in done.items()}, library)

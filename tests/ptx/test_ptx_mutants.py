@@ -1,0 +1,39 @@
+"""The interpreter finds every mistake of the list: a check that cannot fail shows nothing."""
+
+from __future__ import annotations
+
+import pytest
+from host.runs import Mismatch
+from interpreter import Counters, Fault, Module
+from ptx_mutants import CONFLICTS, MUTANTS, WRONG
+
+
+def conflicts(counters: Counters) -> float:
+    """Return passes of a request, over all shared memory's traffic."""
+    traffic = counters.shared.values()
+    return sum(t.taken for t in traffic) / sum(t.requests for t in traffic)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_mutant_is_found(mutant, built, mutant_ptx):
+    whole = built.check(mutant.launch)  # without the mistake nothing is found
+    module = Module(mutant_ptx[mutant].result())
+    run = mutant.launch.prepare(built.launchers)
+    try:
+        counters = run.check(module.kernel, mutant.launch.order)
+    except Mismatch:
+        found = WRONG
+    except Fault as fault:
+        found = fault.kind
+        assert fault.where or found == "deadlock", fault
+    else:
+        assert conflicts(counters) > conflicts(whole), "not found"
+        found = CONFLICTS
+    assert found in mutant.shows
+
+
+def test_mutants_that_are_out_of_date_are_refused():
+    from dataclasses import replace
+
+    with pytest.raises(AssertionError, match="0 times"):
+        replace(MUTANTS[0], old="what no kernel says").text()
