@@ -120,7 +120,7 @@ def _wgmma() -> Iterator[Product]:
         # More blocks of K than stages, more tiles than blocks.
         deep = 1072 if tile.block_m == 64 else 688 if tile.block_n < 256 else 560
         case = linear_case((tile.block_m + 20,), tile.block_n + 8, deep, RESIDUAL)
-        for order in (BEHIND, AHEAD):
+        for order in (BEHIND, AHEAD) if tile in (WGMMA[0], WGMMA[-1]) else (AHEAD,):
             yield Product(case, tile, "matrix", 0, tile.cluster, order)
         yield Product(linear_case((40,), 44, 96, RESIDUAL_TABLE), tile, "matrix")
         yield Product(linear_case((70,), tile.block_n, 144, F32_RESIDUAL), tile, "matrix")
@@ -134,6 +134,8 @@ def _wgmma() -> Iterator[Product]:
         wide = Conv(1, 256, (9, 12), 72, (3, 2), (1, 3), (1, 2), (2, 1), 2)
         yield Product(conv_case(wide, TABLE, zero_point=zero_point), small, "pixels")
     yield Product(conv_case(Conv(3, 96, (12, 11), 40), F32), large, "pixels", 0, 2)
+    # Padding that is zero, and half a block of K at the end that nobody fills.
+    yield Product(conv_case(Conv(1, 64, (7, 6), 40), zero_point=0), small, "pixels")
     strided = Conv(1, 128, (14, 11), 40, stride=(2, 2), **ONE_BY_ONE)
     yield Product(conv_case(strided), small, "pixels")
     yield Product(linear_case((20,), 40, 64, CLAMPED), small, "matrix")

@@ -60,7 +60,7 @@ class Mutant:
         source = cuda / "mutant.cu"
         source.write_text(instantiation(self.launch))
         is_hopper = isinstance(self.launch, Product) and self.launch.tile.kernel == "wgmma"
-        return compile_ptx(source, "90a" if is_hopper else "80")
+        return compile_ptx(source, "90a" if is_hopper else "80", folder)
 
 
 def instantiation(launch: Product | Quantized) -> str:
@@ -91,7 +91,7 @@ _TALL = Product(linear_case((70,), 72, 80), _MMA, "matrix")
 _ODD = Product(linear_case((65,), 99, 208, F32_RESIDUAL), _MMA, "matrix")
 _BYTES = Product(linear_case((20,), 21, 48, RESIDUAL), _MMA, "matrix")
 _TABLE = Product(linear_case((3,), 8, 16, RESIDUAL_TABLE), _MMA, "matrix")
-_NARROW = Product(linear_case((9,), 20, 37), _MMA, "narrow")
+_NARROW = Product(linear_case((8,), 20, 37), _MMA, "narrow")
 _FIRST = Product(conv_case(Conv(1, 3, (15, 9), 16, (7, 7), (2, 2), (3, 3))), _MMA, "narrow", 1)
 _WINDOWS = Product(conv_case(Conv(2, 32, (6, 7), 24)), _MMA, "pixels")
 _RING = Product(linear_case((84,), 72, 1072, RESIDUAL), _WGMMA, "matrix", 0, 1)

@@ -42,9 +42,9 @@ def compile_unit(name: str, folder: Path) -> tuple[str, Path]:
     return (keep / f"{name}.ptx").read_text(), target
 
 
-def compile_ptx(source: Path, arch: str) -> str:
-    """Return the PTX of a source file, which stands beside what it includes."""
-    target = source.with_suffix(".ptx")
+def compile_ptx(source: Path, arch: str, folder: Path) -> str:
+    """Return the PTX of a source file; it is written to a folder."""
+    target = folder / f"{source.stem}.ptx"
     nvcc(f"-arch=compute_{arch}", "-O3", "-ptx", source, "-o", target)
     return target.read_text()
 

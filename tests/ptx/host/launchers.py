@@ -41,9 +41,7 @@ class GemmCall(ctypes.Structure):
 class GemmConfig(ctypes.Structure):
     """gemm.h: how a product is run."""
 
-    _fields_ = [
-        (name, c_int32) for name in ("kernel", "source", "block_m", "block_n", "cluster")
-    ]
+    _fields_ = [(name, c_int32) for name in ("kernel", "source", "block_m", "block_n", "cluster")]
 
 
 class QuantizeCall(ctypes.Structure):

@@ -48,9 +48,7 @@ class Run:
     out: int
     want: np.ndarray  # bytes
 
-    def check(
-        self, find: Callable[[str], Kernel] | None = None, order: str = BEHIND
-    ) -> Counters:
+    def check(self, find: Callable[[str], Kernel] | None = None, order: str = BEHIND) -> Counters:
         """Run once and compare; `find` gives another version of the kernel. Raises Mismatch."""
         kernel = self.kernel if find is None else find(self.kernel.name)
         counters = run(kernel, self.launch, self.memory, order=order)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .decode import Instruction, Kernel, Line
+from .lanes import WARP
 
 #: Bytes that shared memory serves in one pass, and its banks.
 PASS_BYTES, BANKS = 128, 32
@@ -66,21 +67,28 @@ class Counters:
         A request is what one pass could serve: 32 lanes of 4 bytes, 16 of 8, 8 of 16.
         """
         lanes = PASS_BYTES // max(size, 4)
-        order = _rank_in(warp) // lanes
-        request = np.unique(np.stack([warp, order]), axis=1, return_inverse=True)[1].reshape(-1)
+        order = warp * WARP + _rank_in(warp) // lanes
+        request = np.unique(order, return_inverse=True)[1]
         words = address[:, None] // 4 + np.arange(max(size // 4, 1))
         self._add(self.shared, index, *_passes(np.repeat(request, words.shape[1]), words.ravel()))
 
     def count_rows(self, index: int, address: np.ndarray) -> None:
         """Count matrices of eight rows of 16 bytes: address [matrices, 8]."""
-        words = (address[..., None] // 4 + np.arange(4)).reshape(len(address), -1)
-        request = np.repeat(np.arange(len(address)), words.shape[1])
+        # Eight rows in eight different places of 16 bytes, modulo a pass, are one pass.
+        places = np.bitwise_or.reduce(1 << (address // 16 % 8), axis=1)
+        one = places == 0xFF
+        self._add(self.shared, index, np.count_nonzero(one), np.count_nonzero(one))
+        if one.all():
+            return
+        rest = address[~one]
+        words = (rest[..., None] // 4 + np.arange(4)).reshape(len(rest), -1)
+        request = np.repeat(np.arange(len(rest)), words.shape[1])
         self._add(self.shared, index, *_passes(request, words.ravel()))
 
     def count_global(self, index: int, address: np.ndarray, size: int, warp: np.ndarray) -> None:
         """Count the sectors that a warp's access touches; aligned accesses lie in one each."""
-        pairs = np.unique(np.stack([warp, address // SECTOR]), axis=1)
-        self._add(self.sectors, index, len(np.unique(warp)), pairs.shape[1])
+        touched = np.unique(warp.astype(np.int64) << 48 | address // SECTOR)
+        self._add(self.sectors, index, len(np.unique(touched >> 48)), len(touched))
 
     def _add(self, to: dict[int, Traffic], index: int, requests: int, taken: int) -> None:
         traffic = to.setdefault(index, Traffic())

@@ -11,7 +11,7 @@ from .operands import TYPES, Operand, parse_operand, split_top
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{")
 _LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+\d+(?:.*inlined_at\s+(\d+)\s+(\d+))?")
 _VARIABLE = re.compile(
-    r"(\.extern\s+)?\.(shared|local)\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d*)\]"
+    r"\.(shared|local)\s+\.align\s+(\d+)\s+\.[busf](\d+)\s+([\w$]+)(?:\[(\d+)\])?\s*;"
 )
 
 
@@ -95,6 +95,9 @@ class Module:
         names = re.findall(r'\.file\s+(\d+)\s+"([^"]*)"', text)
         self._files = {number: path.rsplit("/", 1)[-1] for number, path in names}
         self._entries = {m[1]: m for m in _ENTRY.finditer(text)}
+        self._dynamic = re.findall(
+            r"\.extern\s+\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[\]", text
+        )
         self.kernel = lru_cache(maxsize=None)(self._decode)
 
     @property
@@ -111,7 +114,7 @@ class Module:
         _decode_parameters(kernel, entry[2])
         body = self._text[entry.end() : end]
         _decode_variables(kernel, body)
-        _decode_dynamic(kernel, self._text, body)
+        _decode_dynamic(kernel, self._dynamic, body)
         _decode_body(kernel, body, self._files)
         return kernel
 
@@ -130,18 +133,19 @@ def _decode_parameters(kernel: Kernel, text: str) -> None:
 
 
 def _decode_variables(kernel: Kernel, body: str) -> None:
-    for _, space, align, name, size in _VARIABLE.findall(body):
+    for space, align, bits, name, count in _VARIABLE.findall(body):
         used = kernel.shared_bytes if space == "shared" else kernel.local_bytes
         at = -(-used // int(align)) * int(align)
+        end = at + int(bits) // 8 * int(count or 1)
         if space == "shared":
-            kernel.shared[name], kernel.shared_bytes = at, at + int(size)
+            kernel.shared[name], kernel.shared_bytes = at, end
         else:
-            kernel.local[name], kernel.local_bytes = at, at + int(size)
+            kernel.local[name], kernel.local_bytes = at, end
 
 
-def _decode_dynamic(kernel: Kernel, text: str, body: str) -> None:
-    for extern, space, align, name, _ in _VARIABLE.findall(text):
-        if extern and space == "shared" and re.search(rf"\b{re.escape(name)}\b", body):
+def _decode_dynamic(kernel: Kernel, variables: list[tuple[str, str]], body: str) -> None:
+    for align, name in variables:
+        if re.search(rf"\b{re.escape(name)}\b", body):
             kernel.dynamic = name
             kernel.shared_bytes = -(-kernel.shared_bytes // int(align)) * int(align)
             kernel.shared[name] = kernel.shared_bytes
@@ -177,9 +181,9 @@ def _decode_body(kernel: Kernel, body: str, files: dict[str, str]) -> None:
             scopes.pop()
         elif statement.endswith(":"):
             kernel.labels[statement[:-1]] = len(kernel.code)
-        elif statement.startswith(".loc"):
+        elif statement.startswith(".loc "):
             lines = _lines(statement, files)
-        elif statement.startswith(".reg"):
+        elif statement.startswith(".reg "):
             _, kind, rest = statement.split(None, 2)
             for name in (part.strip() for part in rest.split(",")):
                 if not scopes:

@@ -1,4 +1,4 @@
-"""The state of the blocks that run together: lanes, registers, memories, and how operands read it."""
+"""The state of blocks that run together: lanes, registers, memories; how operands read it."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class Machine:
             return lambda: np.full(np.count_nonzero(self.mask), fixed, np.int64)
         if array.dtype.itemsize == 4:
             # 32-bit addresses wrap.
-            return lambda: ((array[self.mask].astype(np.int64) + offset) & 0xFFFFFFFF)
+            return lambda: (array[self.mask].astype(np.int64) + offset) & 0xFFFFFFFF
         return lambda: array[self.mask].astype(np.int64) + offset
 
     def vector(self, operand: Operand) -> tuple[Name, ...]:

@@ -70,9 +70,7 @@ class Mbarriers:
                 raise Fault(RACE, f"mbarrier {offset:#x} used, no barrier after its initialisation")
         return barrier
 
-    def arrive(
-        self, block: int, offset: int, user: tuple[int, int], expected: int = 0
-    ) -> None:
+    def arrive(self, block: int, offset: int, user: tuple[int, int], expected: int = 0) -> None:
         """Arrive for a warp, announcing bytes."""
         barrier = self.find(block, offset, user)
         clocks = self._m.shared.clocks

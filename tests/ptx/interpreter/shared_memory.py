@@ -47,9 +47,7 @@ class SharedMemory:
         self.clocks.stamp_read(at, block, warp)
         return self.bytes[at]
 
-    def write(
-        self, at: np.ndarray, data: np.ndarray, block: np.ndarray, warp: np.ndarray
-    ) -> None:
+    def write(self, at: np.ndarray, data: np.ndarray, block: np.ndarray, warp: np.ndarray) -> None:
         """Write data at places [lanes, size]."""
         self.clocks.check_write(at, block, warp)
         self.clocks.stamp_write(at, block, warp)
@@ -59,6 +57,10 @@ class SharedMemory:
         """Set bytes without asking who may."""
         self.bytes[at] = data
         self._is_written[at] = True
+
+    def is_written(self, at: np.ndarray) -> np.ndarray:
+        """Return which bytes were ever written."""
+        return self._is_written[at]
 
     def check_written(self, at: np.ndarray) -> None:
         """Fault where a byte was never written."""

@@ -144,9 +144,7 @@ def _function(ins: Instruction, m: Machine) -> Act:
 @instruction("dp4a")
 def _dot4(ins: Instruction, m: Machine) -> Act:
     out = m.target(ins.operands[0], np.int32)
-    a, b = (
-        m.value(operand, np.uint32).reshape(-1) for operand in ins.operands[1:3]
-    )
+    a, b = (m.value(operand, np.uint32).reshape(-1) for operand in ins.operands[1:3])
     kinds = [np.int8 if name[0] == "s" else np.uint8 for name in ins.types]
     c = m.value(ins.operands[3], np.int32)
 

@@ -12,14 +12,17 @@ from ..tensor_map import MAP_BYTES, TensorMap, swizzle
 from .load_store import read
 from .table import only
 
+_MODIFIERS = (
+    *("async", "bulk", "tensor", "1d", "2d", "3d", "4d", "5d", "im2col", "tile", "global"),
+    *("shared::cluster", "shared::cta", "mbarrier::complete_tx::bytes", "multicast::cluster"),
+)
 #: A box starts on a multiple of this in shared memory.
 _BOX_ALIGNMENT = 128
 
 
 def bind_bulk_copy(ins: Instruction, m: Machine) -> Act:
     """Return the act of a copy from global to shared memory, tiled or im2col."""
-    only(ins, "async", "bulk", "tensor", "2d", "3d", "4d", "5d", "shared::cluster", "shared::cta",
-         "global", "mbarrier::complete_tx::bytes", "multicast::cluster", "im2col", "tile")  # fmt: skip
+    only(ins, *_MODIFIERS)
     source = ins.operands[1]
     if "tensor" not in ins.modifiers or not isinstance(source, Address):
         raise Fault(UNSUPPORTED, f"{ins.text} is not emulated")
@@ -69,9 +72,11 @@ def _deliver(
     """Begin a copy into the lane's own block, or those of its cluster whose bit is set."""
     block, warp = int(m.block[lane]), int(m.warp[lane])
     first = block // m.launch.cluster * m.launch.cluster
-    owners = [block] if ranks is None else [
-        first + rank for rank in range(m.launch.cluster) if ranks >> rank & 1
-    ]
+    owners = (
+        [block]
+        if ranks is None
+        else [first + rank for rank in range(m.launch.cluster) if ranks >> rank & 1]
+    )
     if target % _BOX_ALIGNMENT != 0:
         raise Fault(MISALIGNED, f"a box at shared {target:#x}")
     address = swizzle(target + np.arange(data.size), width)

@@ -57,9 +57,7 @@ def _barrier(ins: Instruction, m: Machine) -> Act:
         raise Fault(UNSUPPORTED, f"{ins.text} is not emulated")
     name, *rest = (m.value(operand, np.uint32) for operand in ins.operands)
     wanted = rest[0] if rest else np.zeros((), np.uint32)
-    return _of_whole_warps(
-        ins, m, lambda: m.barriers.wait(_active(name, m), _active(wanted, m))
-    )
+    return _of_whole_warps(ins, m, lambda: m.barriers.wait(_active(name, m), _active(wanted, m)))
 
 
 def _active(value: np.ndarray, m: Machine) -> np.ndarray:

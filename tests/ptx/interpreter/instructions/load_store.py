@@ -170,9 +170,7 @@ def _atomic(ins: Instruction, m: Machine) -> Act:
     return update
 
 
-def _atomic_place(
-    m: Machine, space: str, address: np.ndarray, size: int, lane: int
-) -> np.ndarray:
+def _atomic_place(m: Machine, space: str, address: np.ndarray, size: int, lane: int) -> np.ndarray:
     """Return a view of the bytes that one lane's atomic changes, checked."""
     if space == "shared":
         at = m.shared.place(address, size, m.block[lane : lane + 1])

@@ -119,8 +119,8 @@ def expand_pairs(packed: np.ndarray, metadata: np.ndarray) -> np.ndarray:
 def sparse_metadata(words: np.ndarray, kind: str, selector: int) -> np.ndarray:
     """Return [warps, 16, nonzeros] places of two bits from a register [warps, 32] of a warp.
 
-    A word holds 16 bits of each of two rows, or 32 of one: the order in which CUTLASS's reorder_meta
-    (tools/util/include/cutlass/util/host_reorder.h) lays metadata out for ldmatrix.
+    A word holds 16 bits of each of two rows, or 32 of one: the order in which reorder_meta of
+    CUTLASS (tools/util/include/cutlass/util/host_reorder.h) lays metadata out for ldmatrix.
     """
     quads = words.reshape(-1, 8, 4)
     bits = np.arange(16, dtype=np.uint32) * 2

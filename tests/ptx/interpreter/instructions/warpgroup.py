@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..decode import Instruction
-from ..faults import DIVERGENT, INVALID, UNSUPPORTED, Fault
+from ..faults import DIVERGENT, INVALID, UNINITIALISED, UNSUPPORTED, Fault
 from ..lanes import AT_WARPGROUP, DONE, RUNS, WARP, WARPGROUP
 from ..machine import Act, Machine
 from ..operands import Vector
@@ -49,8 +49,10 @@ def _meet(ins: Instruction, m: Machine) -> bool:
 @instruction("wgmma")
 def _warpgroup(ins: Instruction, m: Machine) -> Act:
     kinds = {"fence": _fence, "commit_group": _commit, "wait_group": _wait}
-    act = _bind_product(ins, m) if ins.modifiers[0] == "mma_async" else kinds[ins.modifiers[0]](
-        ins, m
+    act = (
+        _bind_product(ins, m)
+        if ins.modifiers[0] == "mma_async"
+        else kinds[ins.modifiers[0]](ins, m)
     )
 
     def together() -> None:
@@ -110,9 +112,7 @@ def _warps(m: Machine, group: int) -> tuple[int, slice]:
     return int(m.block[first]), slice(m.warp[first], m.warp[first] + WARPGROUP // WARP)
 
 
-def _operand_places(
-    m: Machine, descriptor: int, rows: int, group: int
-) -> np.ndarray:
+def _operand_places(m: Machine, descriptor: int, rows: int, group: int) -> np.ndarray:
     """Return the places [rows, 32] of K-major rows that a descriptor describes."""
     start = (descriptor & 0x3FFF) << 4
     leading, stride = ((descriptor >> shift & 0x3FFF) << 4 for shift in (16, 32))
@@ -128,11 +128,27 @@ def _operand_places(
     return m.shared.place(address.reshape(-1), 1, block).reshape(rows, _K_BYTES)
 
 
-def _read(m: Machine, at: np.ndarray, group: int) -> np.ndarray:
-    """Return the bytes at places; tensor cores read them until the product has ended."""
+def _read(m: Machine, at: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes at places [rows, 32], and which columns hold some that nobody wrote.
+
+    Tensor cores read them until the product has ended.
+    """
     m.shared.clocks.begin_reads(at, *_warps(m, group))
-    m.shared.check_written(at)
-    return m.shared.bytes[at]
+    return m.shared.bytes[at], ~m.shared.is_written(at).all(0)
+
+
+def _row_addresses(at: np.ndarray) -> np.ndarray:
+    """Return the first addresses of rows of 16 bytes, in matrices of eight: [matrices, 8]."""
+    return at[:, ::16].reshape(-1, 8, 2).swapaxes(1, 2).reshape(-1, 8)
+
+
+def _check_unwritten(missing: np.ndarray, other: np.ndarray) -> None:
+    """Fault where columns of K that nobody wrote meet anything but zeros [rows, 32].
+
+    A kernel may leave what lies past K as it is, if the other factor is zero there.
+    """
+    if (other[:, missing] != 0).any():
+        raise Fault(UNINITIALISED, f"shared memory in {int(missing.sum())} columns of a factor")
 
 
 def _bind_product(ins: Instruction, m: Machine) -> Act:
@@ -161,19 +177,24 @@ def _bind_product(ins: Instruction, m: Machine) -> Act:
             if not mine.is_fenced:
                 raise Fault(INVALID, "wgmma.mma_async without a wgmma.fence before it")
             first = group * WARPGROUP
-            places = []
+            places = [_operand_places(m, int(b[first]), n, group)]
+            right, right_missing = _read(m, places[0], group)
             if from_registers:
                 warps = np.arange(first // WARP, (first + WARPGROUP) // WARP)
                 left = gather(a, warps, 16).reshape(_ROWS, -1)
+                left_missing = np.zeros(_K_BYTES, bool)
             else:
                 places.append(_operand_places(m, int(a[0][first]), _ROWS, group))
-                left = _read(m, places[-1], group)
-            places.append(_operand_places(m, int(b[first]), n, group))
-            right = _read(m, places[-1], group)
+                left, left_missing = _read(m, places[1], group)
+            for at in places:
+                m.counters.count_rows(ins.index, _row_addresses(at))
+            _check_unwritten(left_missing, right)
+            _check_unwritten(right_missing, left)
             # A warp's rows at a time: so small that BLAS stays in one thread.
             rows = elements(left, a_kind).reshape(4, 16, -1)
             sums = np.matmul(rows, elements(right, b_kind).T)
-            # Row 16 w + 8 h + g, column 8 j + 2 t + e: lane 4 g + t of warp w, register 4 j + 2 h + e.
+            # Row 16 w + 8 h + g, column 8 j + 2 t + e is in warp w, lane 4 g + t, register
+            # 4 j + 2 h + e.
             spread = sums.reshape(4, 2, 8, n // 8, 4, 2).transpose(3, 1, 5, 0, 2, 4)
             product = Product(registers, spread.reshape(n // 2, -1), bool(chosen[first]), places)
             mine.open.append(product)
