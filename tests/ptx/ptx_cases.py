@@ -139,6 +139,8 @@ def _wgmma() -> Iterator[Product]:
     strided = Conv(1, 128, (14, 11), 40, stride=(2, 2), **ONE_BY_ONE)
     yield Product(conv_case(strided), small, "pixels")
     yield Product(linear_case((20,), 40, 64, CLAMPED), small, "matrix")
+    yield Product(linear_case((20,), 21, 64, RESIDUAL), small, "matrix")
+    yield Product(linear_case((20,), 21, 64, F32), small, "matrix")
     yield Product(linear_case((20,), 40, 64, UNBOUNDED[0]), small, "matrix")
 
 

@@ -366,6 +366,6 @@ def test_local_and_generic_memory():
     "statement", ["add.ftz.f32 %f9, %f1, %f2;", "sin.approx.f32 %f9, %f1;", "bra.foo $L; $L: ;"]
 )
 def test_what_is_not_emulated_is_said(statement):
-    with pytest.raises(Fault, match="unsupported: .*") as found:
+    with pytest.raises(Fault, match="unsupported: ") as found:
         on_lanes(statement, operands(), "b32")
     assert statement.split(";")[0] in str(found.value)

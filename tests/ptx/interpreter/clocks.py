@@ -107,7 +107,7 @@ class Clocks:
         self._read_clock[at, column[:, None]] = self.now(block, agent)[:, None]
 
     def begin_reads(self, at: np.ndarray, block: int, warps: slice) -> None:
-        """Note reads by tensor cores, which go on; all warps of the group must know of the writes."""
+        """Note reads by tensor cores, which go on; all the group's warps must know of the writes."""
         known, fenced = (clock[block, warps].min(0) for clock in (self.known, self.fenced))
         clock, writer = self._write_clock[at], self._write_agent[at]
         late = clock > np.where(self._is_generic[at], fenced[writer], known[writer])

@@ -41,6 +41,11 @@ class GlobalMemory:
         self._state[start : start + size] = _MAPPED | _WRITABLE
         return BASE + start
 
+    def overwrite(self, address: int, content: bytes) -> None:
+        """Replace bytes, whoever may write there."""
+        start = address - BASE
+        self.bytes[start : start + len(content)] = np.frombuffer(content, np.uint8)
+
     def _reserve(self, size: int, offset: int) -> int:
         start = self._end + offset
         if start + size + GAP > self.bytes.size:
