@@ -141,6 +141,7 @@ def _wgmma() -> Iterator[Product]:
     yield Product(linear_case((20,), 40, 64, CLAMPED), small, "matrix")
     yield Product(linear_case((20,), 21, 64, RESIDUAL), small, "matrix")
     yield Product(linear_case((20,), 21, 64, F32), small, "matrix")
+    yield Product(linear_case((20,), 40, 64, RESIDUAL_TABLE), small, "matrix")
     yield Product(linear_case((20,), 40, 64, UNBOUNDED[0]), small, "matrix")
 
 

@@ -13,11 +13,16 @@ Accesses of lanes of one warp are taken to be ordered.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from .faults import RACE, Fault
 
 PENDING = 0xFFFF
+
+#: One agent, or many.
+Index = TypeVar("Index", int, np.ndarray)
 
 
 class Clocks:
@@ -40,7 +45,7 @@ class Clocks:
         self._under_way = np.zeros(total, np.uint8)  # reads by tensor cores
         self._read_clock = np.zeros((total, agents), np.uint16)
 
-    def column(self, block: np.ndarray | int, agent: np.ndarray | int) -> np.ndarray | int:
+    def column(self, block: Index, agent: Index) -> Index:
         """Return an agent's place among those of its cluster."""
         return block % self._cluster * self.per_block + agent
 
@@ -48,7 +53,7 @@ class Clocks:
         """Return agents' own clocks."""
         return self.known[block, agent, self.column(block, agent)]
 
-    def tick(self, block: np.ndarray | int, agent: np.ndarray | int) -> None:
+    def tick(self, block: Index, agent: Index) -> None:
         """Begin a new interval of agents, behind a release."""
         self.known[block, agent, self.column(block, agent)] += 1
 
@@ -107,7 +112,7 @@ class Clocks:
         self._read_clock[at, column[:, None]] = self.now(block, agent)[:, None]
 
     def begin_reads(self, at: np.ndarray, block: int, warps: slice) -> None:
-        """Note reads by tensor cores, which go on; all the group's warps must know of the writes."""
+        """Note reads by tensor cores, which go on; all the warps must know of the writes."""
         known, fenced = (clock[block, warps].min(0) for clock in (self.known, self.fenced))
         clock, writer = self._write_clock[at], self._write_agent[at]
         late = clock > np.where(self._is_generic[at], fenced[writer], known[writer])

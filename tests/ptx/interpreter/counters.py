@@ -77,7 +77,8 @@ class Counters:
         # Eight rows in eight different places of 16 bytes, modulo a pass, are one pass.
         places = np.bitwise_or.reduce(1 << (address // 16 % 8), axis=1)
         one = places == 0xFF
-        self._add(self.shared, index, np.count_nonzero(one), np.count_nonzero(one))
+        count = int(one.sum())
+        self._add(self.shared, index, count, count)
         if one.all():
             return
         rest = address[~one]

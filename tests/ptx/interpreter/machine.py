@@ -51,8 +51,8 @@ class Machine:
     memory: GlobalMemory
     counters: Counters
     mask: np.ndarray = field(init=False)  # lanes that the present instruction is for
-    #: Of bulk copies under way: calling one ends it.
-    deliveries: list[Act] = field(default_factory=list)
+    #: Bulk copies under way: calling one ends it.
+    deliveries: list[tuple[Instruction, Act]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         x, y, z = self.launch.block

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from .counters import Counters
-from .decode import Kernel
+from .decode import Instruction, Kernel
 from .faults import DEADLOCK, INVALID, RACE, Fault
 from .global_memory import GlobalMemory
 from .instructions import STOPS, bind
-from .lanes import DONE, RUNS, WARP
+from .lanes import AT_MBARRIER, AT_WARPGROUP, DONE, RUNS, WARP
 from .machine import Act, Launch, Machine, Size3
+from .operands import Name
 
 #: Warps that are furthest behind go first, or those that are furthest ahead; bulk copies arrive
 #: when nothing else can run, in their order or against it. Lanes of one warp always wait for those
@@ -72,13 +73,16 @@ class _Run:
             if place != _NOWHERE:
                 self._go(place, active)
             elif (m.status == DONE).all():
-                if m.deliveries:
-                    raise Fault(RACE, f"{m.kernel.name} ended with bulk copies under way")
-                return
+                break
             elif m.deliveries:
-                m.deliveries.pop(-1 if self.is_ahead else 0)()
+                copy, end = m.deliveries.pop(-1 if self.is_ahead else 0)
+                with _PlacedAt(copy):
+                    end()
             else:
                 self._report_deadlock()
+        if m.deliveries:
+            with _PlacedAt(m.deliveries[0][0]):
+                raise Fault(RACE, f"{m.kernel.name} ended while a bulk copy was under way")
 
     def _pick(self) -> tuple[int, np.ndarray]:
         """Return where lanes go on, and which."""
@@ -92,30 +96,12 @@ class _Run:
 
     def _go(self, start: int, active: np.ndarray) -> None:
         """Run lanes until where they may part."""
-        m, code, acts = self.m, self.m.kernel.code, self.acts
-        issued = m.counters.issued
+        m, issued = self.m, self.m.counters.issued
         warps = np.count_nonzero(active.reshape(-1, WARP).any(1))
         place = start
         while True:
-            ins = code[place]
-            act = acts[place]
-            m.mask = active
-            try:
-                if act is None:
-                    act = acts[place] = bind(ins, m)
-                runs = True
-                if ins.guard is not None:
-                    guard = m.register(ins.guard)
-                    m.mask = active & (~guard if ins.guard_negated else guard)
-                    runs = bool(m.mask.any())
-                    if not runs and ins.opcode != "bra":
-                        issued[place] -= warps
-                if self.is_stop[place]:
-                    m.pc[active] = place + 1
-                if runs:
-                    act()
-            except Fault as fault:
-                raise fault.at(str(ins)) from None
+            if not self._step(place, active):
+                issued[place] -= warps
             place += 1
             if self.is_stop[place - 1]:
                 break
@@ -124,14 +110,45 @@ class _Run:
                 break
         issued[start:place] += warps
 
+    def _step(self, place: int, active: np.ndarray) -> bool:
+        """Run one instruction for lanes; return False where its guard keeps all from it."""
+        m, ins = self.m, self.m.kernel.code[place]
+        m.mask = active
+        with _PlacedAt(ins):
+            act = self.acts[place]
+            if act is None:
+                act = self.acts[place] = bind(ins, m)
+            if self.is_stop[place]:
+                m.pc[active] = place + 1
+            if ins.guard is not None:
+                guard = m.value(Name(ins.guard), np.bool_)
+                m.mask = active & (~guard if ins.guard_negated else guard)
+                if not m.mask.any():
+                    return ins.opcode == "bra"  # one that is not taken has run too
+            act()
+        return True
+
     def _report_deadlock(self) -> None:
         m = self.m
         waits = m.status != DONE
-        places = np.unique(m.pc[waits])
-        lanes = [np.count_nonzero(waits & (m.pc == p)) for p in places]
-        # One that waits at an mbarrier stands at its instruction, any other behind it.
+        # Who waits for a phase or a warpgroup tries again; any other is behind its barrier.
+        place = m.pc - ~np.isin(m.status, (AT_MBARRIER, AT_WARPGROUP))
         texts = [
-            f"{n} lanes around {m.kernel.code[max(int(p) - 1, 0)]} | {m.kernel.code[int(p)]}"
-            for n, p in zip(lanes, places, strict=True)
+            f"{np.count_nonzero(waits & (place == p))} lanes wait at {m.kernel.code[int(p)]}"
+            for p in np.unique(place[waits])
         ]
-        raise Fault(DEADLOCK, "nothing can run:\n  " + "\n  ".join(texts))
+        raise Fault(DEADLOCK, "nothing can run\n  " + "\n  ".join(texts))
+
+
+class _PlacedAt:
+    """Tells faults their instruction. Written out: it is entered at each."""
+
+    def __init__(self, ins: Instruction):
+        self.ins = ins
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Fault):
+            error.at(str(self.ins))

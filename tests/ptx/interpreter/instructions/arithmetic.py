@@ -12,7 +12,7 @@ from ..machine import Act, Machine
 from .table import double_width, instruction, numpy_type, only
 
 
-def _elementwise(ins: Instruction, m: Machine, function: Callable[..., np.ndarray]) -> Act:
+def _elementwise(ins: Instruction, m: Machine, function: Callable[..., object]) -> Act:
     """Return an act that applies a ufunc to operands of the instruction's type."""
     dtype = numpy_type(ins.types[-1])
     out = m.target(ins.operands[0], dtype)

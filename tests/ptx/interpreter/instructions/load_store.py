@@ -77,6 +77,16 @@ def read(m: Machine, index: int, space: str, address: np.ndarray, size: int) -> 
     return m.memory.read(address, size)
 
 
+def read_object(m: Machine, address: np.ndarray, size: int) -> np.ndarray:
+    """Return the bytes [len(address), size] at generic addresses; no lane's access, not counted."""
+    space, place = _resolve("generic", address)
+    if space == "param":
+        return m.parameters[_own_bytes(m, place, size, m.parameters.size)]
+    if space == "global":
+        return m.memory.read(place, size)
+    raise Fault(UNSUPPORTED, f"an object in {space} memory")
+
+
 def write(m: Machine, index: int, space: str, address: np.ndarray, data: np.ndarray) -> None:
     """Write data [active lanes, size] to addresses of a space."""
     space, address = _resolve(space, address)
