@@ -12,7 +12,7 @@ from host.build import UNITS, compile_unit, find_nvcc, link_launchers
 from host.launchers import Launchers
 from interpreter import Counters, Kernel, Module
 from ptx_cases import Product, Quantized
-from ptx_mutants import MUTANTS, Mutant
+from ptx_mutants import Mutant, batches, compile_mutants
 
 
 @dataclass
@@ -48,12 +48,13 @@ def compiler(tmp_path_factory) -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture(scope="session")
-def mutant_ptx(compiler, tmp_path_factory) -> dict[Mutant, Future[str]]:
-    """Return the PTX of every mutant, as it comes."""
-    folder = tmp_path_factory.mktemp("mutants")
-    return {
-        mutant: compiler.submit(mutant.compile, folder / str(i)) for i, mutant in enumerate(MUTANTS)
+def mutant_ptx(compiler, tmp_path_factory) -> dict[Mutant, Future[Module]]:
+    """Return the unit that each mutant is in, as it comes."""
+    units = {
+        batch: compiler.submit(compile_mutants, batch, tmp_path_factory.mktemp("mutants"))
+        for batch in batches()
     }
+    return {mutant: unit for batch, unit in units.items() for mutant in batch}
 
 
 @pytest.fixture(scope="session")

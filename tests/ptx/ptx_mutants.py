@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from host.build import CSRC, compile_ptx
 from host.runs import Tile
-from interpreter import AHEAD
+from interpreter import AHEAD, Module
 from interpreter.faults import (
     BARRIER,
     DEADLOCK,
@@ -39,6 +38,16 @@ class Mutant:
     def __str__(self) -> str:
         return self.name.replace(" ", "_")
 
+    @property
+    def namespace(self) -> str:
+        """What its code is in, in place of fastinfer."""
+        return f"mutant_{MUTANTS.index(self)}"
+
+    def kernel_name(self, name: str) -> str:
+        """Return the mangled name, in the mutant's namespace, of a kernel's mangled name."""
+        own = f"{len(self.namespace)}{self.namespace}"
+        return name.replace("9fastinfer", own, 1)
+
     def text(self) -> str:
         """Return the file with the mistake made.
 
@@ -49,39 +58,65 @@ class Mutant:
         assert count == 1, f"{self.name}: {self.old!r} is {count} times there"
         return text.replace(self.old, self.new)
 
-    def compile(self, folder: Path) -> str:
-        """Return the PTX of the launch's kernel with the mistake made."""
+    @property
+    def arch(self) -> str:
+        """Architecture of the launch's kernel."""
+        is_hopper = isinstance(self.launch, Product) and self.launch.tile.kernel == "wgmma"
+        return "90a" if is_hopper else "80"
+
+    def write(self, folder: Path) -> Path:
+        """Copy what kernels include to a folder, with the mistake made; return cuda's copy."""
         cuda = folder / "cuda"
         cuda.mkdir(parents=True)
-        shutil.copy(CSRC / "packed.h", folder)
-        for header in (*CSRC.glob("cuda/*.cuh"), *CSRC.glob("cuda/*.h")):
-            shutil.copy(header, cuda)
-        (cuda / self.path).write_text(self.text())
-        source = cuda / "mutant.cu"
-        source.write_text(instantiation(self.launch))
-        is_hopper = isinstance(self.launch, Product) and self.launch.tile.kernel == "wgmma"
-        return compile_ptx(source, "90a" if is_hopper else "80", folder)
+        for header in (CSRC / "packed.h", *CSRC.glob("cuda/*.cuh"), *CSRC.glob("cuda/*.h")):
+            text = self.text() if header.name == self.path else header.read_text()
+            # Else `#pragma once` takes equal files of two mutants for one.
+            text += f"// {folder.name}\n"
+            (folder / header.relative_to(CSRC)).write_text(text)
+        return cuda
 
 
-def instantiation(launch: Product | Quantized) -> str:
-    """Return a unit of nothing but the kernel that a launch takes."""
+def _header_and_kernel(launch: Product | Quantized) -> tuple[str, str]:
+    """Return the file of a launch's kernel, and the kernel's instantiation."""
     if isinstance(launch, Quantized):
-        kernels = "template __global__ void quantize_few_planes<3>(const QuantizeCall, bool);"
-        return f'#include "quantize.cuh"\nnamespace fastinfer::cuda {{\n{kernels}\n}}\n'
-    t = launch.tile
+        return "quantize.cuh", "quantize_few_planes<3>(const QuantizeCall, bool)"
+    t, source = launch.tile, launch.source.capitalize()
     if t.kernel == "mma":
-        source = "Windows" if launch.source == "pixels" else launch.source.capitalize()
+        source = "Windows" if launch.source == "pixels" else source
         kernel = f"int8_gemm_mma<{t.block_m}, {t.block_n}, RowSource::k{source}>"
         rest = "int32_t, int32_t"
     else:
-        parts = f"{t.block_m // 64}, {t.block_n}, {t.cluster}"
-        source = launch.source.capitalize()
-        kernel = f"int8_gemm_wgmma<WgmmaTile<{parts}, RowSource::k{source}>>"
+        parts = f"{t.block_m // 64}, {t.block_n}, {t.cluster}, RowSource::k{source}"
+        kernel = f"int8_gemm_wgmma<WgmmaTile<{parts}>>"
         rest = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)
-    return (
-        f'#include "int8_gemm_{t.kernel}.cuh"\nnamespace fastinfer::cuda {{\n'
-        f"template __global__ void {kernel}(const __grid_constant__ GemmCall, {rest});\n}}\n"
-    )
+    call = "const __grid_constant__ GemmCall"
+    return f"int8_gemm_{t.kernel}.cuh", f"{kernel}({call}, {rest})"
+
+
+def compile_mutants(mutants: tuple[Mutant, ...], folder: Path) -> Module:
+    """Return the kernels of mutants of one architecture, from one unit: a namespace for each."""
+    lines = ["#include <cuda.h>", "#include <cuda_runtime.h>", "#include <vector>"]
+    for mutant in mutants:
+        cuda = mutant.write(folder / mutant.namespace)
+        header, kernel = _header_and_kernel(mutant.launch)
+        lines += [
+            f"#define fastinfer {mutant.namespace}",
+            f'#include "{cuda / header}"',
+            f"namespace fastinfer::cuda {{ template __global__ void {kernel}; }}",
+            "#undef fastinfer",
+        ]
+    source = folder / "mutants.cu"
+    source.write_text("\n".join(lines) + "\n")
+    return Module(compile_ptx(source, mutants[0].arch, folder))
+
+
+def batches(size: int = 12) -> list[tuple[Mutant, ...]]:
+    """Return all mutants in units of one architecture that compile in about the same time."""
+    found = []
+    for arch in ("90a", "80"):
+        mine = [m for m in MUTANTS if m.arch == arch]
+        found += [tuple(mine[i : i + size]) for i in range(0, len(mine), size)]
+    return found
 
 
 _MMA, _WGMMA, _PAIR = Tile("mma", 64, 64), Tile("wgmma", 64, 64), Tile("wgmma", 128, 256, 2)

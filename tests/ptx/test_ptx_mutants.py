@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from host.runs import Mismatch
-from interpreter import Counters, Fault, Module
+from interpreter import Counters, Fault
 from ptx_mutants import CONFLICTS, MUTANTS, WRONG
 
 
@@ -17,10 +19,12 @@ def conflicts(counters: Counters) -> float:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_mutant_is_found(mutant, built, mutant_ptx):
     whole = built.check(mutant.launch)  # without the mistake nothing is found
-    module = Module(mutant_ptx[mutant].result())
+    module = mutant_ptx[mutant].result()
     run = mutant.launch.prepare(built.launchers)
     try:
-        counters = run.check(module.kernel, mutant.launch.order)
+        counters = run.check(
+            lambda name: module.kernel(mutant.kernel_name(name)), mutant.launch.order
+        )
     except Mismatch:
         found = WRONG
     except Fault as fault:
@@ -33,7 +37,5 @@ def test_mutant_is_found(mutant, built, mutant_ptx):
 
 
 def test_mutants_that_are_out_of_date_are_refused():
-    from dataclasses import replace
-
     with pytest.raises(AssertionError, match="0 times"):
         replace(MUTANTS[0], old="what no kernel says").text()
