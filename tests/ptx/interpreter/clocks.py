@@ -17,9 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from .faults import RACE, Fault
+from .faults import RACE, UNSUPPORTED, Fault
 
 PENDING = 0xFFFF
+_UNORDERED = "no barrier between"
 
 #: One agent, or many.
 Index = TypeVar("Index", int, np.ndarray)
@@ -49,13 +50,15 @@ class Clocks:
         """Return an agent's place among those of its cluster."""
         return block % self._cluster * self.per_block + agent
 
-    def now(self, block: np.ndarray, agent: np.ndarray) -> np.ndarray:
+    def now(self, block: Index, agent: Index) -> np.ndarray:
         """Return agents' own clocks."""
         return self.known[block, agent, self.column(block, agent)]
 
     def tick(self, block: Index, agent: Index) -> None:
         """Begin a new interval of agents, behind a release."""
         self.known[block, agent, self.column(block, agent)] += 1
+        if (self.now(block, agent) == PENDING).any():
+            raise Fault(UNSUPPORTED, f"more than {PENDING} barriers in a run")
 
     def fence(self, block: np.ndarray, agent: np.ndarray) -> None:
         """Let the async proxy see all that these warps know of."""
@@ -68,43 +71,39 @@ class Clocks:
             clock[block, agent] = clock[block, agent].max(0)
         self.tick(block, agent)
 
-    def check_read(
-        self, at: np.ndarray, block: np.ndarray, agent: np.ndarray, is_async: bool = False
-    ) -> None:
+    def check_read(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
         """Fault where bytes [lanes, size] hold a write that their reader [lanes] may not see."""
-        clock, writer = self._write_clock[at], self._write_agent[at]
-        known = self.known[block[:, None], agent[:, None], writer]
-        if is_async:
-            fenced = self.fenced[block[:, None], agent[:, None], writer]
-            known = np.where(self._is_generic[at], fenced, known)
-        late = clock > known
-        if late.any():
-            raise Fault(RACE, f"shared memory read {self._text(clock, late, is_async)}")
+        known = self.known[block[:, None], agent[:, None], self._write_agent[at]]
+        self._check_writes("read", at, known, is_async=False)
 
     def check_write(
         self, at: np.ndarray, block: np.ndarray, agent: np.ndarray, is_async: bool = False
     ) -> None:
         """Fault where a write [lanes, size] may overtake an earlier access to its bytes."""
-        clock, writer = self._write_clock[at], self._write_agent[at]
-        known = self.known[block[:, None], agent[:, None], writer]
+        place = block[:, None], agent[:, None], self._write_agent[at]
+        known = self.known[place]
         if is_async:
-            fenced = self.fenced[block[:, None], agent[:, None], writer]
-            known = np.where(self._is_generic[at], fenced, known)
-        late = clock > known
-        if late.any():
-            raise Fault(RACE, f"shared memory written {self._text(clock, late, is_async)}")
+            known = np.where(self._is_generic[at], self.fenced[place], known)
+        self._check_writes("written", at, known, is_async)
         if self._under_way[at].any():
             raise Fault(RACE, "shared memory written while tensor cores read it")
         late = self._read_clock[at] > self.known[block, agent][:, None, :]
         if late.any():
             raise Fault(RACE, f"shared memory written after a read by another warp: {_UNORDERED}")
 
-    def _text(self, clock: np.ndarray, late: np.ndarray, is_async: bool) -> str:
+    def _check_writes(self, what: str, at: np.ndarray, known: np.ndarray, is_async: bool) -> None:
+        """Fault where the last write of a byte is later than what is known of its writer."""
+        clock = self._write_clock[at]
+        late = clock > known
+        if not late.any():
+            return
         if (clock[late] == PENDING).any():
-            return "before an asynchronous copy to it was waited for"
-        if is_async:
-            return "by the async proxy after a write by another warp or proxy: no barrier or fence"
-        return f"after a write by another warp: {_UNORDERED}"
+            text = "before an asynchronous copy to it was waited for"
+        elif is_async:
+            text = "by the async proxy after another warp or proxy wrote it: no barrier or fence"
+        else:
+            text = f"after a write by another warp: {_UNORDERED}"
+        raise Fault(RACE, f"shared memory {what} {text}")
 
     def stamp_read(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
         """Note reads at their agents' present clock."""
@@ -114,10 +113,9 @@ class Clocks:
     def begin_reads(self, at: np.ndarray, block: int, warps: slice) -> None:
         """Note reads by tensor cores, which go on; all the warps must know of the writes."""
         known, fenced = (clock[block, warps].min(0) for clock in (self.known, self.fenced))
-        clock, writer = self._write_clock[at], self._write_agent[at]
-        late = clock > np.where(self._is_generic[at], fenced[writer], known[writer])
-        if late.any():
-            raise Fault(RACE, f"shared memory read {self._text(clock, late, True)}")
+        writer = self._write_agent[at]
+        seen = np.where(self._is_generic[at], fenced[writer], known[writer])
+        self._check_writes("read", at, seen, is_async=True)
         self._under_way[at] += 1
 
     def end_reads(self, at: np.ndarray, block: int, warps: slice) -> None:
@@ -145,6 +143,3 @@ class Clocks:
         self._write_clock[at] = clock
         self._write_agent[at] = column
         self._is_generic[at] = False
-
-
-_UNORDERED = "no barrier between"

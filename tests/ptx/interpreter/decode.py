@@ -62,13 +62,11 @@ class Kernel:
     """A decoded kernel."""
 
     name: str
-    target: str
     parameters: list[Parameter] = field(default_factory=list)
     registers: dict[str, str] = field(default_factory=dict)  # prefix or whole name -> type
     shared: dict[str, int] = field(default_factory=dict)  # variable -> offset
     local: dict[str, int] = field(default_factory=dict)
-    dynamic: str | None = None  # the variable that dynamic shared memory is
-    shared_bytes: int = 0  # static
+    shared_bytes: int = 0  # static; what is dynamic follows
     local_bytes: int = 0
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
@@ -90,8 +88,6 @@ class Module:
 
     def __init__(self, text: str):
         self._text = text
-        found = re.search(r"\.target\s+(\w+)", text)
-        self.target = found[1] if found else ""
         names = re.findall(r'\.file\s+(\d+)\s+"([^"]*)"', text)
         self._files = {number: path.rsplit("/", 1)[-1] for number, path in names}
         self._entries = {m[1]: m for m in _ENTRY.finditer(text)}
@@ -110,7 +106,7 @@ class Module:
         # Inline assembly has lines that are a brace too: the kernel's is the last before the next.
         later = [m.start() for m in self._entries.values() if m.start() > entry.start()]
         end = self._text.rindex("\n}", entry.end(), min(later, default=len(self._text)))
-        kernel = Kernel(name, self.target)
+        kernel = Kernel(name)
         _decode_parameters(kernel, entry[2])
         body = self._text[entry.end() : end]
         _decode_variables(kernel, body)
@@ -144,9 +140,9 @@ def _decode_variables(kernel: Kernel, body: str) -> None:
 
 
 def _decode_dynamic(kernel: Kernel, variables: list[tuple[str, str]], body: str) -> None:
+    """Place the variables that dynamic shared memory is behind the static ones."""
     for align, name in variables:
         if re.search(rf"\b{re.escape(name)}\b", body):
-            kernel.dynamic = name
             kernel.shared_bytes = -(-kernel.shared_bytes // int(align)) * int(align)
             kernel.shared[name] = kernel.shared_bytes
 

@@ -157,9 +157,9 @@ class Machine:
         return array.view(np.dtype(f"i{size}") if kind == "i" else array.dtype)
 
     def _constant(self, text: str, dtype: type[np.generic]) -> np.ndarray:
-        for table, base in ((self.kernel.shared, 0), (self.kernel.local, 0)):
-            if text in table:
-                return np.asarray(table[text] + base).astype(dtype)
+        for offsets in (self.kernel.shared, self.kernel.local):
+            if text in offsets:
+                return np.asarray(offsets[text]).astype(dtype)
         for parameter in self.kernel.parameters:
             if parameter.name == text:
                 return np.asarray(parameter.offset).astype(dtype)
@@ -185,7 +185,10 @@ class Machine:
 
     def vector(self, operand: Operand) -> tuple[Name, ...]:
         """Return an operand's names: of a vector, or of itself."""
-        return operand.items if isinstance(operand, Vector) else (operand,)  # type: ignore
+        if isinstance(operand, Vector):
+            return operand.items
+        assert isinstance(operand, Name), operand
+        return (operand,)
 
     def has_ended(self, block: int) -> bool:
         """Return whether all threads of a block have ended."""

@@ -9,6 +9,7 @@ from . import (
     copies,
     load_store,
     matrix,
+    phases,
     warp,
     warpgroup,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "copies",
     "load_store",
     "matrix",
+    "phases",
     "warp",
     "warpgroup",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..decode import Instruction
@@ -20,15 +22,9 @@ _K_BYTES = 32
 _WIDTHS = {0: 0, 1: 128, 2: 64, 3: 32}
 
 
-def _active_groups(ins: Instruction, m: Machine) -> np.ndarray:
-    """Return the warpgroups that run an instruction; all of each must."""
-    if m.threads % WARPGROUP != 0:
-        raise Fault(UNSUPPORTED, "wgmma in a block of no whole warpgroups")
-    groups = m.mask.reshape(-1, WARPGROUP)
-    whole = groups.all(1)
-    if (whole != groups.any(1)).any():
-        raise Fault(DIVERGENT, f"{ins.opcode}: only a part of a warpgroup runs it")
-    return np.flatnonzero(whole)
+def _active_groups(m: Machine) -> list[int]:
+    """Return the warpgroups that run an instruction, whole as `_meet` leaves them."""
+    return np.flatnonzero(m.mask.reshape(-1, WARPGROUP).any(1)).tolist()
 
 
 def _meet(ins: Instruction, m: Machine) -> bool:
@@ -48,12 +44,17 @@ def _meet(ins: Instruction, m: Machine) -> bool:
 
 @instruction("wgmma")
 def _warpgroup(ins: Instruction, m: Machine) -> Act:
-    kinds = {"fence": _fence, "commit_group": _commit, "wait_group": _wait}
-    act = (
-        _bind_product(ins, m)
-        if ins.modifiers[0] == "mma_async"
-        else kinds[ins.modifiers[0]](ins, m)
-    )
+    kinds = {
+        "mma_async": _bind_product,
+        "fence": _fence,
+        "commit_group": _commit,
+        "wait_group": _wait,
+    }
+    if m.threads % WARPGROUP != 0:
+        raise Fault(UNSUPPORTED, "wgmma in a block of no whole warpgroups")
+    if ins.modifiers[0] not in kinds:
+        raise Fault(UNSUPPORTED, f"wgmma.{ins.modifiers[0]} is not emulated")
+    act = kinds[ins.modifiers[0]](ins, m)
 
     def together() -> None:
         if _meet(ins, m):
@@ -64,7 +65,7 @@ def _warpgroup(ins: Instruction, m: Machine) -> Act:
 
 def _fence(ins: Instruction, m: Machine) -> Act:
     def fence() -> None:
-        for group in _active_groups(ins, m):
+        for group in _active_groups(m):
             m.products[group].is_fenced = True
 
     return fence
@@ -72,7 +73,7 @@ def _fence(ins: Instruction, m: Machine) -> Act:
 
 def _commit(ins: Instruction, m: Machine) -> Act:
     def commit() -> None:
-        for group in _active_groups(ins, m):
+        for group in _active_groups(m):
             mine = m.products[group]
             mine.groups.append(mine.open)
             mine.open = []
@@ -84,13 +85,13 @@ def _wait(ins: Instruction, m: Machine) -> Act:
     pending = int(m.value(ins.operands[0], np.uint32))
 
     def wait() -> None:
-        for group in _active_groups(ins, m):
+        for group in _active_groups(m):
             mine = m.products[group]
             ended = mine.groups[: max(len(mine.groups) - pending, 0)]
             mine.groups = mine.groups[len(ended) :]
             for products in ended:
                 for product in products:
-                    _end(m, int(group), product)
+                    _end(m, group, product)
             mine.is_fenced = mine.is_fenced and bool(mine.groups)
 
     return wait
@@ -142,61 +143,84 @@ def _row_addresses(at: np.ndarray) -> np.ndarray:
     return at[:, ::16].reshape(-1, 8, 2).swapaxes(1, 2).reshape(-1, 8)
 
 
-def _check_unwritten(missing: np.ndarray, other: np.ndarray) -> None:
-    """Fault where columns of K that nobody wrote meet anything but zeros [rows, 32].
+def _check_unwritten(missing: np.ndarray, other: np.ndarray, kind: str) -> None:
+    """Fault where columns of K that nobody wrote meet anything but integer zeros [rows, 32].
 
     A kernel may leave what lies past K as it is, if the other factor is zero there.
     """
-    if (other[:, missing] != 0).any():
+    is_integer = kind in ("s8", "u8")
+    if missing.any() and not (is_integer and (other[:, missing] == 0).all()):
         raise Fault(UNINITIALISED, f"shared memory in {int(missing.sum())} columns of a factor")
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """The operands of a product: descriptors of 64 bits, or A in registers of 32."""
+
+    a: list[np.ndarray]
+    b: np.ndarray
+    n: int
+    is_a_in_registers: bool
+    a_kind: str
+    b_kind: str
+
+    def multiply(self, m: Machine, group: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return a warpgroup's sums [64, n], and the places [rows, 32] that are read for them."""
+        first = group * WARPGROUP
+        places = [_operand_places(m, int(self.b[first]), self.n, group)]
+        right, right_missing = _read(m, places[0], group)
+        if self.is_a_in_registers:
+            warps = np.arange(first // WARP, (first + WARPGROUP) // WARP)
+            left = gather(self.a, warps, 16).reshape(_ROWS, -1)
+            left_missing = np.zeros(_K_BYTES, bool)
+        else:
+            places.append(_operand_places(m, int(self.a[0][first]), _ROWS, group))
+            left, left_missing = _read(m, places[1], group)
+        _check_unwritten(left_missing, right, self.b_kind)
+        _check_unwritten(right_missing, left, self.a_kind)
+        # A warp's rows at a time: so small that BLAS stays in one thread.
+        rows = elements(left, self.a_kind).reshape(4, _ROWS // 4, -1)
+        sums = np.matmul(rows, elements(right, self.b_kind).T)
+        return sums.reshape(_ROWS, self.n), places
+
+
+def _factors(ins: Instruction, m: Machine, n: int) -> _Factors:
+    is_a_in_registers = isinstance(ins.operands[1], Vector)
+    kind = np.uint32 if is_a_in_registers else np.uint64
+    a = [m.value(name, kind) for name in m.vector(ins.operands[1])]
+    b = m.value(ins.operands[2], np.uint64)
+    return _Factors(a, b, n, is_a_in_registers, *ins.types[1:])
 
 
 def _bind_product(ins: Instruction, m: Machine) -> Act:
     shape = next(x for x in ins.modifiers if x.startswith("m64n"))
     only(ins, "mma_async", "sync", "aligned", shape)
     n = int(shape[4:].partition("k")[0])
-    sum_kind, a_kind, b_kind = ins.types
-    dtype = {"s32": np.int32, "f32": np.float32}.get(sum_kind)
-    if dtype is None:
+    sum_kind = ins.types[0]
+    if sum_kind not in ("s32", "f32"):
         raise Fault(UNSUPPORTED, f"wgmma with sums in {sum_kind} is not emulated")
+    dtype = np.int32 if sum_kind == "s32" else np.float32
     registers = [m.target(name, dtype) for name in m.vector(ins.operands[0])]
     if len(registers) != n // 2:
         raise Fault(INVALID, f"wgmma of n = {n} with {len(registers)} registers")
-    from_registers = isinstance(ins.operands[1], Vector)
-    a = [m.value(x, np.uint32 if from_registers else np.uint64) for x in m.vector(ins.operands[1])]
-    b = m.value(ins.operands[2], np.uint64)
-    adds = m.predicate(ins.operands[3])
+    factors, adds = _factors(ins, m, n), m.predicate(ins.operands[3])
     signs = [int(m.value(operand, np.int32)) for operand in ins.operands[4:]]
     if signs[:2] not in ([], [1, 1]) or any(signs[2:]):
         raise Fault(UNSUPPORTED, "wgmma with negated or transposed operands is not emulated")
 
     def multiply() -> None:
         chosen = np.broadcast_to(adds(), m.lanes)
-        for group in _active_groups(ins, m).tolist():
+        for group in _active_groups(m):
             mine = m.products[group]
             if not mine.is_fenced:
                 raise Fault(INVALID, "wgmma.mma_async without a wgmma.fence before it")
-            first = group * WARPGROUP
-            places = [_operand_places(m, int(b[first]), n, group)]
-            right, right_missing = _read(m, places[0], group)
-            if from_registers:
-                warps = np.arange(first // WARP, (first + WARPGROUP) // WARP)
-                left = gather(a, warps, 16).reshape(_ROWS, -1)
-                left_missing = np.zeros(_K_BYTES, bool)
-            else:
-                places.append(_operand_places(m, int(a[0][first]), _ROWS, group))
-                left, left_missing = _read(m, places[1], group)
+            sums, places = factors.multiply(m, group)
             for at in places:
                 m.counters.count_rows(ins.index, _row_addresses(at))
-            _check_unwritten(left_missing, right)
-            _check_unwritten(right_missing, left)
-            # A warp's rows at a time: so small that BLAS stays in one thread.
-            rows = elements(left, a_kind).reshape(4, 16, -1)
-            sums = np.matmul(rows, elements(right, b_kind).T)
             # Row 16 w + 8 h + g, column 8 j + 2 t + e is in warp w, lane 4 g + t, register
             # 4 j + 2 h + e.
             spread = sums.reshape(4, 2, 8, n // 8, 4, 2).transpose(3, 1, 5, 0, 2, 4)
-            product = Product(registers, spread.reshape(n // 2, -1), bool(chosen[first]), places)
-            mine.open.append(product)
+            is_added = bool(chosen[group * WARPGROUP])
+            mine.open.append(Product(registers, spread.reshape(n // 2, -1), is_added, places))
 
     return multiply
