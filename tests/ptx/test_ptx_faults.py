@@ -142,6 +142,10 @@ def test_single_instructions(body, kind, text):
     fault(body, kind, text)
 
 
+def test_threads_that_have_ended_are_not_waited_for():
+    play("\tsetp.ge.s32 %p1, %r0, 40;\n\t@%p1 ret;\n\tbar.sync 0;")
+
+
 def test_reads_of_results_that_nobody_wrote():
     memory = GlobalMemory(1 << 16)
     out = memory.add_result(64)

@@ -363,7 +363,16 @@ def test_local_and_generic_memory():
 
 
 @pytest.mark.parametrize(
-    "statement", ["add.ftz.f32 %f9, %f1, %f2;", "sin.approx.f32 %f9, %f1;", "bra.foo $L; $L: ;"]
+    "statement",
+    [
+        "add.ftz.f32 %f9, %f1, %f2;",
+        "sin.approx.f32 %f9, %f1;",
+        "bra.foo $L; $L: ;",
+        "cvt.u32 %r9, %r1;",
+        "shf.l.wrap.b32 %r9, %r1, %r2;",
+        "mov.b32 %rd9, %r1;",
+        "atom.global.foo.u32 %r9, [%rd5], %r1;",
+    ],
 )
 def test_what_is_not_emulated_is_said(statement):
     with pytest.raises(Fault, match="unsupported: ") as found:

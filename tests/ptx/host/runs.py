@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -80,10 +81,8 @@ def prepare_gemm(
     offset: x's distance from an aligned address. multiprocessors: of the device; few have blocks
     compute several tiles.
     """
-    x, packed, residual, *rest = case.build()
-    want = _REFERENCE[case.op](x, packed, residual, *rest)
+    (x, _, residual, *rest), want, (buffer, header) = _build(case)
     is_conv = case.op == "int8_conv2d"
-    buffer, header = _pack_again(packed)
     result = _bytes(_in_memory(want, is_conv))
     memory = GlobalMemory(1 << 23)
     call = _gemm_call(header, launchers)
@@ -102,6 +101,13 @@ def prepare_gemm(
     launchers.multiprocessors = multiprocessors
     kernel, launch = launchers.gemm(call, config)
     return Run(kernel, launch, memory, call.out, result)
+
+
+@cache
+def _build(case: Case) -> tuple[tuple[Any, ...], Tensor, tuple[np.ndarray, PackedHeader]]:
+    """Return a case's arguments, its reference's result, and its weight for the CUDA kernels."""
+    arguments = case.build()
+    return arguments, _REFERENCE[case.op](*arguments), _pack_again(arguments[1])
 
 
 def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:

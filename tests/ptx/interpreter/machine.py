@@ -194,10 +194,14 @@ class Machine:
         """Return whether all threads of a block have ended."""
         return bool((self.status[self.block == block] == DONE).all())
 
-    def active_warps(self, instruction: Instruction) -> np.ndarray:
-        """Return the indices of the warps that run an instruction which takes whole warps."""
+    def active_warps(self, instruction: Instruction, but_ended: bool = False) -> np.ndarray:
+        """Return the indices of the warps that run an instruction which takes whole warps.
+
+        but_ended: lanes that have ended may be missing.
+        """
         warps = self.mask.reshape(-1, WARP)
-        whole = warps.all(1)
+        here = self.mask | (self.status == DONE) if but_ended else self.mask
+        whole = here.reshape(-1, WARP).all(1) & warps.any(1)
         if (whole != warps.any(1)).any():
             raise Fault(DIVERGENT, f"{instruction.opcode}: only a part of a warp runs it")
         return np.flatnonzero(whole)

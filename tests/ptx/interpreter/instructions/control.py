@@ -65,7 +65,7 @@ def _active(value: np.ndarray, m: Machine) -> np.ndarray:
 
 def _of_whole_warps(ins: Instruction, m: Machine, act: Act) -> Act:
     def checked() -> None:
-        m.active_warps(ins)
+        m.active_warps(ins, but_ended=True)
         act()
 
     return checked

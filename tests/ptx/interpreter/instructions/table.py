@@ -31,7 +31,11 @@ def bind(ins: Instruction, machine: Machine) -> Act:
     """Return the function that runs an instruction for the machine's present mask."""
     if ins.opcode not in BINDERS:
         raise Fault(UNSUPPORTED, f"{ins.opcode} is not emulated")
-    return BINDERS[ins.opcode](ins, machine)
+    try:
+        return BINDERS[ins.opcode](ins, machine)
+    except (AssertionError, IndexError, KeyError, StopIteration, ValueError) as error:
+        # Binders take the forms they know apart; any other ends here.
+        raise Fault(UNSUPPORTED, f"this form of {ins.opcode} is not emulated") from error
 
 
 def only(ins: Instruction, *modifiers: str) -> set[str]:
