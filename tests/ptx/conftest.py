@@ -58,14 +58,28 @@ def mutant_ptx(compiler, tmp_path_factory) -> dict[Mutant, Future[Module]]:
 
 
 @pytest.fixture(scope="session")
-def built(request, compiler, tmp_path_factory) -> Built:
-    """Return the kernels and their launchers; mutants, where tests want them, are compiled next."""
+def units(compiler, tmp_path_factory) -> tuple[Path, dict[str, Future[tuple[str, Path]]]]:
+    """Return a folder, and the PTX and object of every unit, as they come."""
     folder = tmp_path_factory.mktemp("ptx")
-    units: dict[str, Future[tuple[str, Path]]] = {
-        name: compiler.submit(compile_unit, name, folder) for name in reversed(UNITS)
-    }
-    if any("mutant_ptx" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("mutant_ptx")
-    done = {name: unit.result() for name, unit in units.items()}
+    # The one that takes longest first.
+    return folder, {name: compiler.submit(compile_unit, name, folder) for name in reversed(UNITS)}
+
+
+@pytest.fixture(scope="session")
+def built(units) -> Built:
+    """Return the kernels and their launchers."""
+    folder, futures = units
+    done = {name: unit.result() for name, unit in futures.items()}
     library = link_launchers([path for _, path in done.values()], folder)
     return Built({name: Module(text) for name, (text, _) in done.items()}, library)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_early(request) -> None:
+    """Let nvcc begin while tests run that do not wait for it, with what the others wait for."""
+    if find_nvcc() is None:
+        return
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    for fixture in ("units", "mutant_ptx"):
+        if fixture in wanted:
+            request.getfixturevalue(fixture)

@@ -18,7 +18,7 @@ RANDOM = np.random.default_rng(11)
 def features(compiler, tmp_path_factory) -> Module:
     source = Path(__file__).parent / "features.cu"
     folder = tmp_path_factory.mktemp("features")
-    return Module(compiler.submit(compile_ptx, source, "90a", folder).result())
+    return Module(compile_ptx(source, "90a", folder))  # at once, not behind the pool's units
 
 
 class Device:
