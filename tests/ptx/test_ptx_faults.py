@@ -142,6 +142,11 @@ def test_single_instructions(body, kind, text):
     fault(body, kind, text)
 
 
+def test_the_nearest_buffer_is_named():
+    with pytest.raises(Fault, match=r"1 lanes\), 256 bytes into a buffer of 256"):
+        play("\tld.global.u32 %r5, [%rd3+4];")
+
+
 def test_threads_that_have_ended_are_not_waited_for():
     play("\tsetp.ge.s32 %p1, %r0, 40;\n\t@%p1 ret;\n\tbar.sync 0;")
 

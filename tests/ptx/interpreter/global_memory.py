@@ -21,6 +21,7 @@ class GlobalMemory:
         self.bytes = np.zeros(capacity, np.uint8)
         self._state = np.zeros(capacity, np.uint8)
         self._end = ALIGNMENT
+        self._buffers: list[tuple[int, int]] = []  # address and size of each, rising
 
     def add(self, data: np.ndarray, offset: int = 0, granule: int = 1) -> int:
         """Copy data into a new read-only buffer and return its address.
@@ -51,6 +52,7 @@ class GlobalMemory:
         if start + size + GAP > self.bytes.size:
             raise Fault(INVALID, f"{size} bytes more than the memory's capacity")
         self._end = -(-(start + size + GAP) // ALIGNMENT) * ALIGNMENT
+        self._buffers.append((BASE + start, size))
         return start
 
     def result(self, address: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,17 +91,27 @@ class GlobalMemory:
         start = address - BASE
         outside = (start < 0) | (start + size > self.bytes.size)
         if outside.any():
-            raise Fault(OUT_OF_BOUNDS, f"global {_first(address, outside)}")
+            raise Fault(OUT_OF_BOUNDS, f"global {self._near(address, outside)}")
         if (start % size).any():
             raise Fault(MISALIGNED, f"{size} bytes of global {_first(address, start % size != 0)}")
         at = start[:, None] + np.arange(size)
         unmapped = (self._state[at] & _MAPPED) == 0
         if unmapped.any():
-            raise Fault(OUT_OF_BOUNDS, f"{size} bytes of global {_first(address, unmapped)}")
+            near = self._near(address, unmapped)
+            raise Fault(OUT_OF_BOUNDS, f"{size} bytes of global {near}")
         return at
+
+    def _near(self, address: np.ndarray, wrong: np.ndarray) -> str:
+        """Describe the first such address, and where it lies from the buffer before it."""
+        first = int(address[wrong.reshape(len(address), -1).any(1)][0])
+        before = [(start, size) for start, size in self._buffers if start <= first]
+        if not before:
+            return f"{_first(address, wrong)}, before every buffer"
+        start, size = before[-1]
+        return f"{_first(address, wrong)}, {first - start} bytes into a buffer of {size}"
 
 
 def _first(address: np.ndarray, wrong: np.ndarray) -> str:
     """Describe the first address of which some byte is wrong."""
     rows = wrong.reshape(len(address), -1).any(1)
-    return f"address {int(address[np.flatnonzero(rows)[0]]):#x} ({int(rows.sum())} lanes)"
+    return f"address {int(address[rows][0]):#x} ({int(rows.sum())} lanes)"
