@@ -16,9 +16,22 @@ from interpreter.faults import (
     RACE,
     UNINITIALISED,
 )
-from ptx_cases import CLAMPED, F32_RESIDUAL, RESIDUAL, RESIDUAL_TABLE, U8, Product, Quantized
+from ptx_cases import (
+    CLAMPED,
+    F32_RESIDUAL,
+    FILLED,
+    FIRST,
+    RESIDUAL,
+    RESIDUAL_TABLE,
+    SMALL,
+    U8,
+    Product,
+    Quantized,
+    conv,
+    linear,
+)
 
-from fastinfer.testing.cases import Conv, conv_case, linear_case
+from fastinfer.testing.cases import Conv
 
 WRONG = "wrong result"
 CONFLICTS = "bank conflicts"
@@ -120,21 +133,21 @@ def batches(size: int = 12) -> list[tuple[Mutant, ...]]:
 
 
 _MMA, _WGMMA, _PAIR = Tile("mma", 64, 64), Tile("wgmma", 64, 64), Tile("wgmma", 128, 256, 2)
-_LONG = Product(linear_case((70,), 40, 464), _MMA, "matrix")
-_SHORT = Product(linear_case((70,), 40, 96), _MMA, "matrix")
-_TALL = Product(linear_case((70,), 72, 80), _MMA, "matrix")
-_ODD = Product(linear_case((65,), 99, 208, F32_RESIDUAL), _MMA, "matrix")
-_BYTES = Product(linear_case((20,), 21, 48, RESIDUAL), _MMA, "matrix")
-_TABLE = Product(linear_case((3,), 8, 16, RESIDUAL_TABLE), _MMA, "matrix")
-_NARROW = Product(linear_case((8,), 20, 37), _MMA, "narrow")
-_FIRST = Product(conv_case(Conv(1, 3, (15, 9), 16, (7, 7), (2, 2), (3, 3))), _MMA, "narrow", 1)
-_WINDOWS = Product(conv_case(Conv(2, 32, (6, 7), 24)), _MMA, "pixels")
-_RING = Product(linear_case((84,), 72, 1072, RESIDUAL), _WGMMA, "matrix", 0, 1)
+_LONG = Product(linear((70,), 40, 464), _MMA, "matrix")
+_SHORT = Product(linear((70,), 40, 96), _MMA, "matrix")
+_TALL = Product(linear((70,), 72, 80), _MMA, "matrix")
+_ODD = Product(linear((65,), 99, 208, F32_RESIDUAL), _MMA, "matrix")
+_BYTES = Product(linear((20,), 21, 48, RESIDUAL), _MMA, "matrix")
+_TABLE = Product(linear((3,), 8, 16, RESIDUAL_TABLE), _MMA, "matrix")
+_NARROW = Product(linear((8,), 20, 37), _MMA, "narrow")
+_FIRST = Product(conv(FIRST, RESIDUAL), _MMA, "narrow", 1)
+_WINDOWS = Product(conv(SMALL), _MMA, "pixels")
+_RING = Product(linear((84,), 72, 1072, RESIDUAL), _WGMMA, "matrix", 0, 1)
 _RING_AHEAD = Product(_RING.case, _WGMMA, "matrix", 0, 1, AHEAD)
-_FEW = Product(linear_case((20,), 40, 64, CLAMPED), _WGMMA, "matrix")
-_FILLED = Product(conv_case(Conv(2, 64, (9, 10), 72), RESIDUAL), _WGMMA, "pixels", 0, 2)
-_TAIL = Product(conv_case(Conv(1, 96, (12, 11), 40), U8), _WGMMA, "pixels")
-_SHARED_B = Product(linear_case((148,), 264, 560, RESIDUAL), _PAIR, "matrix", 0, 2)
+_FEW = Product(linear((20,), 40, 64, CLAMPED), _WGMMA, "matrix")
+_FILLED = Product(conv(FILLED, RESIDUAL), _WGMMA, "pixels", 0, 2, AHEAD)
+_TAIL = Product(conv(Conv(1, 96, (12, 11), 40), U8), _WGMMA, "pixels")
+_SHARED_B = Product(linear((148,), 264, 560, RESIDUAL), _PAIR, "matrix", 0, 2)
 _SHARED_B_AHEAD = Product(_SHARED_B.case, _PAIR, "matrix", 0, 2, AHEAD)
 _ROW = Quantized((4097,))
 _FEW_PLANES = Quantized((1, 3, 32, 36), True)

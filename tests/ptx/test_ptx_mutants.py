@@ -13,7 +13,7 @@ from ptx_mutants import CONFLICTS, MUTANTS, WRONG
 def conflicts(counters: Counters) -> float:
     """Return passes of a request, over all shared memory's traffic."""
     traffic = counters.shared.values()
-    return sum(t.taken for t in traffic) / sum(t.requests for t in traffic)
+    return sum(t.taken for t in traffic) / max(sum(t.requests for t in traffic), 1)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
