@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from .operands import TYPES, Operand, parse_operand, split_top
 
@@ -33,13 +33,18 @@ class Instruction:
     index: int
     opcode: str
     modifiers: tuple[str, ...]
-    operands: tuple[Operand, ...]
+    arguments: str
     guard: str | None
     guard_negated: bool
     lines: tuple[Line, ...]  # the line itself, then that of the call it was inlined at
     text: str
 
-    @property
+    @cached_property  # most instructions of a kernel are never run
+    def operands(self) -> tuple[Operand, ...]:
+        """The operands, as values."""
+        return tuple(parse_operand(part) for part in split_top(self.arguments))
+
+    @cached_property
     def types(self) -> tuple[str, ...]:
         """Modifiers that are types."""
         return tuple(m for m in self.modifiers if m in TYPES)
@@ -205,7 +210,6 @@ def _instruction(index: int, statement: str, lines: tuple[Line, ...]) -> Instruc
     found = re.match(r"(?:@(!?)([%\w]+)\s+)?(\S+)\s*(.*)$", statement)
     assert found is not None, statement
     opcode, *modifiers = found[3].split(".")
-    operands = tuple(parse_operand(part) for part in split_top(found[4]))
     return Instruction(
-        index, opcode, tuple(modifiers), operands, found[2], bool(found[1]), lines, statement
+        index, opcode, tuple(modifiers), found[4], found[2], bool(found[1]), lines, statement
     )
