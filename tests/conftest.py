@@ -27,7 +27,15 @@ def threads():
 @pytest.fixture(autouse=True)
 def _one_thread_for_small_models(request):
     """On a busy machine, threads of small models wait longer than they compute."""
-    if request.path.parent.name not in {"graph", "passes", "compress", "nn", "lower", "paths"}:
+    if request.path.parent.name not in {
+        "graph",
+        "passes",
+        "compress",
+        "nn",
+        "lower",
+        "paths",
+        "ptx",
+    }:
         yield
         return
     before = torch.get_num_threads()

@@ -1,0 +1,33 @@
+// The launchers and pure host functions of csrc/cuda, for ctypes.
+#include "../../../csrc/cuda/gemm.h"
+#include "../../../csrc/cuda/quantize.h"
+#include "recorder.h"
+
+using namespace fastinfer::cuda;
+
+extern "C" {
+
+void ptx_set_recorder(Callback to, int multiprocessors) { set_recorder(to, multiprocessors); }
+
+int ptx_launch_gemm(const GemmCall* call, const GemmConfig* config) {
+  return config->kernel == GemmKernel::kWgmma ? launch_wgmma(*call, *config, nullptr)
+                                              : launch_mma(*call, *config, nullptr);
+}
+
+int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call, nullptr); }
+
+int ptx_launch_quantize_planes(const QuantizeCall* call) {
+  return launch_quantize_planes(*call, nullptr);
+}
+
+int ptx_row_source(const GemmCall* call) { return static_cast<int>(row_source(*call)); }
+
+int ptx_pixel_bytes(int run) { return pixel_bytes(run); }
+
+// Sizes of the structs that Python fills too.
+int ptx_size(int which) {
+  const int sizes[] = {sizeof(GemmCall), sizeof(GemmConfig), sizeof(QuantizeCall)};
+  return sizes[which];
+}
+
+}  // extern "C"

@@ -1,0 +1,112 @@
+"""The C++ launchers of csrc/cuda from Python: what they launch for a call, recorded."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_uint64
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from interpreter import Kernel, Launch
+
+KERNELS = ("mma", "wgmma")
+SOURCES = ("matrix", "pixels", "windows", "narrow")
+
+
+class Windows(ctypes.Structure):
+    """gemm.h: a convolution's sizes."""
+
+    _fields_ = [
+        (name, c_int32)
+        for name in (
+            *("height", "width", "channels", "out_height", "out_width", "kh", "kw"),
+            *("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
+        )
+    ]
+
+
+class GemmCall(ctypes.Structure):
+    """gemm.h: one product. Pointers are addresses in the interpreter's memory."""
+
+    _fields_ = [
+        *((name, c_uint64) for name in ("x", "packed", "residual", "out")),
+        ("m", c_int64),
+        *((name, c_int32) for name in ("n", "n_padded", "run", "run_padded", "k_padded")),
+        *((name, c_int32) for name in ("groups", "device", "pixel_bytes")),
+        ("windows", Windows),
+    ]
+
+
+class GemmConfig(ctypes.Structure):
+    """gemm.h: how a product is run."""
+
+    _fields_ = [(name, c_int32) for name in ("kernel", "source", "block_m", "block_n", "cluster")]
+
+
+class QuantizeCall(ctypes.Structure):
+    """quantize.h: a float tensor to be quantized."""
+
+    _fields_ = [
+        *(("x", c_uint64), ("out", c_uint64), ("count", c_int64)),
+        *(("inverse", c_float), ("low", c_float), ("high", c_float), ("zero_point", c_int32)),
+        *(("images", c_int64), ("pixels", c_int64), ("channels", c_int32)),
+    ]
+
+
+_CALLBACK = ctypes.CFUNCTYPE(
+    None, ctypes.c_char_p, POINTER(ctypes.c_uint32), POINTER(ctypes.c_void_p)
+)
+
+
+@dataclass
+class Launchers:
+    """The library that `build.link_launchers` makes; `kernels` finds a kernel by its name."""
+
+    path: Path
+    kernels: Callable[[str], Kernel]
+    multiprocessors: int = 4
+    _launched: list[tuple[Kernel, Launch]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._library = ctypes.CDLL(str(self.path))
+        self._callback = _CALLBACK(self._record)
+        for which, struct in enumerate((GemmCall, GemmConfig, QuantizeCall)):
+            size = self._library.ptx_size(which)
+            assert ctypes.sizeof(struct) == size, f"{struct.__name__} is {size} bytes in C++"
+
+    def _record(self, name: bytes, sizes: ctypes.Array, arguments: ctypes.Array) -> None:
+        kernel = self.kernels(name.decode())
+        content = bytearray(kernel.parameter_bytes)
+        for parameter, argument in zip(kernel.parameters, arguments, strict=False):
+            end = parameter.offset + parameter.size
+            content[parameter.offset : end] = ctypes.string_at(argument, parameter.size)
+        x, y, z, threads_x, threads_y, threads_z, shared, cluster = sizes[:8]
+        grid, block = (x, y, z), (threads_x, threads_y, threads_z)
+        self._launched.append((kernel, Launch(grid, block, bytes(content), shared, cluster)))
+
+    def _launch(self, function: str, *structs: ctypes.Structure) -> tuple[Kernel, Launch]:
+        self._launched.clear()
+        self._library.ptx_set_recorder(self._callback, self.multiprocessors)
+        error = getattr(self._library, function)(*map(byref, structs))
+        assert error == 0, f"{function}: CUDA error {error}"
+        (launched,) = self._launched
+        return launched
+
+    def gemm(self, call: GemmCall, config: GemmConfig) -> tuple[Kernel, Launch]:
+        """Return what launch_mma or launch_wgmma launches."""
+        return self._launch("ptx_launch_gemm", call, config)
+
+    def quantize(self, call: QuantizeCall) -> tuple[Kernel, Launch]:
+        """Return what launch_quantize, or of planes launch_quantize_planes, launches."""
+        return self._launch(
+            "ptx_launch_quantize_planes" if call.channels else "ptx_launch_quantize", call
+        )
+
+    def row_source(self, call: GemmCall) -> int:
+        """Return the index in SOURCES of how a product's rows can be read."""
+        return self._library.ptx_row_source(byref(call))
+
+    def pixel_bytes(self, run: int) -> int:
+        """Return the bytes that a bulk copy takes of a pixel."""
+        return self._library.ptx_pixel_bytes(run)

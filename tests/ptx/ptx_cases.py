@@ -1,0 +1,157 @@
+"""The launches that the CUDA kernels are run on: small, ragged, every branch of their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from host.launchers import Launchers
+from host.runs import Run, Tile, prepare_gemm, prepare_quantize, source_of
+from interpreter import AHEAD, BEHIND
+
+from fastinfer.testing.case import Case, generator
+from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, linear_case
+
+MMA = (Tile("mma", 64, 64), Tile("mma", 128, 128))
+WGMMA = (
+    Tile("wgmma", 64, 64),
+    Tile("wgmma", 64, 128),
+    Tile("wgmma", 128, 64),
+    Tile("wgmma", 128, 128),
+    Tile("wgmma", 128, 256),
+    Tile("wgmma", 128, 256, 2),
+)
+U8, RESIDUAL, CLAMPED, TABLE, RESIDUAL_TABLE, F32, F32_RESIDUAL = OUTPUTS
+
+
+#: The same case for the same arguments, so that a launch that several tests take is run once.
+linear, conv = cache(linear_case), cache(conv_case)
+
+#: Nine taps of half a stage each, padding that must be filled.
+FILLED = Conv(2, 64, (9, 10), 72)
+#: A first layer: three channels, seven taps each way.
+FIRST = Conv(1, 3, (15, 9), 16, (7, 7), (2, 2), (3, 3))
+SMALL = Conv(2, 32, (6, 7), 24)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A GEMM's launch; the row source it must take is part of the expectation."""
+
+    case: Case
+    tile: Tile
+    source: str
+    offset: int = 0
+    multiprocessors: int = 4
+    order: str = BEHIND
+
+    def prepare(self, launchers: Launchers) -> Run:
+        run = prepare_gemm(self.case, self.tile, launchers, self.offset, self.multiprocessors)
+        # What bulk copies could gather, the mma.sync kernel gathers as windows.
+        is_mma = self.tile.kernel == "mma"
+        source = "windows" if is_mma and self.source == "pixels" else self.source
+        assert source_of(run) == source
+        return run
+
+    def __str__(self) -> str:
+        at = f"_at{self.offset}" if self.offset else ""
+        return f"{self.tile}_{self.source}{at}-{self.case}_{self.order}"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantize launch."""
+
+    shape: tuple[int, ...]
+    channels_last: bool = False
+    offsets: tuple[int, int] = (0, 0)
+    zero_point: int = 100
+    order: str = field(default=BEHIND)
+
+    def prepare(self, launchers: Launchers) -> Run:
+        x = torch.randn(self.shape, generator=generator(str(self.shape))) * 3
+        flat = x.view(-1)
+        flat[0], flat[-1], flat[flat.numel() // 2] = float("nan"), 0.05, 1e30
+        return prepare_quantize(
+            x, launchers, zero_point=self.zero_point, channels_last=self.channels_last,
+            offsets=self.offsets,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"quantize-{shape}{'_nhwc' if self.channels_last else ''}_at{self.offsets}"
+
+
+def _quantized() -> Iterator[Quantized]:
+    yield Quantized((4097,))
+    yield Quantized((33,), offsets=(4, 3), zero_point=0)
+    yield Quantized((5000,), offsets=(4, 1), zero_point=255)
+    planes = ((2, 2, 31, 33), (1, 3, 32, 36), (3, 3, 9, 37), (2, 4, 20, 40), (1, 5, 9, 7),
+              (2, 64, 8, 8), (1, 80, 13, 5), (3, 130, 1, 65))  # fmt: skip
+    for shape in planes:
+        for offsets in ((0, 0), (4, 1)):
+            yield Quantized(shape, True, offsets)
+
+
+def _pair(tiles: tuple[Tile, ...], case: Case, source: str, offset: int = 0) -> Iterator[Product]:
+    for tile in tiles:
+        yield Product(case, tile, source, offset)
+
+
+ONE_BY_ONE = {"kernel": (1, 1), "padding": (0, 0)}
+
+
+def _mma() -> Iterator[Product]:
+    both, small = MMA, MMA[:1]
+    yield from _pair(both, linear((70,), 40, 96), "matrix")
+    yield from _pair(small, linear((3,), 8, 16, RESIDUAL_TABLE), "matrix")
+    yield from _pair(both, linear((129,), 136, 336, RESIDUAL), "matrix")
+    yield from _pair(small, linear((65,), 99, 208, F32_RESIDUAL), "matrix")
+    yield from _pair(small, linear((20,), 64, 64, UNBOUNDED[1]), "matrix")
+    yield from _pair(small, linear((20,), 33, 64, weights="extreme"), "matrix")
+    yield from _pair(both, linear((9,), 20, 37), "narrow")
+    yield from _pair(small, linear((9,), 21, 36, RESIDUAL), "narrow", 4)
+    yield from _pair(small, linear((20,), 48, 48, TABLE), "narrow", 1)
+    yield from _pair(small, linear((70,), 16, 3, F32), "narrow")
+    yield from _pair(both, conv(SMALL), "pixels")
+    split = Conv(1, 32, (9, 6), 32, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+    yield from _pair(small, conv(split, RESIDUAL, zero_point=0), "windows")
+    yield from _pair(both, conv(FIRST), "narrow")
+    yield from _pair(small, conv(FIRST, RESIDUAL), "narrow", 1)
+    yield from _pair(small, conv(Conv(1, 12, (7, 5), 18, groups=3)), "narrow")
+    yield from _pair(small, conv(Conv(2, 4, (9, 9), 40)), "narrow")
+    yield from _pair(small, conv(Conv(2, 1, (9, 9), 40)), "narrow")
+
+
+def _wgmma() -> Iterator[Product]:
+    for tile in WGMMA:
+        # More blocks of K than stages, more tiles than blocks.
+        deep = 1072 if tile.block_m == 64 else 688 if tile.block_n < 256 else 560
+        case = linear((tile.block_m + 20,), tile.block_n + 8, deep, RESIDUAL)
+        for order in (BEHIND, AHEAD) if tile in (WGMMA[0], WGMMA[-1]) else (AHEAD,):
+            yield Product(case, tile, "matrix", 0, tile.cluster, order)
+        yield Product(linear((40,), 44, 96, RESIDUAL_TABLE), tile, "matrix")
+        yield Product(linear((70,), tile.block_n, 144, F32_RESIDUAL), tile, "matrix")
+        yield Product(conv(FILLED, RESIDUAL), tile, "pixels", 0, 2, AHEAD)
+    small, large, pair = WGMMA[0], WGMMA[4], WGMMA[5]
+    split = Conv(1, 64, (9, 6), 64, (5, 3), (2, 1), (2, 0), (1, 2), 2)
+    for tile in (small, pair):
+        yield Product(conv(split, RESIDUAL), tile, "pixels")
+    for zero_point in (0, 7):
+        wide = Conv(1, 256, (9, 12), 72, (3, 2), (1, 3), (1, 2), (2, 1), 2)
+        yield Product(conv(wide, TABLE, zero_point=zero_point), small, "pixels")
+    yield Product(conv(Conv(3, 96, (12, 11), 40), F32), large, "pixels", 0, 2)
+    # Padding that is zero, and half a block of K at the end that nobody fills.
+    yield Product(conv(Conv(1, 64, (7, 6), 40), zero_point=0), small, "pixels")
+    strided = Conv(1, 128, (14, 11), 40, stride=(2, 2), **ONE_BY_ONE)
+    yield Product(conv(strided), small, "pixels")
+    yield Product(linear((20,), 40, 64, CLAMPED), small, "matrix")
+    yield Product(linear((20,), 21, 64, RESIDUAL), small, "matrix")
+    yield Product(linear((20,), 21, 64, F32), small, "matrix")
+    yield Product(linear((20,), 40, 64, RESIDUAL_TABLE), small, "matrix")
+    yield Product(linear((20,), 40, 64, UNBOUNDED[0]), small, "matrix")
+
+
+LAUNCHES: tuple[Product | Quantized, ...] = (*_quantized(), *_mma(), *_wgmma())

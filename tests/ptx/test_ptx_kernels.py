@@ -1,0 +1,99 @@
+"""Every CUDA kernel, run from its PTX on small ragged shapes, equals its op's reference."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from host.build import CSRC
+from interpreter import Counters, Fault, Line, Traffic
+from interpreter.faults import TRAP
+from ptx_cases import LAUNCHES, MMA, WGMMA, Product
+
+from fastinfer import runtime
+
+#: The kernels, as their mangled names hold them; one that is a template stands for all of its own.
+TEMPLATES = (
+    "17quantize_in_order",
+    "15quantize_planes",
+    "19quantize_few_planes",
+    "13int8_gemm_mma",
+    "15int8_gemm_wgmma",
+)
+LEAST_COVERAGE = 0.95
+#: Threads of a warpgroup fill rows of 128 bytes: four of them meet in a bank.
+PADDING_PASSES = 4
+
+
+@pytest.mark.parametrize("launch", LAUNCHES, ids=str)
+def test_equals_reference(launch, built):
+    assert built.check(launch).issued.any()
+
+
+def test_every_kernel_runs(built):
+    ran = {built.check(launch).kernel.name for launch in LAUNCHES}
+    assert ran == {name for module in built.modules.values() for name in module.names}
+
+
+def test_tiles_are_those_that_are_built():
+    if runtime.info()["cuda_kernels"] != "built":
+        pytest.skip("known_configs: the CUDA kernels are not built")
+    known = {tuple(c.values()) for c in runtime.require_cuda_kernels().known_configs()}
+    assert known == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*MMA, *WGMMA)}
+
+
+def lines_of_kernels(lines: set[Line]) -> set[Line]:
+    """Return the lines of csrc/cuda, without those of CUDA's own headers."""
+    own = {path.name for path in CSRC.glob("cuda/*.cuh")}
+    return {line for line in lines if line.file in own}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_line_coverage(template, built):
+    """The launches here execute the lines that a kernel's instantiations are made of."""
+    names = [n for module in built.modules.values() for n in module.names if template in n]
+    lines = lines_of_kernels(set().union(*(Counters(built.kernel(n)).lines() for n in names)))
+    counters = (built.check(launch) for launch in LAUNCHES)
+    ran = (c.executed() for c in counters if template in c.kernel.name)
+    missed = lines - set().union(*ran)
+    share = 1 - len(missed) / len(lines)
+    print(f"{template}: {len(lines) - len(missed)} of {len(lines)} lines, {share:.1%}")
+    assert share >= LEAST_COVERAGE, sorted(map(str, missed))
+
+
+def shared_traffic(built, kernel: str, *opcodes: str) -> dict[str, list[tuple[Line, Traffic]]]:
+    """Return by opcode the line and traffic of each instruction in the launches of a kernel."""
+    found: dict[str, list[tuple[Line, Traffic]]] = {opcode: [] for opcode in opcodes}
+    for launch in LAUNCHES:
+        if isinstance(launch, Product) and launch.tile.kernel == kernel:
+            for instruction, traffic in built.check(launch).passes(*opcodes).items():
+                found[instruction.opcode].append((instruction.lines[0], traffic))
+    return found
+
+
+def test_bank_conflicts_of_mma(built):
+    """Every copy, store and ldmatrix takes one pass for what one pass can serve."""
+    for opcode, found in shared_traffic(built, "mma", "cp", "st", "ldmatrix").items():
+        assert found, opcode
+        assert {traffic.per_request for _, traffic in found} == {1.0}, opcode
+
+
+def test_bank_conflicts_of_wgmma(built):
+    """Tensor cores read rows without conflicts; threads store nothing but padding."""
+    traffic = shared_traffic(built, "wgmma", "wgmma", "st")
+    assert traffic["wgmma"]
+    assert {t.per_request for _, t in traffic["wgmma"]} == {1.0}
+    assert {line.file for line, _ in traffic["st"]} == {"padding_fill.cuh"}
+    assert max(t.per_request for _, t in traffic["st"]) <= PADDING_PASSES
+
+
+@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0]], ids=str)
+def test_a_weight_of_another_layer_stops_the_kernel(tile, built):
+    launch = next(p for p in LAUNCHES if isinstance(p, Product) and p.tile == tile)
+    run = launch.prepare(built.launchers)
+    (packed,) = struct.unpack_from("<Q", run.launch.parameters, 8)
+    channels_at = packed + 16  # the field n of the header
+    run.memory.overwrite(channels_at, struct.pack("<i", 8))
+    with pytest.raises(Fault) as found:
+        run.check()
+    assert found.value.kind == TRAP
