@@ -16,7 +16,7 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers gpu-check lint format clean
+  bench bench-models bench-load bench-overhead bench-peers bench-sparse gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench: build ## Kernels against oneDNN and the machine's peak; writes bench/resu
 
 bench-models: build ## Whole models against torch; writes bench/results
 	$(RUN) bench/bench_models.py
+
+bench-sparse: build ## Weights with zeros against dense ones; writes bench/results
+	$(RUN) bench/bench_sparse.py
 
 bench-overhead: build ## What the engine adds to its kernels, in us a step; writes bench/results
 	$(RUN) bench/bench_overhead.py

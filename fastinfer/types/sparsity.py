@@ -1,0 +1,72 @@
+"""Which weights of a layer may be zero, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Names that users type -> inputs of a group, and channels that share positions.
+NAMED = {"nm64": (64, 1), "nm64x2": (64, 2), "2:4": (4, 1)}
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """Any weight may be zero; `density` is the share that is kept, 0..1."""
+
+    density: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.density <= 1:
+            raise ValueError(f"Unstructured: density: expected 0..1, got {self.density}")
+
+
+@dataclass(frozen=True)
+class NM:
+    """Of every m neighbouring inputs of a channel n are kept; `share` channels keep the same ones.
+
+    Inputs run in memory order of the activations: (kh, kw, c) for a convolution, so a group of 64
+    lies inside one tap where c is a multiple of 64. With share 2 channels 16 apart go together, in
+    blocks of 32.
+    """
+
+    n: int
+    m: int = 64
+    share: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.m > 0 and 0 <= self.n <= self.m):
+            raise ValueError(
+                f"NM: n, m: expected 0 <= n <= m and m > 0, got n={self.n}, m={self.m}"
+            )
+        if self.share not in (1, 2):
+            raise ValueError(f"NM: share: expected 1 or 2, got {self.share}")
+
+    @property
+    def density(self) -> float:
+        """The share of weights that is kept."""
+        return self.n / self.m
+
+
+Pattern = Unstructured | NM
+
+
+def named_pattern(name: str, sparsity: float) -> Pattern:
+    """Return the pattern users call `name` with this share of zeros, 0..1.
+
+    Raises:
+        ValueError: no such name, or a sparsity that the pattern cannot have (the nearest is named).
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"pattern {name!r}: sparsity: expected 0 <= sparsity < 1, got {sparsity}")
+    if name == "unstructured":
+        return Unstructured(1 - sparsity)
+    if name not in NAMED:
+        raise ValueError(f"pattern: expected one of {['unstructured', *NAMED]}, got {name!r}")
+    m, share = NAMED[name]
+    kept = (1 - sparsity) * m
+    n = max(1, round(kept))
+    if abs(kept - n) > 1e-6:
+        raise ValueError(
+            f"pattern {name!r}: sparsity: {sparsity:g} keeps {kept:g} of {m} inputs, expected a "
+            f"whole number of at least 1; the nearest sparsity is {1 - n / m:g}"
+        )
+    return NM(n, m, share)
