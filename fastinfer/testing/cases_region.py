@@ -70,8 +70,10 @@ def _between_case(n: int, height: int, width: int, channels: int) -> Case:
     return Case("int8_region", label, build)
 
 
-def _image_case(n: int, height: int, width: int, channels: int, nhwc: bool = False) -> Case:
-    label = f"image_{n}x{height}x{width}_c{channels}" + ("_nhwc" if nhwc else "")
+def _image_case(
+    n: int, height: int, width: int, channels: int, nhwc: bool = False, weights: str = "normal"
+) -> Case:
+    label = f"image_{n}x{height}x{width}_c{channels}" + ("_nhwc" if nhwc else "") + _kind(weights)
 
     def build() -> tuple[Any, ...]:
         g = generator(label)
@@ -90,7 +92,7 @@ def _image_case(n: int, height: int, width: int, channels: int, nhwc: bool = Fal
         packed = [
             random_uint8(g, 256)
             if s is None
-            else pack(s[0], random_weight(g, "normal", *s[1]), g, s[2], s[3], 120)
+            else pack(s[0], random_weight(g, weights, *s[1]), g, s[2], s[3], 120)
             for s in shapes
         ]
         return [x], packed, _image_region(channels).to_text()
@@ -120,8 +122,12 @@ def _float_case(n: int, size: int, channels: int, nhwc: bool) -> Case:
     return Case("int8_region", label, build)
 
 
-def _rows_case(rows: tuple[int, ...], k: int, n: int) -> Case:
-    label = f"rows_{'x'.join(map(str, rows))}_k{k}_n{n}"
+def _kind(weights: str) -> str:
+    return "" if weights == "normal" else f"_{weights}"
+
+
+def _rows_case(rows: tuple[int, ...], k: int, n: int, weights: str = "normal") -> Case:
+    label = f"rows_{'x'.join(map(str, rows))}_k{k}_n{n}{_kind(weights)}"
     steps = (
         Step("int8_linear", 2, (0,), (0, n, False)),
         Step("int8_linear", 3, (2, 1), (1, n, False)),
@@ -131,7 +137,7 @@ def _rows_case(rows: tuple[int, ...], k: int, n: int) -> Case:
     def build() -> tuple[Any, ...]:
         g = generator(label)
         packed = [
-            pack("linear", random_weight(g, "normal", out, width), g, output, 1, 120)
+            pack("linear", random_weight(g, weights, out, width), g, output, 1, 120)
             for out, width, output in ((n, k, _UINT8), (n, n, _RESIDUAL), (10, n, _FLOAT))
         ]
         inputs = [random_uint8(g, *rows, k), random_uint8(g, *rows, n)]
@@ -183,6 +189,9 @@ def region_cases() -> Iterator[Case]:
         yield _float_case(2, 6, 20, nhwc)
     for rows, k, n in (((1,), 30, 17), ((5,), 64, 130), ((2, 3), 33, 40), ((0,), 8, 8)):
         yield _rows_case(rows, k, n)
+    for weights in ("sparse", "apart"):
+        yield _image_case(2, 17, 15, 72, weights=weights)
+        yield _rows_case((13,), 640, 40, weights)
     for shape in ((4, 37), (2, 3, 16), (2, 24, 5, 3), (0, 9), (1, 64, 30, 31)):
         yield _float_rows_case(shape)
     yield _float_rows_case((2, 24, 5, 3), nhwc=True)
