@@ -69,7 +69,7 @@ struct GemmFamily {
   int nr;
   GemmCost cost;  // kSparse: `single` is what 4 k's of a vector take without permutes, or a step
   GemmKernels kernels;
-  SparseCost sparse;  // kSparse only
+  SparseCost sparse = {};  // kSparse only
 };
 
 constexpr int kMaxFamilies = 5;
