@@ -14,6 +14,9 @@ namespace fastinfer::cuda {
 
 constexpr int kDepthwiseThreads = 256, kStripThreads = 128;
 
+// Blocks of strips that a multiprocessor holds at a time; registers are what limits them.
+constexpr int strip_blocks(int kernel) { return kernel == 3 ? 3 : 2; }
+
 // out[c] holds byte c of four rows.
 __device__ __forceinline__ void interleave(const uint32_t (&rows)[4], uint32_t* out) {
   const uint32_t front_low = __byte_perm(rows[0], rows[1], 0x5140);
@@ -121,7 +124,7 @@ __device__ __forceinline__ void load_column(const Windows& w, const uint8_t* ima
 // under are live, and leave when their last column is behind. Bytes in, bytes out, no residual;
 // channels in whole eights; x and the result aligned to 8 bytes.
 template <int kKernel, int kStride>
-__global__ void __launch_bounds__(kStripThreads, kKernel == 3 ? 3 : 2)
+__global__ void __launch_bounds__(kStripThreads, strip_blocks(kKernel))
     int8_depthwise_strip(const GemmCall c, const int32_t strip, const int32_t lanes_log2,
                          const int32_t row_blocks, const int32_t images) {
   using Tile = DepthwiseTile<kKernel, kStride>;
