@@ -17,6 +17,8 @@ TEMPLATES = (
     "17quantize_in_order",
     "15quantize_planes",
     "19quantize_few_planes",
+    "20int8_depthwise_strip",
+    "18int8_depthwise_any",
     "13int8_gemm_mma",
     "15int8_gemm_wgmma",
 )
