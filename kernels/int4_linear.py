@@ -136,7 +136,7 @@ def int4_linear(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Te
         return out
     rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
-    config = int4_config(rows.shape[0])
+    config = int4_config(rows.shape[0], n)
     with torch.cuda.device_of(x):
         _int4_linear_kernel[(programs(config, rows.shape[0], n),)](
             rows, codes.contiguous(), scale.contiguous(), scale if bias is None else bias, out,

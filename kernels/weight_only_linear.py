@@ -94,7 +94,7 @@ def weight_only_linear(
         return out
     rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
-    config = weight_only_config(rows.shape[0])
+    config = weight_only_config(rows.shape[0], n)
     with torch.cuda.device_of(x):
         _weight_only_linear_kernel[(programs(config, rows.shape[0], n),)](
             rows, weight.contiguous(), scale, scale if bias is None else bias, out, rows.shape[0],
