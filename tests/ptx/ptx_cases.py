@@ -8,11 +8,26 @@ from functools import cache
 
 import torch
 from host.launchers import Launchers
-from host.runs import Run, Tile, prepare_gemm, prepare_quantize, source_of
+from host.runs import (
+    Run,
+    Tile,
+    prepare_depthwise,
+    prepare_gemm,
+    prepare_quantize,
+    source_of,
+)
 from interpreter import AHEAD, BEHIND
 
 from fastinfer.testing.case import Case, generator
-from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, linear_case
+from fastinfer.testing.cases import (
+    OUTPUTS,
+    UNBOUNDED,
+    Conv,
+    Output,
+    conv_case,
+    depthwise_case,
+    linear_case,
+)
 
 MMA = (Tile("mma", 64, 64), Tile("mma", 128, 128))
 WGMMA = (
@@ -82,6 +97,48 @@ class Quantized:
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
         return f"quantize-{shape}{'_nhwc' if self.channels_last else ''}_at{self.offsets}"
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """A depthwise launch; whether it takes the kernel for squares is part of the expectation."""
+
+    case: Case
+    is_square: bool = True
+    strip: int = 0
+    lanes: int = 0
+    offset: int = 0
+    order: str = BEHIND
+
+    def prepare(self, launchers: Launchers) -> Run:
+        run = prepare_depthwise(self.case, launchers, self.strip, self.lanes, self.offset)
+        assert ("strip" in run.kernel.name) == self.is_square
+        return run
+
+    def __str__(self) -> str:
+        at = f"_at{self.offset}" if self.offset else ""
+        return f"depthwise_{self.strip}_{self.lanes}{at}-{self.case}_{self.order}"
+
+
+def _depthwise() -> Iterator[Depthwise]:
+    def case(c: int, size: tuple[int, int], kernel: int, stride: int, output: Output = U8) -> Case:
+        half = (kernel // 2,) * 2
+        conv = Conv(2, c, size, c, (kernel,) * 2, (stride,) * 2, half, (1, 1), c)
+        return depthwise_case(conv, output)
+
+    for kernel in (3, 5):
+        for stride in (1, 2):
+            yield Depthwise(case(40, (9, 11), kernel, stride))
+            yield Depthwise(case(16, (6, 8), kernel, stride, TABLE), strip=3, lanes=32)
+            yield Depthwise(case(8, (1, 3), kernel, stride), strip=4, lanes=128)
+            extreme = Conv(1, 8, (7, 10), 8, (kernel,) * 2, (stride,) * 2, (0, 1), (1, 1), 8)
+            yield Depthwise(depthwise_case(extreme, U8, "extreme"), strip=28)
+    yield Depthwise(case(20, (5, 6), 3, 1), False)
+    yield Depthwise(case(16, (5, 6), 3, 1), False, offset=1)
+    yield Depthwise(case(16, (5, 6), 7, 2, RESIDUAL), False)
+    yield Depthwise(case(12, (5, 6), 3, 1, F32_RESIDUAL), False)
+    split = Conv(1, 8, (9, 6), 8, (3, 2), (2, 1), (1, 2), (1, 2), 8)
+    yield Depthwise(depthwise_case(split, RESIDUAL_TABLE), False)
 
 
 def _quantized() -> Iterator[Quantized]:
@@ -154,4 +211,5 @@ def _wgmma() -> Iterator[Product]:
     yield Product(linear((20,), 40, 64, UNBOUNDED[0]), small, "matrix")
 
 
-LAUNCHES: tuple[Product | Quantized, ...] = (*_quantized(), *_mma(), *_wgmma())
+AnyLaunch = Product | Depthwise | Quantized
+LAUNCHES: tuple[AnyLaunch, ...] = (*_quantized(), *_depthwise(), *_mma(), *_wgmma())

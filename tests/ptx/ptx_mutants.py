@@ -260,7 +260,12 @@ MUTANTS = (
     Mutant("padding: no barrier behind it", _FILL_FILE,
            "    ptx::group_sync(1 + consumer, 128);\n", "", _FILLED, (RACE,)),
     Mutant("padding: half a row is not filled", _FILL_FILE,
-           "    fill_unit(second);\n", "", _FILLED, (WRONG,)),
+           "    if (!(is_swapped ? is_low : is_high)) fill_unit(stage + second);\n", "",
+           _FILLED, (WRONG,)),
+    Mutant("padding: both halves of a unit in one order", _FILL_FILE,
+           "turn % 2 * 16;", "0u;", _FILLED, (CONFLICTS,)),
+    Mutant("padding: units in one order", _FILL_FILE,
+           "is_swapped = turn / 2 != 0;", "is_swapped = false;", _FILLED, (CONFLICTS,)),
     # --- quantize ---
     Mutant("quantize: a vector beyond the end", "quantize.cuh",
            "if (at + 4 <= c.count) {", "if (at < c.count) {", _ROW, (OUT_OF_BOUNDS,)),

@@ -12,7 +12,12 @@ HERE = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 
 #: Units with kernels, and the architecture that each is compiled for here.
-UNITS = {"quantize_launch": "80", "int8_gemm_mma": "80", "int8_gemm_wgmma": "90a"}
+UNITS = {
+    "quantize_launch": "80",
+    "int8_depthwise_launch": "80",
+    "int8_gemm_mma": "80",
+    "int8_gemm_wgmma": "90a",
+}
 
 FLAGS = ["-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fPIC"]
 

@@ -1,5 +1,6 @@
 // The launchers and pure host functions of csrc/cuda, for ctypes.
 #include "../../../csrc/cuda/gemm.h"
+#include "../../../csrc/cuda/int8_depthwise.h"
 #include "../../../csrc/cuda/quantize.h"
 #include "recorder.h"
 
@@ -12,6 +13,13 @@ void ptx_set_recorder(Callback to, int multiprocessors) { set_recorder(to, multi
 int ptx_launch_gemm(const GemmCall* call, const GemmConfig* config) {
   return config->kernel == GemmKernel::kWgmma ? launch_wgmma(*call, *config, nullptr)
                                               : launch_mma(*call, *config, nullptr);
+}
+
+int ptx_launch_depthwise(const GemmCall* call, int strip, int lanes, bool float_output) {
+  DepthwiseConfig config = choose_depthwise(*call, float_output);
+  if (strip != 0) config.strip = strip;
+  if (lanes != 0) config.lanes = lanes;
+  return launch_depthwise(*call, config, nullptr);
 }
 
 int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call, nullptr); }

@@ -17,7 +17,7 @@ from fastinfer.testing.case import Case
 from fastinfer.types.packed import PackedHeader, unpack
 
 from .launchers import KERNELS, SOURCES, GemmCall, GemmConfig, Launchers, QuantizeCall, Windows
-from .weights import pack_fragments, padded_k, padded_run
+from .weights import pack, padded_k, padded_run
 
 _REFERENCE = {op.name: op.reference for op in OPS}
 
@@ -103,6 +103,27 @@ def prepare_gemm(
     return Run(kernel, launch, memory, call.out, result)
 
 
+def prepare_depthwise(
+    case: Case, launchers: Launchers, strip: int = 0, lanes: int = 0, offset: int = 0
+) -> Run:
+    """Return the run of an int8_depthwise_conv2d case.
+
+    strip, lanes: where not 0, in place of the launcher's choice. offset: as of prepare_gemm.
+    """
+    (x, _, residual, *rest), want, (buffer, header) = _build(case)
+    result = _bytes(_in_memory(want, True))
+    memory = GlobalMemory(1 << 22)
+    call = GemmCall(
+        n=header.n, n_padded=header.panels_per_group * header.nr, run=header.run, groups=1,
+        x=memory.add(_in_memory(x, True).numpy(), offset), packed=memory.add(buffer),
+        residual=0 if residual is None else memory.add(_in_memory(residual, True).numpy()),
+        out=memory.add_result(result.size), m=want.numel() // header.n,
+        windows=_windows(x, want, [None, *rest]),
+    )  # fmt: skip
+    kernel, launch = launchers.depthwise(call, strip, lanes, rest[-1])
+    return Run(kernel, launch, memory, call.out, result)
+
+
 @cache
 def _build(case: Case) -> tuple[tuple[Any, ...], Tensor, tuple[np.ndarray, PackedHeader]]:
     """Return a case's arguments, its reference's result, and its weight for the CUDA kernels."""
@@ -113,7 +134,7 @@ def _build(case: Case) -> tuple[tuple[Any, ...], Tensor, tuple[np.ndarray, Packe
 def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:
     """Return a weight packed for the CUDA kernels; fastinfer's own unpack must read it back."""
     parts = unpack(packed)
-    buffer, header = pack_fragments(parts)
+    buffer, header = pack(parts)
     again = unpack(torch.from_numpy(buffer.copy()))
     for name in ("weight", "bias", "multiplier", "residual_multiplier", "table"):
         assert torch.equal(getattr(again, name), getattr(parts, name)), name
