@@ -1,4 +1,5 @@
 // The launchers and pure host functions of csrc/cuda, for ctypes.
+#include "../../../csrc/cuda/choice.h"
 #include "../../../csrc/cuda/gemm.h"
 #include "../../../csrc/cuda/quantize.h"
 #include "recorder.h"
@@ -12,6 +13,12 @@ void ptx_set_recorder(Callback to, int multiprocessors) { set_recorder(to, multi
 int ptx_launch_gemm(const GemmCall* call, const GemmConfig* config) {
   return config->kernel == GemmKernel::kWgmma ? launch_wgmma(*call, *config, nullptr)
                                               : launch_mma(*call, *config, nullptr);
+}
+
+// Zeros for strip and lanes: those that are chosen.
+int ptx_launch_depthwise(const GemmCall* call, bool float_output, int strip, int lanes) {
+  force_depthwise(strip, lanes);
+  return launch_depthwise(*call, depthwise_in_force(*call, float_output), nullptr);
 }
 
 int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call, nullptr); }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_uint64
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint64
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from interpreter import Kernel, Launch
 
@@ -85,22 +86,29 @@ class Launchers:
         grid, block = (x, y, z), (threads_x, threads_y, threads_z)
         self._launched.append((kernel, Launch(grid, block, bytes(content), shared, cluster)))
 
-    def _launch(self, function: str, *structs: ctypes.Structure) -> tuple[Kernel, Launch]:
+    def _launch(self, function: str, *arguments: Any) -> tuple[Kernel, Launch]:
         self._launched.clear()
         self._library.ptx_set_recorder(self._callback, self.multiprocessors)
-        error = getattr(self._library, function)(*map(byref, structs))
+        error = getattr(self._library, function)(*arguments)
         assert error == 0, f"{function}: CUDA error {error}"
         (launched,) = self._launched
         return launched
 
     def gemm(self, call: GemmCall, config: GemmConfig) -> tuple[Kernel, Launch]:
         """Return what launch_mma or launch_wgmma launches."""
-        return self._launch("ptx_launch_gemm", call, config)
+        return self._launch("ptx_launch_gemm", byref(call), byref(config))
+
+    def depthwise(
+        self, call: GemmCall, float_output: bool, strip: int, lanes: int
+    ) -> tuple[Kernel, Launch]:
+        """Return what launch_depthwise launches; 0 strip and lanes: those that are chosen."""
+        numbers = (c_bool(float_output), strip, lanes)
+        return self._launch("ptx_launch_depthwise", byref(call), *numbers)
 
     def quantize(self, call: QuantizeCall) -> tuple[Kernel, Launch]:
         """Return what launch_quantize, or of planes launch_quantize_planes, launches."""
         return self._launch(
-            "ptx_launch_quantize_planes" if call.channels else "ptx_launch_quantize", call
+            "ptx_launch_quantize_planes" if call.channels else "ptx_launch_quantize", byref(call)
         )
 
     def row_source(self, call: GemmCall) -> int:
