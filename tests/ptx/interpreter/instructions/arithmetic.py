@@ -17,7 +17,14 @@ def _elementwise(ins: Instruction, m: Machine, function: Callable[..., object]) 
     dtype = numpy_type(ins.types[-1])
     out = m.target(ins.operands[0], dtype)
     values = [m.value(operand, dtype) for operand in ins.operands[1:]]
+    if "ftz" in ins.modifiers:
+        return assign(m, out, lambda: flushed(function(*map(flushed, values))))
     return lambda: function(*values, out=out, where=m.mask)
+
+
+def flushed(x: np.ndarray) -> np.ndarray:
+    """Return float32 with zeros for subnormals, of the same sign: what `.ftz` makes of them."""
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
 
 
 def assign(m: Machine, out: np.ndarray, compute: Callable[[], np.ndarray]) -> Act:
@@ -27,20 +34,20 @@ def assign(m: Machine, out: np.ndarray, compute: Callable[[], np.ndarray]) -> Ac
 
 @instruction("add", "sub")
 def _add(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn")
+    only(ins, "rn", "ftz")
     return _elementwise(ins, m, np.add if ins.opcode == "add" else np.subtract)
 
 
 @instruction("min", "max")
 def _min(ins: Instruction, m: Machine) -> Act:
-    only(ins)
+    only(ins, "ftz")
     # Of a number and a NaN PTX takes the number.
     return _elementwise(ins, m, np.fmin if ins.opcode == "min" else np.fmax)
 
 
 @instruction("neg", "abs")
 def _negate(ins: Instruction, m: Machine) -> Act:
-    only(ins)
+    only(ins, "ftz")
     return _elementwise(ins, m, np.negative if ins.opcode == "neg" else np.abs)
 
 
@@ -56,7 +63,7 @@ def _divide(ins: Instruction, m: Machine) -> Act:
     out = m.target(ins.operands[0], dtype)
     a, b = (m.value(operand, dtype) for operand in ins.operands[1:])
     if np.dtype(dtype).kind == "f":
-        only(ins, "rn", "full", "approx")
+        only(ins, "rn", "full", "approx", "ftz")
         return _elementwise(ins, m, np.divide)
     only(ins)
     if ins.opcode == "rem":
@@ -80,7 +87,7 @@ def _high(a: np.ndarray, b: np.ndarray, name: str) -> np.ndarray:
 
 @instruction("mul", "mad")
 def _multiply(ins: Instruction, m: Machine) -> Act:
-    found = only(ins, "lo", "hi", "wide", "rn")
+    found = only(ins, "lo", "hi", "wide", "rn", "ftz")
     name = ins.types[-1]
     dtype = numpy_type(name)
     if ins.opcode == "mul" and "hi" not in found and "wide" not in found:
@@ -112,12 +119,12 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 @instruction("fma")
 def _fma(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn")
+    flush = flushed if "ftz" in only(ins, "rn", "ftz") else np.asarray
     if ins.types[-1] != "f32":
         raise Fault(UNSUPPORTED, f"fma.{ins.types[-1]} is not emulated")
     out = m.target(ins.operands[0], np.float32)
     a, b, c = (m.value(operand, np.float32) for operand in ins.operands[1:])
-    return assign(m, out, lambda: fused(a, b, c))
+    return assign(m, out, lambda: flush(fused(flush(a), flush(b), flush(c))))
 
 
 #: Of `approx` these are rounded correctly here; a GPU may differ in the last bits.
@@ -133,12 +140,12 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @instruction(*_FUNCTIONS)
 def _function(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn", "approx")
+    flush = flushed if "ftz" in only(ins, "rn", "approx", "ftz") else np.asarray
     dtype = numpy_type(ins.types[-1])
     x = m.value(ins.operands[1], dtype)
     function = _FUNCTIONS[ins.opcode]
     out = m.target(ins.operands[0], dtype)
-    return assign(m, out, lambda: function(x.astype(np.float64)).astype(dtype))
+    return assign(m, out, lambda: flush(function(flush(x).astype(np.float64)).astype(dtype)))
 
 
 @instruction("dp4a")

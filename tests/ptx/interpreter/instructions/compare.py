@@ -36,13 +36,15 @@ def _comparison(name: str, is_float: bool) -> Callable[[np.ndarray, np.ndarray],
 
 @instruction("setp")
 def _set_predicate(ins: Instruction, m: Machine) -> Act:
-    name, *rest = ins.modifiers
+    name, *rest = (modifier for modifier in ins.modifiers if modifier != "ftz")
     dtype = numpy_type(ins.types[-1])
     compare = _comparison(name, np.dtype(dtype).kind == "f")
     result = ins.operands[0]
     first, second = (result.first, result.second) if isinstance(result, Pair) else (result, None)
     out = m.target(first, np.bool_)
     a, b = (m.value(operand, dtype) for operand in ins.operands[1:3])
+    if "ftz" in ins.modifiers:
+        raise Fault(UNSUPPORTED, "setp.ftz is not emulated")
     if len(rest) == 1 and second is None:
         return assign(m, out, lambda: compare(a, b))
     join = _JOIN.get(rest[0])
