@@ -68,6 +68,9 @@ def truncated(a: int, b: int) -> int:
 INTEGER = {
     "add.s32 %r9, %r1, %r2;": lambda a, b, c: a + b,
     "sub.s32 %r9, %r1, %r2;": lambda a, b, c: a - b,
+    "add.s16x2 %r9, %r1, %r2;": lambda a, b, c: (
+        a + b & 0xFFFF | ((a >> 16) + (b >> 16) & 0xFFFF) << 16
+    ),
     "mul.lo.s32 %r9, %r1, %r2;": lambda a, b, c: a * b,
     "mul.hi.u32 %r9, %r1, %r2;": lambda a, b, c: (a & MASK32) * (b & MASK32) >> 32,
     "mul.hi.s32 %r9, %r1, %r2;": lambda a, b, c: signed(a) * signed(b) >> 32,

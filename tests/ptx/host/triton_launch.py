@@ -1,4 +1,4 @@
-"""Triton kernels' launchers on CPU tensors: launches are compiled for sm_80 and interpreted."""
+"""Triton kernels' launchers on CPU tensors: launches are compiled for a GPU and interpreted."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ _SCALARS = {"i32": np.int32, "fp32": np.float32}
 class Interpreted:
     """Stands for a jit function: kernel[grid](...) runs its PTX and fills the result tensors.
 
-    change: applied to the PTX, to make mistakes.
+    change: applied to the PTX, to make mistakes. arch: that it is compiled for, 80 or 90.
     """
 
     kernel: Any
     order: str = BEHIND
     change: Callable[[str], str] | None = None
+    arch: int = 80
     launches: list[Counters] = field(default_factory=list)
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
@@ -50,6 +51,7 @@ class Interpreted:
             kernel, shared = _compile(
                 self.kernel, tuple(kinds.items()), tuple(constants.items()), aligned,
                 (num_warps, num_stages), tuple(options.items()), self.change,
+                self.arch,
             )  # fmt: skip
             varying = {n: v for n, v in given.items() if n not in constants}
             self._run(kernel, shared, (*grid, 1, 1)[:3], num_warps, varying)
@@ -108,6 +110,7 @@ def _compile(
     sizes: tuple[int, int],
     options: tuple[tuple[str, Any], ...],
     change: Callable[[str], str] | None,
+    arch: int,
 ) -> tuple[Kernel, int]:
     """Return a kernel, and its bytes of dynamic shared memory."""
     attributes = {(i,): [["tt.divisibility", 16]] for i, (n, _) in enumerate(kinds) if n in aligned}
@@ -116,7 +119,7 @@ def _compile(
     )
     made = triton.compile(
         source,
-        target=GPUTarget("cuda", 80, WARP),
+        target=GPUTarget("cuda", arch, WARP),
         options={"num_warps": sizes[0], "num_stages": sizes[1], **dict(options)},
     )
     text = made.asm["ptx"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..bfloat16 import bfloat16_bits, from_bfloat16
 from ..decode import Instruction
 from ..faults import UNSUPPORTED, Fault
 from ..machine import Act, Machine
@@ -34,8 +35,30 @@ def assign(m: Machine, out: np.ndarray, compute: Callable[[], np.ndarray]) -> Ac
 
 @instruction("add", "sub")
 def _add(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn", "ftz")
-    return _elementwise(ins, m, np.add if ins.opcode == "add" else np.subtract)
+    function = np.add if ins.opcode == "add" else np.subtract
+    if only(ins, "rn", "ftz", "s16x2", "u16x2") & {"s16x2", "u16x2"}:
+        return _pairwise(ins, m, function)
+    if ins.types[-1] == "bf16x2":
+        # Rounded twice, as float32 and then: float32 holds more than twice bfloat16's bits.
+        return _pairwise(
+            ins, m, lambda a, b: bfloat16_bits(function(from_bfloat16(a), from_bfloat16(b)))
+        )
+    return _elementwise(ins, m, function)
+
+
+def _pairwise(
+    ins: Instruction, m: Machine, function: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Act:
+    """Return an act that applies a function to the 16-bit halves of words."""
+    out = m.target(ins.operands[0], np.uint32)
+    a, b = (m.value(operand, np.uint32) for operand in ins.operands[1:])
+
+    def apply() -> np.ndarray:
+        halves = [[(v >> np.uint32(by)).astype(np.uint16) for v in (a, b)] for by in (0, 16)]
+        low, high = (function(*pair).astype(np.uint32) for pair in halves)
+        return low | high << np.uint32(16)
+
+    return assign(m, out, apply)
 
 
 @instruction("min", "max")
