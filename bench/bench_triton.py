@@ -1,5 +1,10 @@
 """The Triton kernels against torch.compile and eager torch in the same run; results checked first.
 
+Every call of every contender is captured in a CUDA graph once, and replays are timed with cold L2:
+kernels count, Python launchers do not. torch.compile is in its default mode, which makes no graphs
+itself, and has compiled before capture. A contender that cannot be captured has no time, and the
+reason is under "not captured".
+
 What is read and written once counts as moved, so that bandwidth is comparable to a copy's.
 """
 
@@ -14,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_timing import copy_bandwidth, time_call
+from gpu_timing import capture, copy_bandwidth, time_call, time_replay
 from harness import show
 from torch import Tensor
 
@@ -172,25 +177,42 @@ def require_near(row: Row, got: Any) -> None:
         raise AssertionError(f"{row.name} {row.shape}: off by {error}, bound {bound}")
 
 
-def compiled(own: Callable[..., Any], inputs: tuple[Tensor, ...]) -> float | None:
-    """Return microseconds of torch.compile's; None, with the reason printed, where it fails."""
+def compiled(row: Row) -> Callable[[], Any]:
+    """Return torch.compile's call, for these shapes only."""
     torch._dynamo.reset()  # closures of one line of code would count as recompilations
+    call = torch.compile(row.own, fullgraph=True, dynamic=False)
+    return lambda: call(*row.inputs)
+
+
+def other_us(name: str, call: Callable[[], Any], reasons: dict[str, str]) -> float | None:
+    """Return microseconds of another contender; None where it fails, the reason among `reasons`."""
     try:
-        call = torch.compile(own, fullgraph=True, dynamic=False)
-        call(*inputs)
-        return time_call(lambda: call(*inputs)).median
+        return time_replay(call).median
     except Exception as error:
-        print(f"torch.compile: {type(error).__name__}: {str(error)[:300]}", flush=True)
+        reasons[name] = f"{type(error).__name__}: {str(error)[:300]}"
+        print(f"{name}: {reasons[name]}", flush=True)
         return None
+
+
+def checked_replay(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """Return a call's replay and its result; raise unless the replay gives what the call does."""
+    want = call()
+    replay, got = capture(call)
+    replay()
+    for new, old in zip(parts(got), parts(want), strict=True):
+        if not torch.equal(new, old):
+            raise AssertionError("a graph's replay and the call differ")
+    return replay, want
 
 
 def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
     """Return a call's figures."""
-    got = row.ours()
+    replay, got = checked_replay(row.ours)
     require_near(row, got)
-    timing = time_call(row.ours)
-    eager_us = time_call(lambda: row.own(*row.inputs)).median
-    compile_us = compiled(row.own, row.inputs)
+    timing = time_call(replay)
+    reasons: dict[str, str] = {}
+    compile_us = other_us("torch.compile", compiled(row), reasons)
+    eager_us = other_us("eager", lambda: row.own(*row.inputs), reasons)
     moved = sum(t.numel() * t.element_size() for t in (*row.inputs, *parts(got)))
     gbs = 1e-3 * moved / timing.median
     return {
@@ -204,7 +226,8 @@ def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
         "compile us": compile_us,
         "vs compile": compile_us / timing.median if compile_us else None,
         "eager us": eager_us,
-        "vs eager": eager_us / timing.median,
+        "vs eager": eager_us / timing.median if eager_us else None,
+        "not captured": reasons,
     }
 
 
@@ -254,16 +277,24 @@ def int8_rows() -> Iterator[dict[str, Any]]:
         def ours(x: Tensor = x, layer: Int8Weight = layer) -> Tensor:
             return int8_linear(x, layer)
 
+        shape = f"{m}x{n}x{k}"
         if not torch.equal(ours(), cuda()):
-            raise AssertionError(f"int8_linear {m}x{n}x{k}: Triton and CUDA differ")
-        us, cuda_us = time_call(ours).median, time_call(cuda).median
+            raise AssertionError(f"int8_linear {shape}: Triton and CUDA differ")
+        us, reasons = time_replay(ours).median, {}
+        cuda_us = other_us("cuda", cuda, reasons)
         yield {
-            "shape": f"{m}x{n}x{k}",
+            "shape": shape,
             "us": us,
             "TOPS": 2e-6 * m * n * k / us,
             "cuda us": cuda_us,
-            "vs cuda": cuda_us / us,
+            "vs cuda": cuda_us / us if cuda_us else None,
+            "not captured": reasons,
         }
+
+
+def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows as they are shown; reasons were printed where they arose."""
+    return [{key: v for key, v in row.items() if key != "not captured"} for row in rows]
 
 
 def main() -> None:
@@ -293,7 +324,7 @@ def main() -> None:
             except (AssertionError, RuntimeError) as error:  # the others are worth their time
                 failed.append(f"{row.name} {row.shape}: {str(error)[:500]}")
             keep()
-        show(suite, found[suite])
+        show(suite, table(found[suite]))
     if "int8_linear" in suites:
         found["int8_linear"] = []
         try:
@@ -302,7 +333,7 @@ def main() -> None:
                 keep()
         except (AssertionError, RuntimeError) as error:
             failed.append(str(error)[:500])
-        show("int8_linear", found["int8_linear"])
+        show("int8_linear", table(found["int8_linear"]))
     keep()
     if failed:
         raise SystemExit("\n".join(failed))

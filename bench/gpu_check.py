@@ -4,8 +4,9 @@
 
 Needs torch 2.11 or later with CUDA, nvcc, pybind11, ninja and pytest; no network. Every stage is
 one or more processes with time limits, and a stage that fails does not stop the next. Results go to
-$OUT when it is set, else to bench/results: gpu_check_<gpu>.json, gpu_bench_<gpu>.json,
-triton_bench_<gpu>.json, and a log for each process.
+$OUT when it is set, else to bench/results, in four files, as machines that are lent bring few back:
+gpu_check_<gpu>.json, gpu_bench_<gpu>.json, triton_bench_<gpu>.json, and gpu_check.log with what all
+processes said, one after the other.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ def environment(archs: str) -> dict[str, str]:
     }
 
 
-def run_command(command: Command, env: dict[str, str], folder: Path) -> StageResult:
-    """Run a process and all it starts; its output goes to <name>.log, the end to the screen."""
-    log = folder / f"{command.name}.log"
+def run_command(command: Command, env: dict[str, str], log: Path) -> StageResult:
+    """Run a process and all it starts; its output is appended to a log, the end to the screen."""
     began = time.monotonic()
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"\n=== {command.name}\n")
+        file.flush()
+        start = file.tell()
         process = subprocess.Popen(
             command.arguments, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -74,7 +77,8 @@ def run_command(command: Command, env: dict[str, str], folder: Path) -> StageRes
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             status = "timed out"
-    lines = without_places(log.read_text(encoding="utf-8", errors="replace")).splitlines()
+    said = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    lines = without_places(said).splitlines()
     kept = 1 if status == "passed" else LAST_LINES
     last = "\n".join(lines if command.name.endswith("bench") else lines[-kept:])
     return StageResult(command.name, status, round(time.monotonic() - began, 1), last)
@@ -186,24 +190,29 @@ STAGES: dict[str, Callable[[Path], list[Command]]] = {
 MISSING = {"triton": "Triton not found", "sanitize": "compute-sanitizer not found"}
 
 
-def run_stages(stages: list[str], folder: Path, archs: str, limit: float) -> list[StageResult]:
-    """Run the stages in order; one that would begin after `limit` seconds is skipped."""
-    results, began = [], time.monotonic()
+def run_stages(
+    stages: list[str], folder: Path, archs: str, limit: float, keep: Callable[[StageResult], None]
+) -> None:
+    """Run the stages in order; one that would begin after `limit` seconds is skipped.
+
+    keep: what is done with each result as soon as it is there.
+    """
+    log, began = folder / "gpu_check.log", time.monotonic()
+    log.write_text("", encoding="utf-8")
     for stage in stages:
         commands = STAGES[stage](folder)
         if not commands:
-            results.append(StageResult(stage, f"skipped: {MISSING[stage]}", 0, ""))
+            keep(StageResult(stage, f"skipped: {MISSING[stage]}", 0, ""))
         for command in commands:
             left = limit - (time.monotonic() - began)
             if left < 10:
-                results.append(StageResult(command.name, "skipped: no time left", 0, ""))
+                keep(StageResult(command.name, "skipped: no time left", 0, ""))
                 continue
             allowed = Command(command.name, command.arguments, min(command.limit, left))
-            result = run_command(allowed, environment(archs), folder)
+            result = run_command(allowed, environment(archs), log)
             print(f"=== {result.stage}: {result.status} in {result.seconds} s\n{result.last}\n",
                   flush=True)  # fmt: skip
-            results.append(result)
-    return results
+            keep(result)
 
 
 def main() -> int:
@@ -224,10 +233,15 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     archs = "90a" if facts["capability"] == "9.0" else "80"
     stages = [s for s in STAGES if options.only is None or s in options.only]
-    results = run_stages(stages, folder, archs, options.seconds)
-    report = {"commit": options.commit, **facts, "stages": [asdict(r) for r in results]}
-    text = json.dumps(report, indent=1) + "\n"
-    (folder / f"gpu_check_{gpu_name()}.json").write_text(text, encoding="utf-8")
+    results: list[StageResult] = []
+
+    def keep(result: StageResult) -> None:
+        results.append(result)
+        report = {"commit": options.commit, **facts, "stages": [asdict(r) for r in results]}
+        text = json.dumps(report, indent=1) + "\n"
+        (folder / f"gpu_check_{gpu_name()}.json").write_text(text, encoding="utf-8")
+
+    run_stages(stages, folder, archs, options.seconds, keep)
     for result in results:
         print(f"{result.stage:20} {result.status:24} {result.seconds:7.1f} s")
     bad = [r for r in results if r.status in ("failed", "timed out")]

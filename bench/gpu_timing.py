@@ -48,6 +48,47 @@ def time_call(call: Callable[[], Any], runs: int = 20, warm_up: int = 3) -> GpuT
     )
 
 
+class NotCapturedError(RuntimeError):
+    """A call that a CUDA graph cannot hold, and why."""
+
+
+def capture(call: Callable[[], Any], warm_up: int = 3) -> tuple[Callable[[], None], Any]:
+    """Return the replay of a CUDA graph of one call, and the result that it writes.
+
+    The call first runs on a side stream, which is where what it compiles or tunes is done.
+
+    Raises:
+        NotCapturedError: if the call synchronises, or fails in capture for another reason.
+    """
+    side, here = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        for _ in range(warm_up):
+            call()
+    here.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=side):
+            result = call()
+    except RuntimeError as error:
+        torch.cuda.synchronize()
+        raise NotCapturedError(f"not captured: {str(error)[:300]}") from error
+    return graph.replay, result
+
+
+def time_replay(call: Callable[[], Any], runs: int = 20) -> GpuTiming:
+    """Return how long one call's kernels take, with cold L2: the events are round a graph's replay.
+
+    No Python runs between the events, so a launcher written in it does not count; starting a graph
+    does, as nothing is subtracted.
+
+    Raises:
+        NotCapturedError: if a graph cannot hold the call.
+    """
+    replay, _ = capture(call)
+    return time_call(replay, runs)
+
+
 def copy_bandwidth() -> float:
     """Return GB/s of a large copy on the device, bytes read and written counted."""
     source = torch.empty(1 << 30, dtype=torch.int8, device="cuda").random_(0, 100)

@@ -157,7 +157,10 @@ def store_rows(
 def _round(
     f: Tensor, zero_point: Tensor | int, low: Tensor | float, high: Tensor | float
 ) -> Tensor:
-    low, high = (torch.as_tensor(v, dtype=torch.float32, device=f.device) for v in (low, high))
+    low, high = (  # filled on the device: a copy from the host could not be captured in a graph
+        v if isinstance(v, Tensor) else torch.full((), v, dtype=torch.float32, device=f.device)
+        for v in (low, high)
+    )
     clamped = torch.maximum(torch.minimum(torch.where(f.isnan(), high, f), high), low)
     return torch.round(clamped).to(torch.int32) + zero_point
 
@@ -166,7 +169,7 @@ def quantized_ref(y: Tensor, codes: Codes) -> QuantizedRows:
     """Return the codes of y [*, n] float32: what every fused kernel's integers are."""
     one = torch.ones((), dtype=torch.float32, device=y.device)
     if codes.scale is not None:
-        inverse = one / torch.tensor(codes.scale, dtype=torch.float32, device=y.device)
+        inverse = one / torch.full((), codes.scale, dtype=torch.float32, device=y.device)
         low, high = (-127.0, 127.0) if codes.signed else (-codes.zero_point, 255 - codes.zero_point)
         q = _round(y * inverse, codes.zero_point, float(low), float(high))
         return QuantizedRows(q.to(codes.dtype), None, None)

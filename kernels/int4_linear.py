@@ -52,6 +52,17 @@ def dequantize_int4(weight: Int4Weight) -> Tensor:
 
 
 @triton.jit
+def _weights(codes, dtype: tl.constexpr):
+    """Return codes - 8 as float16 or bfloat16, without a slow conversion.
+
+    Codes are the low bits of 1024 + code in float16, and of 128 + code in bfloat16.
+    """
+    if dtype == tl.float16:
+        return (codes.to(tl.int16) | 0x6400).to(dtype, bitcast=True) - 1032.0
+    return (codes.to(tl.int16) | 0x4300).to(dtype, bitcast=True) - 136.0
+
+
+@triton.jit
 def _int4_linear_kernel(
     x_ptr,
     codes_ptr,
@@ -81,8 +92,8 @@ def _int4_linear_kernel(
         codes = tl.load(codes_from + group * HALF, mask=column_inside[None, :], other=0)
         front = tl.load(x_from + start, mask=row_inside, other=0.0)
         back = tl.load(x_from + start + HALF, mask=row_inside, other=0.0)
-        low = ((codes & 15).to(tl.int8) - 8).to(x_ptr.dtype.element_ty)
-        high = ((codes >> 4).to(tl.int8) - 8).to(x_ptr.dtype.element_ty)
+        low = _weights(codes & 15, x_ptr.dtype.element_ty)
+        high = _weights(codes >> 4, x_ptr.dtype.element_ty)
         part = tl.dot(front, low)
         part = tl.dot(back, high, part)
         scale = tl.load(scale_ptr + group * n + column, mask=column_inside, other=0.0)
@@ -125,7 +136,7 @@ def int4_linear(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Te
         return out
     rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
-    config = int4_config(rows.shape[0])
+    config = int4_config(rows.shape[0], n)
     with torch.cuda.device_of(x):
         _int4_linear_kernel[(programs(config, rows.shape[0], n),)](
             rows, codes.contiguous(), scale.contiguous(), scale if bias is None else bias, out,

@@ -22,11 +22,12 @@ class RowConfig:
     warps: int
 
 
-#: 16 to 32 values a thread; with 64 the registers do not hold them. Short rows share a program.
+#: 16 to 32 values a thread; with 64 the registers do not hold them. Short rows share a program; one
+#: of up to 1024 values has a warp to itself and no barrier: what it waits for is instructions.
 ROW_CONFIGS = (
     RowConfig(64, 32, 4),
     RowConfig(256, 8, 4),
-    RowConfig(1024, 2, 4),
+    RowConfig(1024, 1, 1),
     RowConfig(2048, 1, 4),
     RowConfig(4096, 1, 8),
     RowConfig(8192, 1, 16),

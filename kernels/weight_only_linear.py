@@ -14,6 +14,18 @@ _OP = "weight_only_linear"
 
 
 @triton.jit
+def _weights(w, dtype: tl.constexpr):
+    """Return int8 as float16 or bfloat16, which hold it exactly.
+
+    w + 128 are the low bits of 1024 + w + 128 in float16: no slow conversion.
+    """
+    if dtype == tl.float16:
+        codes = (w.to(tl.uint8, bitcast=True) ^ 128).to(tl.int16)
+        return (codes | 0x6400).to(dtype, bitcast=True) - 1152.0
+    return w.to(dtype)
+
+
+@triton.jit
 def _weight_only_linear_kernel(
     x_ptr,
     weight_ptr,
@@ -42,7 +54,7 @@ def _weight_only_linear_kernel(
         left = depth < k - start
         x = tl.load(x_from + start, mask=row_inside[:, None] & left[None, :], other=0.0)
         w = tl.load(weight_from + start, mask=left[:, None] & column_inside[None, :], other=0)
-        acc = tl.dot(x, w.to(x.dtype), acc)  # -127..127 are exact in float16 and bfloat16
+        acc = tl.dot(x, _weights(w, x.dtype), acc)
     y = acc * tl.load(scale_ptr + column, mask=column_inside, other=0.0)[None, :]
     if HAS_BIAS:
         bias = tl.load(bias_ptr + column, mask=column_inside, other=0.0)
@@ -82,7 +94,7 @@ def weight_only_linear(
         return out
     rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
-    config = weight_only_config(rows.shape[0])
+    config = weight_only_config(rows.shape[0], n)
     with torch.cuda.device_of(x):
         _weight_only_linear_kernel[(programs(config, rows.shape[0], n),)](
             rows, weight.contiguous(), scale, scale if bias is None else bias, out, rows.shape[0],

@@ -14,6 +14,9 @@ namespace fastinfer::cuda {
 
 constexpr int kDepthwiseThreads = 256, kStripThreads = 128;
 
+// Blocks of strips that a multiprocessor holds at a time; registers are what limits them.
+constexpr int strip_blocks(int kernel) { return kernel == 3 ? 3 : 2; }
+
 // out[c] holds byte c of four rows.
 __device__ __forceinline__ void interleave(const uint32_t (&rows)[4], uint32_t* out) {
   const uint32_t front_low = __byte_perm(rows[0], rows[1], 0x5140);
@@ -41,76 +44,114 @@ __device__ __forceinline__ void check_depthwise(const GemmCall& c) {
   if (is_other) __trap();
 }
 
+// `word` one row or column on: its bytes move down, byte `i` of `bytes` comes in above.
+__device__ __forceinline__ uint32_t append(uint32_t word, uint32_t bytes, int i) {
+  return __byte_perm(word, bytes, 0x4321 + (i << 12));
+}
+
 // A square kernel of kKernel taps a side, for two outputs below each other.
+//
+// A dp4a takes rows 0 to 3 of a column of an output's window. What 5 x 5 taps have below, their edge,
+// is summed along the row: four columns in one dp4a, and the last one, the corner. So an output
+// takes 7 dp4a's for 25 taps, and both outputs use the same words of taps.
 template <int kKernel, int kStride>
 struct DepthwiseTile {
   static constexpr int kRows = 2;
   static constexpr int kInRows = (kRows - 1) * kStride + kKernel;
-  static constexpr int kInQuads = (kInRows + 3) / 4;
-  static constexpr int kTapQuads = (kKernel + 3) / 4;
   // Outputs of a row that a column of the image lies under, and columns until they are all others.
   static constexpr int kLive = (kKernel + kStride - 1) / kStride, kPeriod = kLive * kStride;
-  static_assert(kInQuads <= 2 && kTapQuads <= 2);
+  static constexpr bool kHasEdge = kKernel == 5;
+  static_assert(kKernel == 3 || kKernel == 5);
+  static_assert(kStride == 1 || kStride == 2);
 
-  // Where registers hold the taps of all columns of the kernel.
-  static constexpr bool kKeepsTaps = kKernel == 3;
+  // Of each output, channel by channel.
+  using Words = uint32_t[kRows][kLaneChannels];
 
-  using Taps = int32_t[kTapQuads][kLaneChannels];
-  using Column = uint32_t[kInQuads][kLaneChannels];
+  int32_t columns[kKernel][kLaneChannels];
+  int32_t edge[kLaneChannels], corner[kLaneChannels];
 
-  // The four taps that an output `kDown` rows below the first has in rows 4 kQuad .. of the image.
-  template <int kDown, int kQuad>
-  static __device__ __forceinline__ uint32_t taps(const Taps& words, int i) {
-    constexpr int kShift = kDown % 4 * 8, kAt = kQuad - kDown / 4;
-    uint32_t upper = 0, lower = 0;
-    if constexpr (kAt >= 0 && kAt < kTapQuads) upper = static_cast<uint32_t>(words[kAt][i]);
-    if constexpr (kAt >= 1 && kAt <= kTapQuads) lower = static_cast<uint32_t>(words[kAt - 1][i]);
-    return kShift == 0 ? upper : __funnelshift_l(lower, upper, kShift);
-  }
-
-  // Whether that output has taps there at all.
-  template <int kDown, int kQuad>
-  static constexpr bool has_taps = kDown < 4 * kQuad + 4 && kDown + kKernel > 4 * kQuad;
-
-  template <int kRow, int kQuad = 0>
-  static __device__ __forceinline__ void add(const Column& in, const Taps& words,
-                                             int32_t (&acc)[kLaneChannels]) {
-    if constexpr (kQuad < kInQuads) {
-      if constexpr (has_taps<kRow * kStride, kQuad>) {
+  __device__ __forceinline__ DepthwiseTile(const GemmCall& c, int channel) {
+    constexpr int kQuads = depthwise_quads(kKernel);
 #pragma unroll
-        for (int i = 0; i < kLaneChannels; i++) {
-          acc[i] = ptx::dp4a_u8s8(in[kQuad][i], taps<kRow * kStride, kQuad>(words, i), acc[i]);
-        }
+    for (int tap = 0; tap < kKernel; tap++) load_taps(c, tap * kQuads, channel, columns[tap]);
+    if constexpr (kHasEdge) {
+      int32_t below[kKernel][kLaneChannels];  // of which byte 0 is a tap
+#pragma unroll
+      for (int tap = 0; tap < kKernel; tap++) {
+        load_taps(c, tap * kQuads + 1, channel, below[tap]);
       }
-      add<kRow, kQuad + 1>(in, words, acc);
+#pragma unroll
+      for (int i = 0; i < kLaneChannels; i++) {
+        const uint32_t front = __byte_perm(below[0][i], below[1][i], 0x40);
+        const uint32_t back = __byte_perm(below[2][i], below[3][i], 0x40);
+        edge[i] = static_cast<int32_t>(__byte_perm(front, back, 0x5410));
+        corner[i] = static_cast<int32_t>(static_cast<uint32_t>(below[4][i]) << 24);
+      }
     }
   }
 
-  static __device__ __forceinline__ void add_rows(const Column& in, const Taps& words,
-                                                  int32_t (&acc)[kRows][kLaneChannels]) {
-    add<0>(in, words, acc[0]);
-    add<1>(in, words, acc[1]);
+  static __device__ __forceinline__ uint32_t four_channels(const uint2& row, int i) {
+    return i < 4 ? row.x : row.y;
   }
 
-  static __device__ __forceinline__ void load(const GemmCall& c, int tap, int channel,
-                                              Taps& words) {
+  // Rows `first` to first + 3; what is beyond kInRows meets a tap that is 0.
+  static __device__ __forceinline__ void interleave_from(int first, const uint2 (&rows)[kInRows],
+                                                         uint32_t (&words)[kLaneChannels]) {
+    const uint2 &a = rows[first], &b = rows[first + 1], &c = rows[first + 2];
+    const uint2& d = rows[first + 3 < kInRows ? first + 3 : kInRows - 1];
+    interleave({a.x, b.x, c.x, d.x}, words);
+    interleave({a.y, b.y, c.y, d.y}, words + 4);
+  }
+
+  // The words of a column; `edges` have those of the three before, and take it.
+  static __device__ __forceinline__ void take(const uint2 (&rows)[kInRows], Words& words,
+                                              Words& edges) {
+    interleave_from(0, rows, words[0]);
+    if constexpr (kStride == 2) interleave_from(2, rows, words[1]);
 #pragma unroll
-    for (int quad = 0; quad < kTapQuads; quad++) {
-      load_taps(c, tap * kTapQuads + quad, channel, words[quad]);
+    for (int i = 0; i < kLaneChannels; i++) {
+      if constexpr (kStride == 1) {
+        words[1][i] = kHasEdge ? append(words[0][i], four_channels(rows[kKernel - 1], i), i % 4)
+                               : words[0][i] >> 8;
+      }
+      if constexpr (kHasEdge) {
+#pragma unroll
+        for (int row = 0; row < kRows; row++) {
+          const uint32_t bytes = four_channels(rows[row * kStride + 4], i);
+          edges[row][i] = append(edges[row][i], bytes, i % 4);
+        }
+      }
+    }
+  }
+
+  // Adds column `tap` of windows to their sums.
+  __device__ __forceinline__ void add(int tap, const Words& words, const Words& edges,
+                                      int32_t (&sums)[kRows][kLaneChannels]) const {
+#pragma unroll
+    for (int row = 0; row < kRows; row++) {
+#pragma unroll
+      for (int i = 0; i < kLaneChannels; i++) {
+        const auto multiply_add = [&](uint32_t bytes, int32_t taps) {
+          sums[row][i] = ptx::dp4a_u8s8(bytes, static_cast<uint32_t>(taps), sums[row][i]);
+        };
+        multiply_add(words[row][i], columns[tap][i]);
+        if (kHasEdge && tap == 3) multiply_add(edges[row][i], edge[i]);
+        if (kHasEdge && tap == 4) multiply_add(edges[row][i], corner[i]);
+      }
     }
   }
 };
 
-// Eight channels of kRows pixels below each other; the rest of the array is not read with a weight.
-template <int kRows, int kWords>
+// Eight channels of kRows pixels below each other.
+template <int kRows>
 __device__ __forceinline__ void load_column(const Windows& w, const uint8_t* image, int32_t y0,
-                                            int32_t x, uint32_t padding, uint2 (&rows)[kWords]) {
+                                            int32_t x, uint32_t padding, uint2 (&rows)[kRows]) {
   const bool is_column = static_cast<uint32_t>(x) < static_cast<uint32_t>(w.width);
 #pragma unroll
-  for (int row = 0; row < kWords; row++) {
+  for (int row = 0; row < kRows; row++) {
     const int32_t y = y0 + row;
     rows[row] = {padding, padding};
-    if (row < kRows && is_column && static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height)) {
+    if (is_column && static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height)) {
       rows[row] = __ldg(reinterpret_cast<const uint2*>(image + (y * w.width + x) * w.channels));
     }
   }
@@ -121,7 +162,7 @@ __device__ __forceinline__ void load_column(const Windows& w, const uint8_t* ima
 // under are live, and leave when their last column is behind. Bytes in, bytes out, no residual;
 // channels in whole eights; x and the result aligned to 8 bytes.
 template <int kKernel, int kStride>
-__global__ void __launch_bounds__(kStripThreads, kKernel == 3 ? 3 : 2)
+__global__ void __launch_bounds__(kStripThreads, strip_blocks(kKernel))
     int8_depthwise_strip(const GemmCall c, const int32_t strip, const int32_t lanes_log2,
                          const int32_t row_blocks, const int32_t images) {
   using Tile = DepthwiseTile<kKernel, kStride>;
@@ -144,11 +185,7 @@ __global__ void __launch_bounds__(kStripThreads, kKernel == 3 ? 3 : 2)
   const int32_t first_y = out_y * kStride - w.pad_h, first_x = out_x * kStride - w.pad_w;
   const int32_t columns = (min(strip, w.out_width - out_x) - 1) * kStride + kKernel;
   const int64_t image_bytes = int64_t{w.height} * w.width * w.channels;
-  typename Tile::Taps kept[Tile::kKeepsTaps ? kKernel : 1];
-  if constexpr (Tile::kKeepsTaps) {
-#pragma unroll
-    for (int tap = 0; tap < kKernel; tap++) Tile::load(c, tap, channel, kept[tap]);
-  }
+  const Tile taps(c, channel);
   ChannelValues values;
   load_channels(e, channel, values);
   for (auto image = static_cast<int32_t>(blockIdx.y); image < images;
@@ -157,35 +194,24 @@ __global__ void __launch_bounds__(kStripThreads, kKernel == 3 ? 3 : 2)
     const int64_t pixel = (int64_t{image} * w.out_height + out_y) * w.out_width + out_x;
     const bool has_second = out_y + 1 < w.out_height;
     int32_t acc[Tile::kLive][Tile::kRows][kLaneChannels] = {};
-    uint2 next[4 * Tile::kInQuads];
-    load_column<Tile::kInRows>(w, from, first_y, first_x, padding, next);
+    typename Tile::Words edges = {};
+    uint2 next[Tile::kInRows];
+    load_column(w, from, first_y, first_x, padding, next);
     for (int32_t first = 0; first < columns; first += Tile::kPeriod) {
 #pragma unroll
       for (int phase = 0; phase < Tile::kPeriod; phase++) {
         const int32_t column = first + phase;
         if (column >= columns) break;
-        typename Tile::Column in;
-#pragma unroll
-        for (int quad = 0; quad < Tile::kInQuads; quad++) {
-          const uint2* r = next + 4 * quad;
-          interleave({r[0].x, r[1].x, r[2].x, r[3].x}, in[quad]);
-          interleave({r[0].y, r[1].y, r[2].y, r[3].y}, in[quad] + 4);
-        }
+        typename Tile::Words words;
+        Tile::take(next, words, edges);
         // On its way while this one is summed. Past the last column it is not used.
-        load_column<Tile::kInRows>(w, from, first_y, first_x + column + 1, padding, next);
+        load_column(w, from, first_y, first_x + column + 1, padding, next);
 #pragma unroll
         for (int back = 0; back < Tile::kLive; back++) {
           const int tap = phase % kStride + back * kStride;
           if (tap >= kKernel) continue;
           auto& sums = acc[(phase / kStride - back + Tile::kLive) % Tile::kLive];
-          if constexpr (Tile::kKeepsTaps) {
-            Tile::add_rows(in, kept[tap], sums);
-          } else {
-            // Plus 0, which the compiler does not know: it would keep what it has loaded once.
-            typename Tile::Taps words;
-            Tile::load(c, tap, channel + (column >> 30), words);
-            Tile::add_rows(in, words, sums);
-          }
+          taps.add(tap, words, edges, sums);
           if (tap != kKernel - 1) continue;
           // Outputs to the left of the strip end here too, in its first columns.
           const int32_t x = (column - tap) / kStride;

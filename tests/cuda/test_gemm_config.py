@@ -56,18 +56,22 @@ def best_times(row):
     return times
 
 
+def results():
+    """Return the results of bench/bench_gpu.py on an H100."""
+    path = Path(__file__).resolve().parents[2] / "bench" / "results" / "gpu_bench_h100.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def measured():
     """Return products, how A is read, and what each kernel and tile took, in microseconds.
 
     The tile that the op took by itself was timed twice, alone and in the sweep: the lower counts,
     as the sweep slows the largest products by 7 to 11 %, and one shape's sweep was disturbed.
     """
-    path = Path(__file__).resolve().parents[2] / "bench" / "results" / "gpu_bench_h100.json"
-    results = json.loads(path.read_text(encoding="utf-8"))
-    for row in results["linear"]:
+    for row in results()["linear"]:
         m, n, k = map(int, row["shape"].split("x"))
         yield m, n, k, "matrix", best_times(row)
-    for row in results["conv"]:
+    for row in results()["conv"]:
         found = map(int, re.findall(r"\d+", row["shape"]))
         batch, channels, size, n, kernel, _, stride = found
         source = "matrix" if kernel == stride == 1 else "pixels" if channels % 32 == 0 else "narrow"
@@ -85,11 +89,25 @@ def strips(*sizes):
     return KERNELS.choose_depthwise(*sizes)
 
 
-def test_depthwise_strips_are_long_where_threads_are_enough():
-    assert strips(32, 144, 56, 56, 3, 1) == {"kernel": 3, "stride": 1, "strip": 14, "lanes": 16}
-    assert strips(32, 1152, 7, 7, 5, 1)["strip"] == 2
-    assert strips(32, 960, 7, 7, 3, 1)["lanes"] == 32  # four pairs of rows
-    assert strips(1, 8, 1, 1, 3, 1)["lanes"] == 128
+def measured_strips():
+    """Return arguments of choose_depthwise, and what each strip and lanes took, in microseconds."""
+    for row in results()["depthwise"]:
+        batch, channels, size, kernel, _, stride = map(int, re.findall(r"\d+", row["shape"]))
+        out = -(-size // stride)
+        yield (batch, channels, out, out, kernel, stride), row["sweep"]
+
+
+@pytest.mark.parametrize(("sizes", "times"), measured_strips())
+def test_strips_are_near_the_best_measured(sizes, times):
+    name = "strip {strip} lanes {lanes}".format(**strips(*sizes))
+    assert times[name] <= 1.03 * min(times.values())
+
+
+def test_depthwise_strips_fill_the_device():
+    assert strips(32, 1152, 7, 7, 5, 1) == {"kernel": 5, "stride": 1, "strip": 7, "lanes": 32}
+    assert strips(1, 1152, 7, 7, 5, 1)["strip"] == 2  # where there is too little to fill it
+    for sizes in ((1, 8, 1, 1, 3, 1), (1000, 2048, 300, 1000, 5, 2)):
+        assert strips(*sizes)["lanes"] in (16, 32, 64)
     for sizes in ((1, 12, 9, 9, 3, 1), (1, 16, 9, 9, 7, 1), (1, 16, 9, 9, 3, 3)):
         assert strips(*sizes)["kernel"] == 0
 

@@ -71,7 +71,7 @@ RESULT = {"out_ptr": "*u8", "scale_ptr": "*fp32", "zero_point_ptr": "*i32", "row
           "n": "i32", "step": "fp32", "zero": "i32"}  # fmt: skip
 BY_ROW = {"MODE": 2, "SIGNED": False}
 #: A value is a register; the rest is addresses and codes.
-MOST_REGISTERS = {64: 64, 256: 64, 1024: 64, 2048: 64, 4096: 64, 8192: 64, 16384: 96}
+MOST_REGISTERS = {64: 64, 256: 64, 1024: 96, 2048: 64, 4096: 64, 8192: 64, 16384: 96}
 
 
 def check_rows(name, config, arch):

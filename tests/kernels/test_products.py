@@ -27,8 +27,10 @@ from fastinfer.kernels.int8_linear import (  # noqa: E402
     int8_linear_ref,
 )
 from fastinfer.kernels.tiles import (  # noqa: E402
+    INT4_CONFIGS,
     INT8_CONFIGS,
     WEIGHT_ONLY_CONFIGS,
+    int4_config,
     int8_config,
     weight_only_config,
 )
@@ -83,7 +85,9 @@ def test_strided_rows():
 
 def test_every_tile_is_chosen():
     assert {int8_config(m, n) for m in (1, 17, 2000) for n in (1024, 3000)} == set(INT8_CONFIGS)
-    assert {weight_only_config(m) for m in (1, 32, 64, 65)} == set(WEIGHT_ONLY_CONFIGS)
+    sizes = [(m, n) for m in (1, 32, 64, 65) for n in (4096, 11008)]
+    assert {weight_only_config(m, n) for m, n in sizes} == set(WEIGHT_ONLY_CONFIGS)
+    assert {int4_config(m, n) for m, n in sizes} == set(INT4_CONFIGS)
 
 
 #: The interpreter of Triton 3.8 multiplies bfloat16 as float32, which its results are cut from.
@@ -94,7 +98,7 @@ DTYPES = (torch.float16, *(() if IS_INTERPRETED else (torch.bfloat16,)))
 @pytest.mark.parametrize(
     ("m", "n", "k", "has_bias"),
     [(1, 40, 256, False), (16, 32, 70, True), (33, 70, 300, True), (70, 64, 128, False),
-     (0, 8, 16, False)],
+     (20, 6370, 130, True), (64, 6400, 128, False), (0, 8, 16, False)],
 )  # fmt: skip
 def test_weight_only(m, n, k, has_bias, dtype):
     g = generator(f"{m}.{n}.{k}")
@@ -116,7 +120,7 @@ def test_weight_only(m, n, k, has_bias, dtype):
 @pytest.mark.parametrize(
     ("m", "n", "k", "has_bias"),
     [(1, 40, 256, False), (16, 33, 128, True), (33, 70, 384, True), (70, 64, 128, False),
-     (0, 8, 128, False)],
+     (20, 6370, 128, True), (64, 6400, 256, False), (0, 8, 128, False)],
 )  # fmt: skip
 def test_int4(m, n, k, has_bias, dtype):
     g = generator(f"int4 {m}.{n}.{k}")

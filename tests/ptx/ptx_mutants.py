@@ -163,6 +163,7 @@ _PLANES = Quantized((1, 80, 13, 5), True)
 _STRIP = Depthwise(depthwise(square(3, 1, 24, (7, 9))), (3, 1))
 _STRIP_2 = Depthwise(depthwise(square(3, 2, 24, (7, 9))), (3, 2))
 _STRIP_5 = Depthwise(depthwise(square(5, 1, 16, (1, 1)), weights="extreme"), (5, 1))
+_STRIP_EDGE = Depthwise(depthwise(square(5, 1, 24, (7, 9))), (5, 1))
 _IMAGES = Depthwise(depthwise(square(3, 1, 8, (5, 14), 3, 0), CLAMPED), (3, 1), 40, 4, 0, 2)
 _ANY = Depthwise(depthwise(square(5, 2, 41, (9, 8)), TABLE), None)
 _ANY_AT_1 = Depthwise(depthwise(square(3, 1, 16, (5, 6))), None, offset=1)
@@ -278,15 +279,24 @@ MUTANTS = (
     Mutant("padding: no barrier behind it", _FILL_FILE,
            "    ptx::group_sync(1 + consumer, 128);\n", "", _FILLED, (RACE,)),
     Mutant("padding: half a row is not filled", _FILL_FILE,
-           "    fill_unit(second);\n", "", _FILLED, (WRONG,)),
+           "    if (!(is_swapped ? is_low : is_high)) fill_unit(stage + second);\n", "",
+           _FILLED, (WRONG,)),
+    Mutant("padding: both halves of a unit in one order", _FILL_FILE,
+           "turn % 2 * 16;", "0u;", _FILLED, (CONFLICTS,)),
+    Mutant("padding: units in one order", _FILL_FILE,
+           "is_swapped = turn / 2 != 0;", "is_swapped = false;", _FILLED, (CONFLICTS,)),
     # --- depthwise ---
     Mutant("strip: bytes of two rows mixed up", _DEPTHWISE_FILE,
            "front_low, back_low, 0x7632", "front_low, back_low, 0x7623", _STRIP, (WRONG,)),
-    Mutant("strip: a row of the kernel is left out", _DEPTHWISE_FILE,
-           "kDown + kKernel > 4 * kQuad;", "kDown + kKernel > 4 * kQuad + 1;",
+    Mutant("strip: a tap of the edge twice", _DEPTHWISE_FILE,
+           "below[2][i], below[3][i], 0x40", "below[2][i], below[2][i], 0x40",
            _STRIP_5, (WRONG,)),
-    Mutant("strip: taps that reach over to the next word", _DEPTHWISE_FILE,
-           "kAt >= 1 && kAt <= kTapQuads", "kAt >= 1 && kAt < kTapQuads", _STRIP_2, (WRONG,)),
+    Mutant("strip: the edge is summed a column early", _DEPTHWISE_FILE,
+           "kHasEdge && tap == 3", "kHasEdge && tap == 2", _STRIP_EDGE, (WRONG,)),
+    Mutant("strip: the second output's rows", _DEPTHWISE_FILE,
+           "interleave_from(2, rows", "interleave_from(1, rows", _STRIP_2, (WRONG,)),
+    Mutant("strip: the second output's row, one down", _DEPTHWISE_FILE,
+           "words[0][i] >> 8;", "words[0][i];", _STRIP, (WRONG,)),
     Mutant("strip: a row too many of the image is read", _DEPTHWISE_FILE,
            "static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height)",
            "static_cast<uint32_t>(y) <= static_cast<uint32_t>(w.height)",

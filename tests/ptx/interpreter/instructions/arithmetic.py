@@ -43,6 +43,10 @@ def _add(ins: Instruction, m: Machine) -> Act:
         return _pairwise(
             ins, m, lambda a, b: bfloat16_bits(function(from_bfloat16(a), from_bfloat16(b)))
         )
+    if ins.types[-1] == "f16x2":
+        return _pairwise(
+            ins, m, lambda a, b: function(a.view(np.float16), b.view(np.float16)).view(np.uint16)
+        )
     return _elementwise(ins, m, function)
 
 
@@ -125,7 +129,20 @@ def _multiply(ins: Instruction, m: Machine) -> Act:
 
 
 def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Return a * b + c of float32, rounded once.
+    """Return a * b + c of float32, rounded once."""
+    return _fused_to_odd(a, b, c).astype(np.float32)
+
+
+def _fused_bfloat16(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return the bits of a * b + c rounded once, but for subnormal results."""
+    exact = np.asarray(_fused_to_odd(a, b, c))
+    bits = exact.view(np.int64)
+    nearest = (bits + (1 << 44) - 1 + (bits >> 45 & 1)) & -(1 << 45)  # 7 bits of 52
+    return bfloat16_bits(np.where(np.isfinite(exact), nearest.view(np.float64), exact))
+
+
+def _fused_to_odd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return a * b + c as float64, rounded to odd where it is not exact.
 
     The product is exact in float64. Rounding its sum to odd keeps what float32's rounding needs.
     """
@@ -137,12 +154,16 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     even = np.isfinite(total) & (error != 0) & (bits & 1 == 0)
     away = (error > 0) == (total > 0)
     odd = np.where(even, np.where(away, bits + 1, bits - 1), bits)
-    return odd.view(np.float64).astype(np.float32)
+    return odd.view(np.float64)
 
 
 @instruction("fma")
 def _fma(ins: Instruction, m: Machine) -> Act:
     flush = flushed if "ftz" in only(ins, "rn", "ftz") else np.asarray
+    if ins.types[-1] == "bf16":
+        bits = [m.value(operand, np.uint16) for operand in ins.operands[1:]]
+        out = m.target(ins.operands[0], np.uint16)
+        return assign(m, out, lambda: _fused_bfloat16(*map(from_bfloat16, bits)))
     if ins.types[-1] != "f32":
         raise Fault(UNSUPPORTED, f"fma.{ins.types[-1]} is not emulated")
     out = m.target(ins.operands[0], np.float32)
