@@ -325,7 +325,7 @@ def test_wgmma_without_a_fence(monkeypatch):
 
 
 def test_rows_without_barriers():
-    x = torch.randn(3, 300, generator=generator("rows"))
+    x = torch.randn(3, 1030, generator=generator("rows"))
     with pytest.raises(Fault) as found:
         launch(layer_norm, x, change=without_barriers)
     assert found.value.kind == RACE
