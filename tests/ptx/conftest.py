@@ -11,7 +11,7 @@ import pytest
 from host.build import UNITS, compile_unit, find_nvcc, link_launchers
 from host.launchers import Launchers
 from interpreter import Counters, Kernel, Module
-from ptx_cases import AnyLaunch
+from ptx_cases import Launched
 from ptx_mutants import Mutant, batches, compile_mutants
 
 
@@ -21,7 +21,7 @@ class Built:
 
     modules: dict[str, Module]
     library: Path
-    _checked: dict[AnyLaunch, Counters] = field(default_factory=dict)
+    _checked: dict[Launched, Counters] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.launchers = Launchers(self.library, self.kernel)
@@ -30,7 +30,7 @@ class Built:
         """Return a kernel by its mangled name."""
         return next(m for m in self.modules.values() if name in m.names).kernel(name)
 
-    def check(self, launch: AnyLaunch) -> Counters:
+    def check(self, launch: Launched) -> Counters:
         """Return what a launch was counted by; raises where its result is wrong."""
         if launch not in self._checked:
             run = launch.prepare(self.launchers)

@@ -8,26 +8,11 @@ from functools import cache
 
 import torch
 from host.launchers import Launchers
-from host.runs import (
-    Run,
-    Tile,
-    prepare_depthwise,
-    prepare_gemm,
-    prepare_quantize,
-    source_of,
-)
+from host.runs import Run, Tile, prepare_depthwise, prepare_gemm, prepare_quantize, source_of
 from interpreter import AHEAD, BEHIND
 
 from fastinfer.testing.case import Case, generator
-from fastinfer.testing.cases import (
-    OUTPUTS,
-    UNBOUNDED,
-    Conv,
-    Output,
-    conv_case,
-    depthwise_case,
-    linear_case,
-)
+from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, depthwise_case, linear_case
 
 MMA = (Tile("mma", 64, 64), Tile("mma", 128, 128))
 WGMMA = (
@@ -42,7 +27,7 @@ U8, RESIDUAL, CLAMPED, TABLE, RESIDUAL_TABLE, F32, F32_RESIDUAL = OUTPUTS
 
 
 #: The same case for the same arguments, so that a launch that several tests take is run once.
-linear, conv = cache(linear_case), cache(conv_case)
+linear, conv, depthwise = cache(linear_case), cache(conv_case), cache(depthwise_case)
 
 #: Nine taps of half a stage each, padding that must be filled.
 FILLED = Conv(2, 64, (9, 10), 72)
@@ -101,44 +86,30 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Depthwise:
-    """A depthwise launch; whether it takes the kernel for squares is part of the expectation."""
+    """A depthwise convolution's launch; that by strips is expected where `strips` says so."""
 
     case: Case
-    is_square: bool = True
+    strips: tuple[int, int] | None  # kernel size and stride, as that kernel is instantiated
     strip: int = 0
     lanes: int = 0
     offset: int = 0
+    rows: int | None = None
     order: str = BEHIND
 
     def prepare(self, launchers: Launchers) -> Run:
-        run = prepare_depthwise(self.case, launchers, self.strip, self.lanes, self.offset)
-        assert ("strip" in run.kernel.name) == self.is_square
+        run = prepare_depthwise(
+            self.case, launchers, self.strip, self.lanes, self.offset, self.rows
+        )
+        name = "int8_depthwise_any"
+        if self.strips is not None:
+            name = "int8_depthwise_stripILi{}ELi{}E".format(*self.strips)
+        assert name in run.kernel.name
         return run
 
     def __str__(self) -> str:
-        at = f"_at{self.offset}" if self.offset else ""
-        return f"depthwise_{self.strip}_{self.lanes}{at}-{self.case}_{self.order}"
-
-
-def _depthwise() -> Iterator[Depthwise]:
-    def case(c: int, size: tuple[int, int], kernel: int, stride: int, output: Output = U8) -> Case:
-        half = (kernel // 2,) * 2
-        conv = Conv(2, c, size, c, (kernel,) * 2, (stride,) * 2, half, (1, 1), c)
-        return depthwise_case(conv, output)
-
-    for kernel in (3, 5):
-        for stride in (1, 2):
-            yield Depthwise(case(40, (9, 11), kernel, stride))
-            yield Depthwise(case(16, (6, 8), kernel, stride, TABLE), strip=3, lanes=32)
-            yield Depthwise(case(8, (1, 3), kernel, stride), strip=4, lanes=128)
-            extreme = Conv(1, 8, (7, 10), 8, (kernel,) * 2, (stride,) * 2, (0, 1), (1, 1), 8)
-            yield Depthwise(depthwise_case(extreme, U8, "extreme"), strip=28)
-    yield Depthwise(case(20, (5, 6), 3, 1), False)
-    yield Depthwise(case(16, (5, 6), 3, 1), False, offset=1)
-    yield Depthwise(case(16, (5, 6), 7, 2, RESIDUAL), False)
-    yield Depthwise(case(12, (5, 6), 3, 1, F32_RESIDUAL), False)
-    split = Conv(1, 8, (9, 6), 8, (3, 2), (2, 1), (1, 2), (1, 2), 8)
-    yield Depthwise(depthwise_case(split, RESIDUAL_TABLE), False)
+        kernel = "any" if self.strips is None else "strip{}_{}".format(*self.strips)
+        rows = "" if self.rows is None else f"_rows{self.rows}"
+        return f"{kernel}_{self.strip}x{self.lanes}_at{self.offset}{rows}-{self.case}"
 
 
 def _quantized() -> Iterator[Quantized]:
@@ -211,5 +182,40 @@ def _wgmma() -> Iterator[Product]:
     yield Product(linear((20,), 40, 64, UNBOUNDED[0]), small, "matrix")
 
 
-AnyLaunch = Product | Depthwise | Quantized
-LAUNCHES: tuple[AnyLaunch, ...] = (*_quantized(), *_depthwise(), *_mma(), *_wgmma())
+def square(
+    kernel: int, stride: int, c: int, size: tuple[int, int], n: int = 1, pad: int | None = None
+) -> Conv:
+    """Return a depthwise convolution that strips can do."""
+    padding = (kernel // 2, kernel // 2 if pad is None else pad)
+    return Conv(n, c, size, c, (kernel,) * 2, (stride,) * 2, padding, groups=c)
+
+
+def _depthwise() -> Iterator[Depthwise]:
+    for strips in ((3, 1), (3, 2), (5, 1), (5, 2)):
+        # As chosen; odd rows, ends of strips, several blocks of rows, more lanes than places.
+        yield Depthwise(depthwise(square(*strips, 24, (7, 9))), strips)
+        yield Depthwise(depthwise(square(*strips, 40, (13, 12), 2, 1), TABLE), strips, 3, 16)
+        # One row of blocks that loops over images; strips longer than rows; more columns than a
+        # period; no padding to the left, most of it to the right of the last strip.
+        yield Depthwise(depthwise(square(*strips, 8, (5, 14), 3, 0), CLAMPED), strips, 40, 4, 0, 2)
+        yield Depthwise(depthwise(square(*strips, 16, (1, 1)), weights="extreme"), strips)
+        yield Depthwise(depthwise(square(*strips, 32, (6, 8)), UNBOUNDED[0]), strips, 1, 128)
+    for output in (RESIDUAL, RESIDUAL_TABLE, F32, F32_RESIDUAL, UNBOUNDED[1]):
+        yield Depthwise(depthwise(square(3, 1, 24, (5, 6)), output), None)
+    yield Depthwise(depthwise(square(3, 1, 16, (5, 6))), None, offset=1)
+    for output in (TABLE, RESIDUAL, F32_RESIDUAL):
+        yield Depthwise(depthwise(square(5, 2, 41, (9, 8)), output), None)
+    dilated = {"dilation": (2, 3), "padding": (2, 3)}
+    rest = (
+        Conv(2, 16, (9, 6), 16, (3, 1), (1, 3), (1, 0), groups=16),
+        Conv(1, 24, (7, 12), 24, (5, 3), padding=(4, 1), dilation=(1, 2), groups=24),
+        Conv(1, 48, (9, 8), 48, **dilated, groups=48),
+        Conv(1, 3, (4, 6), 3, (4, 9), padding=(3, 4), groups=3),
+        Conv(1, 264, (3, 2), 264, (9, 1), padding=(4, 0), groups=264),
+    )
+    for geometry in rest:
+        yield Depthwise(depthwise(geometry), None)
+
+
+Launched = Product | Quantized | Depthwise
+LAUNCHES: tuple[Launched, ...] = (*_quantized(), *_mma(), *_depthwise(), *_wgmma())

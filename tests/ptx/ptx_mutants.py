@@ -24,11 +24,16 @@ from ptx_cases import (
     RESIDUAL,
     RESIDUAL_TABLE,
     SMALL,
+    TABLE,
     U8,
+    Depthwise,
+    Launched,
     Product,
     Quantized,
     conv,
+    depthwise,
     linear,
+    square,
 )
 
 from fastinfer.testing.cases import Conv
@@ -45,7 +50,7 @@ class Mutant:
     path: str
     old: str
     new: str
-    launch: Product | Quantized
+    launch: Launched
     shows: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -89,8 +94,13 @@ class Mutant:
         return cuda
 
 
-def _header_and_kernel(launch: Product | Quantized) -> tuple[str, str]:
-    """Return the file of a launch's kernel, and the kernel's instantiation."""
+def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
+    """Return the file of a launch's kernel, and the kernel's instantiation if it is a template."""
+    if isinstance(launch, Depthwise):
+        if launch.strips is None:
+            return "int8_depthwise.cuh", None
+        kernel = "int8_depthwise_strip<{}, {}>".format(*launch.strips)
+        return "int8_depthwise.cuh", f"{kernel}(const GemmCall, {', '.join(['const int32_t'] * 4)})"
     if isinstance(launch, Quantized):
         return "quantize.cuh", "quantize_few_planes<3>(const QuantizeCall, bool)"
     t, source = launch.tile, launch.source.capitalize()
@@ -112,12 +122,10 @@ def compile_mutants(mutants: tuple[Mutant, ...], folder: Path) -> Module:
     for mutant in mutants:
         cuda = mutant.write(folder / mutant.namespace)
         header, kernel = _header_and_kernel(mutant.launch)
-        lines += [
-            f"#define fastinfer {mutant.namespace}",
-            f'#include "{cuda / header}"',
-            f"namespace fastinfer::cuda {{ template __global__ void {kernel}; }}",
-            "#undef fastinfer",
-        ]
+        lines += [f"#define fastinfer {mutant.namespace}", f'#include "{cuda / header}"']
+        if kernel is not None:
+            lines.append(f"namespace fastinfer::cuda {{ template __global__ void {kernel}; }}")
+        lines.append("#undef fastinfer")
     source = folder / "mutants.cu"
     source.write_text("\n".join(lines) + "\n")
     return Module(compile_ptx(source, mutants[0].arch, folder))
@@ -152,7 +160,18 @@ _SHARED_B_AHEAD = Product(_SHARED_B.case, _PAIR, "matrix", 0, 2, AHEAD)
 _ROW = Quantized((4097,))
 _FEW_PLANES = Quantized((1, 3, 32, 36), True)
 _PLANES = Quantized((1, 80, 13, 5), True)
+_STRIP = Depthwise(depthwise(square(3, 1, 24, (7, 9))), (3, 1))
+_STRIP_2 = Depthwise(depthwise(square(3, 2, 24, (7, 9))), (3, 2))
+_STRIP_5 = Depthwise(depthwise(square(5, 1, 16, (1, 1)), weights="extreme"), (5, 1))
+_STRIP_EDGE = Depthwise(depthwise(square(5, 1, 24, (7, 9))), (5, 1))
+_IMAGES = Depthwise(depthwise(square(3, 1, 8, (5, 14), 3, 0), CLAMPED), (3, 1), 40, 4, 0, 2)
+_ANY = Depthwise(depthwise(square(5, 2, 41, (9, 8)), TABLE), None)
+_ANY_AT_1 = Depthwise(depthwise(square(3, 1, 16, (5, 6))), None, offset=1)
+_ANY_WIDE = Depthwise(
+    depthwise(Conv(1, 264, (3, 2), 264, (9, 1), padding=(4, 0), groups=264)), None
+)
 
+_DEPTHWISE_FILE = "int8_depthwise.cuh"
 _MMA_FILE, _WGMMA_FILE = "int8_gemm_mma.cuh", "int8_gemm_wgmma.cuh"
 _FILL_FILE = "padding_fill.cuh"
 
@@ -266,6 +285,46 @@ MUTANTS = (
            "turn % 2 * 16;", "0u;", _FILLED, (CONFLICTS,)),
     Mutant("padding: units in one order", _FILL_FILE,
            "is_swapped = turn / 2 != 0;", "is_swapped = false;", _FILLED, (CONFLICTS,)),
+    # --- depthwise ---
+    Mutant("strip: bytes of two rows mixed up", _DEPTHWISE_FILE,
+           "front_low, back_low, 0x7632", "front_low, back_low, 0x7623", _STRIP, (WRONG,)),
+    Mutant("strip: a tap of the edge twice", _DEPTHWISE_FILE,
+           "below[2][i], below[3][i], 0x40", "below[2][i], below[2][i], 0x40",
+           _STRIP_5, (WRONG,)),
+    Mutant("strip: the edge is summed a column early", _DEPTHWISE_FILE,
+           "kHasEdge && tap == 3", "kHasEdge && tap == 2", _STRIP_EDGE, (WRONG,)),
+    Mutant("strip: the second output's rows", _DEPTHWISE_FILE,
+           "interleave_from(2, rows", "interleave_from(1, rows", _STRIP_2, (WRONG,)),
+    Mutant("strip: the second output's row, one down", _DEPTHWISE_FILE,
+           "words[0][i] >> 8;", "words[0][i];", _STRIP, (WRONG,)),
+    Mutant("strip: a row too many of the image is read", _DEPTHWISE_FILE,
+           "static_cast<uint32_t>(y) < static_cast<uint32_t>(w.height)",
+           "static_cast<uint32_t>(y) <= static_cast<uint32_t>(w.height)",
+           _STRIP, (OUT_OF_BOUNDS,)),
+    Mutant("strip: padding of another value", _DEPTHWISE_FILE,
+           "rows[row] = {padding, padding};", "rows[row] = {0, 0};", _STRIP, (WRONG,)),
+    Mutant("strip: a second row that is not there", _DEPTHWISE_FILE,
+           "out_y + 1 < w.out_height", "out_y + 1 <= w.out_height", _STRIP, (OUT_OF_BOUNDS,)),
+    Mutant("strip: the last is as long as the others", _DEPTHWISE_FILE,
+           "min(strip, w.out_width - out_x)", "strip", _STRIP, (OUT_OF_BOUNDS, WRONG)),
+    Mutant("strip: outputs to its left are stored", _DEPTHWISE_FILE,
+           "if (column >= tap) {", "{", _STRIP, (OUT_OF_BOUNDS, WRONG)),
+    Mutant("strip: sums of the output before stay", _DEPTHWISE_FILE,
+           "sums[0][i] = sums[1][i] = 0;", "sums[0][i] = 0;", _IMAGES, (WRONG,)),
+    Mutant("strip: the column after next", _DEPTHWISE_FILE,
+           "first_x + column + 1", "first_x + column + 2", _STRIP, (WRONG,)),
+    Mutant("strip: images beyond the grid's rows", _DEPTHWISE_FILE,
+           "image += static_cast<int32_t>(gridDim.y)", "image = images", _IMAGES, (WRONG,)),
+    Mutant("depthwise: a channel too many is read", _DEPTHWISE_FILE,
+           "valid = c.n - channel;", "valid = c.n - channel + 1;", _ANY, (OUT_OF_BOUNDS,)),
+    Mutant("depthwise: eights that are not aligned", _DEPTHWISE_FILE,
+           "if (is_wide) return", "return", _ANY_AT_1, ("misaligned",)),
+    Mutant("depthwise: words of another column", _DEPTHWISE_FILE,
+           "column * quads + quad, channel", "column + quad, channel", _ANY, (WRONG,)),
+    Mutant("depthwise: channels beyond a block's", _DEPTHWISE_FILE,
+           "static_cast<int32_t>(blockIdx.y) << lanes_log2", "0", _ANY_WIDE, (WRONG,)),
+    Mutant("depthwise: another layer's kernel", _DEPTHWISE_FILE,
+           "(h.kw != c.windows.kw)", "(h.kh == c.windows.kw)", _STRIP, ("trap",)),
     # --- quantize ---
     Mutant("quantize: a vector beyond the end", "quantize.cuh",
            "if (at + 4 <= c.count) {", "if (at < c.count) {", _ROW, (OUT_OF_BOUNDS,)),

@@ -35,10 +35,13 @@ def launch(
     grid: tuple[int, int, int] = (1, 1, 1),
     dynamic: int = 0,
     cluster: int = 1,
+    equal_writes: bool = False,
 ) -> Counters:
     """Run a kernel of 64-bit parameters."""
     content = struct.pack(f"<{len(parameters)}q", *parameters)
-    return run(k, Launch(grid, threads, content, dynamic, cluster), memory)
+    return run(
+        k, Launch(grid, threads, content, dynamic, cluster), memory, equal_writes=equal_writes
+    )
 
 
 #: Loads lane i's operands a, b, c of 8 bytes each to %rd1, %rd2, %rd3; %rd5 is its result's place.

@@ -58,6 +58,15 @@ def test_two_warps_write_one_word():
     play("\tst.shared.u32 [tile], 1;", threads=32)
 
 
+def test_two_warps_write_what_is_there():
+    """Where it is allowed: then, or one after the other; another value is a race still."""
+    twice = "\tst.shared.u32 [tile], 1;\n\tst.shared.u32 [tile], 1;"
+    play(twice, equal_writes=True)
+    fault("\tst.shared.u32 [tile], %r8;", kinds.RACE, "st.shared.u32 [tile]", equal_writes=True)
+    later = f"{twice}\n\tst.shared.u32 [tile], %r8;"
+    fault(later, kinds.RACE, "[tile], %r8", equal_writes=True)
+
+
 def test_bytes_of_one_word_are_apart():
     play("\tadd.s32 %r6, %r1, %r8;\n\tst.shared.u8 [%r6], %r0;")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from host.build import compile_ptx
 from interpreter import Counters, GlobalMemory, Launch, Module, run
-from interpreter.instructions.convert import bfloat16_bits, from_bfloat16
+from interpreter.bfloat16 import bfloat16_bits, from_bfloat16
 
 RANDOM = np.random.default_rng(11)
 

@@ -68,6 +68,9 @@ def truncated(a: int, b: int) -> int:
 INTEGER = {
     "add.s32 %r9, %r1, %r2;": lambda a, b, c: a + b,
     "sub.s32 %r9, %r1, %r2;": lambda a, b, c: a - b,
+    "add.s16x2 %r9, %r1, %r2;": lambda a, b, c: (
+        a + b & 0xFFFF | ((a >> 16) + (b >> 16) & 0xFFFF) << 16
+    ),
     "mul.lo.s32 %r9, %r1, %r2;": lambda a, b, c: a * b,
     "mul.hi.u32 %r9, %r1, %r2;": lambda a, b, c: (a & MASK32) * (b & MASK32) >> 32,
     "mul.hi.s32 %r9, %r1, %r2;": lambda a, b, c: signed(a) * signed(b) >> 32,
@@ -189,6 +192,10 @@ def float_operands() -> np.ndarray:
     return values
 
 
+def flushed(x: np.float32) -> np.float32:
+    return np.copysign(np.float32(0), x) if abs(x) < np.finfo(np.float32).tiny else x
+
+
 FLOAT = {
     "add.rn.f32 %f9, %f1, %f2;": lambda a, b, c: a + b,
     "sub.f32 %f9, %f1, %f2;": lambda a, b, c: a - b,
@@ -197,6 +204,11 @@ FLOAT = {
     "min.f32 %f9, %f1, %f2;": lambda a, b, c: b if a != a else a if b != b else min(a, b),
     "max.f32 %f9, %f1, %f2;": lambda a, b, c: b if a != a else a if b != b else max(a, b),
     "neg.f32 %f9, %f1;": lambda a, b, c: -a,
+    "add.ftz.f32 %f9, %f1, %f2;": lambda a, b, c: flushed(flushed(a) + flushed(b)),
+    "mul.rn.ftz.f32 %f9, %f1, %f2;": lambda a, b, c: flushed(flushed(a) * flushed(b)),
+    "abs.ftz.f32 %f9, %f1;": lambda a, b, c: abs(flushed(a)),
+    "fma.rn.ftz.f32 %f9, %f1, 0f3F800000, %f2;": (lambda a, b, c: flushed(flushed(a) + flushed(b))),
+    "{ .reg .f32 f<2>; mov.f32 f1, %f1; neg.f32 %f9, f1; }": lambda a, b, c: -a,
     "abs.f32 %f9, %f1;": lambda a, b, c: abs(a),
     "sqrt.rn.f32 %f9, %f1;": lambda a, b, c: np.sqrt(a),
     "cvt.rni.f32.f32 %f9, %f1;": lambda a, b, c: np.rint(a),
@@ -365,7 +377,7 @@ def test_local_and_generic_memory():
 @pytest.mark.parametrize(
     "statement",
     [
-        "add.ftz.f32 %f9, %f1, %f2;",
+        "add.rz.f32 %f9, %f1, %f2;",
         "sin.approx.f32 %f9, %f1;",
         "bra.foo $L; $L: ;",
         "cvt.u32 %r9, %r1;",

@@ -5,21 +5,22 @@ from __future__ import annotations
 import struct
 
 import pytest
-from host.build import CSRC
-from interpreter import Counters, Fault, Line, Traffic
+from host.build import CSRC, UNITS, compile_ptx
+from interpreter import Counters, Fault, Line, Module, Traffic
 from interpreter.faults import TRAP
-from ptx_cases import LAUNCHES, MMA, WGMMA, Product
+from ptx_cases import F32, LAUNCHES, MMA, U8, WGMMA, Depthwise, Product, depthwise
 
 from fastinfer import runtime
+from fastinfer.testing.cases import Conv
 
 #: The kernels, as their mangled names hold them; one that is a template stands for all of its own.
 TEMPLATES = (
     "17quantize_in_order",
     "15quantize_planes",
     "19quantize_few_planes",
-    "20int8_depthwise_strip",
-    "18int8_depthwise_any",
     "13int8_gemm_mma",
+    *(f"20int8_depthwise_stripILi{kernel}ELi{stride}E" for kernel in (3, 5) for stride in (1, 2)),
+    "18int8_depthwise_any",
     "15int8_gemm_wgmma",
 )
 LEAST_COVERAGE = 0.95
@@ -36,6 +37,27 @@ def test_equals_reference(launch, built):
 def test_every_kernel_runs(built):
     ran = {built.check(launch).kernel.name for launch in LAUNCHES}
     assert ran == {name for module in built.modules.values() for name in module.names}
+
+
+def test_every_unit_with_kernels_is_here(tmp_path, built):
+    """A kernel in a unit that UNITS leaves out would never run."""
+    others = [path for path in CSRC.glob("cuda/*.cu") if path.stem not in UNITS]
+    for path in others:
+        assert not Module(compile_ptx(path, "80", tmp_path)).names, f"{path.name}: add it to UNITS"
+    assert all(module.names for module in built.modules.values())
+
+
+def test_lines_of_every_kernel_are_covered(built):
+    for name in {name for module in built.modules.values() for name in module.names}:
+        assert sum(template in name for template in TEMPLATES) == 1, f"{name}: not in TEMPLATES"
+
+
+def test_empty_batches_are_not_launched(built):
+    """CUDA refuses an empty grid, so ops have to return before."""
+    for output, strips in ((U8, (3, 1)), (F32, None)):
+        launch = Depthwise(depthwise(Conv(0, 8, (4, 4), 8, groups=8), output), strips)
+        with pytest.raises(AssertionError, match="launch_depthwise: CUDA error 9"):
+            launch.prepare(built.launchers)
 
 
 def test_tiles_are_those_that_are_built():

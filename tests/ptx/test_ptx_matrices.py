@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from interpreter import Fault, GlobalMemory
-from interpreter.instructions.convert import bfloat16_bits, from_bfloat16
+from interpreter.bfloat16 import bfloat16_bits, from_bfloat16
 from interpreter.tensor_map import TensorMap, swizzle
 from ptx_text import kernel, launch
 

@@ -1,6 +1,6 @@
 // The launchers and pure host functions of csrc/cuda, for ctypes.
+#include "../../../csrc/cuda/choice.h"
 #include "../../../csrc/cuda/gemm.h"
-#include "../../../csrc/cuda/int8_depthwise.h"
 #include "../../../csrc/cuda/quantize.h"
 #include "recorder.h"
 
@@ -15,11 +15,10 @@ int ptx_launch_gemm(const GemmCall* call, const GemmConfig* config) {
                                               : launch_mma(*call, *config, nullptr);
 }
 
-int ptx_launch_depthwise(const GemmCall* call, int strip, int lanes, bool float_output) {
-  DepthwiseConfig config = choose_depthwise(*call, float_output);
-  if (strip != 0) config.strip = strip;
-  if (lanes != 0) config.lanes = lanes;
-  return launch_depthwise(*call, config, nullptr);
+// Zeros for strip and lanes: those that are chosen.
+int ptx_launch_depthwise(const GemmCall* call, bool float_output, int strip, int lanes) {
+  force_depthwise(strip, lanes);
+  return launch_depthwise(*call, depthwise_in_force(*call, float_output), nullptr);
 }
 
 int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call, nullptr); }

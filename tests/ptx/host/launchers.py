@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_uint64
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint64
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,11 @@ class Launchers:
         return self._launch("ptx_launch_gemm", byref(call), byref(config))
 
     def depthwise(
-        self, call: GemmCall, strip: int, lanes: int, float_output: bool
+        self, call: GemmCall, float_output: bool, strip: int, lanes: int
     ) -> tuple[Kernel, Launch]:
-        """Return what launch_depthwise launches; strip, lanes: 0 for its choice."""
-        return self._launch("ptx_launch_depthwise", byref(call), strip, lanes, float_output)
+        """Return what launch_depthwise launches; 0 strip and lanes: those that are chosen."""
+        numbers = (c_bool(float_output), strip, lanes)
+        return self._launch("ptx_launch_depthwise", byref(call), *numbers)
 
     def quantize(self, call: QuantizeCall) -> tuple[Kernel, Launch]:
         """Return what launch_quantize, or of planes launch_quantize_planes, launches."""

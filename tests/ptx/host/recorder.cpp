@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <unordered_map>
+#include <utility>
 
 namespace {
 
@@ -24,10 +25,15 @@ std::unordered_map<const void*, int> shared_limits;
 Configuration pushed;
 Callback callback = nullptr;
 int multiprocessors = 0;
+cudaError_t last_error = cudaSuccess;
 
 constexpr int kSharedWithoutAsking = 48 * 1024;
 
 cudaError_t record(const void* kernel, const Configuration& c, unsigned cluster, void** arguments) {
+  const bool is_grid = c.grid.x >= 1 && c.grid.x < (1u << 31) && c.grid.y >= 1 &&
+                       c.grid.y < (1u << 16) && c.grid.z >= 1 && c.grid.z < (1u << 16);
+  const unsigned threads = c.block.x * c.block.y * c.block.z;
+  if (!is_grid || threads < 1 || threads > 1024) return cudaErrorInvalidConfiguration;
   const auto limit = shared_limits.find(kernel);
   const int most = limit == shared_limits.end() ? kSharedWithoutAsking : limit->second;
   if (static_cast<int>(c.shared) > most) return cudaErrorInvalidValue;
@@ -142,7 +148,7 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* stub) {
 
 cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments,
                                size_t shared, cudaStream_t) {
-  return record(kernel, {grid, block, shared}, 1, arguments);
+  return last_error = record(kernel, {grid, block, shared}, 1, arguments);
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* stub, void** arguments) {
@@ -180,6 +186,6 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, 
   return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 
 }  // extern "C"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastinfer.testing.case import Case
 from fastinfer.types.packed import PackedHeader, unpack
 
 from .launchers import KERNELS, SOURCES, GemmCall, GemmConfig, Launchers, QuantizeCall, Windows
-from .weights import pack, padded_k, padded_run
+from .weights import pack_for_cuda, padded_k, padded_run
 
 _REFERENCE = {op.name: op.reference for op in OPS}
 
@@ -85,7 +85,7 @@ def prepare_gemm(
     is_conv = case.op == "int8_conv2d"
     result = _bytes(_in_memory(want, is_conv))
     memory = GlobalMemory(1 << 23)
-    call = _gemm_call(header, launchers)
+    call = _call(header, launchers)
     # Kernels read whole words of x, of which some bytes may be beyond its ends.
     call.x = memory.add(_in_memory(x, is_conv).numpy(), offset, granule=4)
     call.packed = memory.add(buffer)
@@ -104,23 +104,26 @@ def prepare_gemm(
 
 
 def prepare_depthwise(
-    case: Case, launchers: Launchers, strip: int = 0, lanes: int = 0, offset: int = 0
+    case: Case, launchers: Launchers, strip: int, lanes: int, offset: int, rows: int | None
 ) -> Run:
     """Return the run of an int8_depthwise_conv2d case.
 
-    strip, lanes: where not 0, in place of the launcher's choice. offset: as of prepare_gemm.
+    strip, lanes: those forced, or 0. offset: x's distance from an aligned address. rows: of the
+    grid, in place of one for each of the first 65535 images.
     """
-    (x, _, residual, *rest), want, (buffer, header) = _build(case)
+    (x, _, residual, *geometry, float_output), want, (buffer, header) = _build(case)
     result = _bytes(_in_memory(want, True))
-    memory = GlobalMemory(1 << 22)
-    call = GemmCall(
-        n=header.n, n_padded=header.panels_per_group * header.nr, run=header.run, groups=1,
-        x=memory.add(_in_memory(x, True).numpy(), offset), packed=memory.add(buffer),
-        residual=0 if residual is None else memory.add(_in_memory(residual, True).numpy()),
-        out=memory.add_result(result.size), m=want.numel() // header.n,
-        windows=_windows(x, want, [None, *rest]),
-    )  # fmt: skip
-    kernel, launch = launchers.depthwise(call, strip, lanes, rest[-1])
+    memory = GlobalMemory(1 << 21)
+    call = _call(header, launchers)
+    call.x = memory.add(_in_memory(x, True).numpy(), offset)
+    call.packed = memory.add(buffer)
+    call.residual = 0 if residual is None else memory.add(_in_memory(residual, True).numpy())
+    call.out = memory.add_result(result.size)
+    call.m = want.numel() // header.n
+    call.windows = _windows(x, want, [header.n, *geometry])
+    kernel, launch = launchers.depthwise(call, float_output, strip, lanes)
+    if rows is not None:
+        launch = replace(launch, grid=(launch.grid[0], rows, 1))
     return Run(kernel, launch, memory, call.out, result)
 
 
@@ -134,14 +137,14 @@ def _build(case: Case) -> tuple[tuple[Any, ...], Tensor, tuple[np.ndarray, Packe
 def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:
     """Return a weight packed for the CUDA kernels; fastinfer's own unpack must read it back."""
     parts = unpack(packed)
-    buffer, header = pack(parts)
+    buffer, header = pack_for_cuda(parts)
     again = unpack(torch.from_numpy(buffer.copy()))
     for name in ("weight", "bias", "multiplier", "residual_multiplier", "table"):
         assert torch.equal(getattr(again, name), getattr(parts, name)), name
     return buffer, header
 
 
-def _gemm_call(header: PackedHeader, launchers: Launchers) -> GemmCall:
+def _call(header: PackedHeader, launchers: Launchers) -> GemmCall:
     """Return what bind_call of packed_headers.cpp fills in."""
     return GemmCall(
         n=header.n_per_group,

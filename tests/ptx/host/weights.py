@@ -30,17 +30,17 @@ def padded_k(header: PackedHeader) -> int:
     return -(-header.k // header.run * padded_run(header.run) // 16) * 16
 
 
-def pack(parts: Unpacked) -> tuple[np.ndarray, PackedHeader]:
+def pack_for_cuda(parts: Unpacked) -> tuple[np.ndarray, PackedHeader]:
     """Return the buffer of canonical parts for the CUDA kernels, and its header."""
     h = parts.header
-    is_depthwise = OPS[h.op] == "depthwise_conv2d"
-    run = h.k if OPS[h.op] == "linear" or is_depthwise else h.c_per_group
+    has_panels = OPS[h.op] != "depthwise_conv2d"
     sections = bytearray(HEADER_BYTES)
     panels = -(-h.n_per_group // PANEL)
     h = replace(
-        h, layout=LAYOUTS.index("cuda"), form=0 if is_depthwise else FORMS.index("fragments"),
-        nr=PANEL, panels_per_group=panels, run=run, index=0, index_bytes=0,
-        pixels=0, residual_multiplier=0, table=0, weight_sum=0, float_bias=0,
+        h, layout=LAYOUTS.index("cuda"), form=FORMS.index("fragments") if has_panels else 0,
+        nr=PANEL, panels_per_group=panels, run=h.c_per_group if OPS[h.op] == "conv2d" else h.k,
+        index=0, index_bytes=0, pixels=0, residual_multiplier=0, table=0, weight_sum=0,
+        float_bias=0,
     )  # fmt: skip
 
     def add(values: np.ndarray) -> int:
@@ -49,7 +49,7 @@ def pack(parts: Unpacked) -> tuple[np.ndarray, PackedHeader]:
         sections.extend(bytes(-len(sections) % _ALIGNMENT))
         return start
 
-    rows = _columns(parts, h) if is_depthwise else _rows(parts, h)
+    rows = _rows(parts, h) if has_panels else _columns(parts, h)
     h = replace(h, weight=add(rows), weight_bytes=rows.size)
     for name in ("bias", "multiplier", "residual_multiplier"):
         values = getattr(parts, name).numpy()
@@ -81,7 +81,9 @@ def _rows(parts: Unpacked, h: PackedHeader) -> np.ndarray:
 
 
 def _columns(parts: Unpacked, h: PackedHeader) -> np.ndarray:
-    """Return words of four taps of a column [kw, kh / 4, padded n, 4]."""
-    out = np.zeros((h.panels_per_group * PANEL, -(-h.kh // 4) * 4, h.kw), np.int8)
-    out[: h.n, : h.kh] = parts.weight.numpy().reshape(h.n, h.kh, h.kw)
-    return np.ascontiguousarray(out.reshape(len(out), -1, 4, h.kw).transpose(3, 1, 0, 2))
+    """Return [kw][kh / 4][padded channels][4]: a word holds four taps of a column."""
+    weight = parts.weight.numpy()[:, 0]
+    quads = -(-h.kh // 4)
+    padded = np.zeros((h.panels_per_group * PANEL, quads * 4, h.kw), np.int8)
+    padded[: h.n, : h.kh] = weight
+    return np.ascontiguousarray(padded.reshape(-1, quads, 4, h.kw).transpose(3, 1, 0, 2))

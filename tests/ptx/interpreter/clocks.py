@@ -125,13 +125,26 @@ class Clocks:
             column = self.column(block, warp)
             self._read_clock[at, column] = self.known[block, warp, column]
 
-    def stamp_write(self, at: np.ndarray, block: np.ndarray, agent: np.ndarray) -> None:
-        """Note generic writes; two warps must not have written a byte in the same step."""
+    def is_pending(self, at: np.ndarray) -> np.ndarray:
+        """Return which bytes a copy is under way to."""
+        return self._write_clock[at] == PENDING
+
+    def stamp_write(
+        self,
+        at: np.ndarray,
+        block: np.ndarray,
+        agent: np.ndarray,
+        differs: np.ndarray | np.bool_ = np.True_,
+    ) -> None:
+        """Note generic writes; two warps must not have written a byte in the same step.
+
+        differs: which bytes such a pair of warps must not have written.
+        """
         column = self.column(block, agent).astype(np.uint8)[:, None]
         self._write_clock[at] = self.now(block, agent)[:, None]
         self._write_agent[at] = column
         self._is_generic[at] = True
-        if (self._write_agent[at] != column).any():
+        if ((self._write_agent[at] != column) & differs).any():
             raise Fault(RACE, f"shared memory written by two warps: {_UNORDERED}")
 
     def stamp_pending_write(self, at: np.ndarray) -> None:

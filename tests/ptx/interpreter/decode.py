@@ -190,13 +190,20 @@ def _decode_body(kernel: Kernel, body: str, files: dict[str, str]) -> None:
                 if not scopes:
                     kernel.registers[re.sub(r"<\d+>$", "", name)] = kind[1:]
                     continue
-                count += 1
-                scopes[-1][name] = f"%scoped{count}_{kind[1:]}_"
-                kernel.registers[f"%scoped{count}_{kind[1:]}_"] = kind[1:]
+                for own in _names(name):
+                    count += 1
+                    scopes[-1][own] = f"%scoped{count}_{kind[1:]}_"
+                    kernel.registers[scopes[-1][own]] = kind[1:]
         elif statement and not statement.startswith("."):
             for name, unique in (item for scope in scopes for item in scope.items()):
                 statement = re.sub(rf"(?<![\w%$.]){re.escape(name)}(?![\w.:])", unique, statement)
             kernel.code.append(_instruction(len(kernel.code), statement, lines))
+
+
+def _names(declared: str) -> list[str]:
+    """Return the registers of a declaration: `r<4>` are r0 to r3."""
+    found = re.fullmatch(r"(.+)<(\d+)>", declared)
+    return [f"{found[1]}{i}" for i in range(int(found[2]))] if found else [declared]
 
 
 def _lines(statement: str, files: dict[str, str]) -> tuple[Line, ...]:

@@ -50,6 +50,7 @@ class Machine:
     blocks: list[Size3]
     memory: GlobalMemory
     counters: Counters
+    equal_writes: bool = False
     mask: np.ndarray = field(init=False)  # lanes that the present instruction is for
     #: Bulk copies under way: calling one ends it.
     deliveries: list[tuple[Instruction, Act]] = field(default_factory=list)
@@ -69,7 +70,9 @@ class Machine:
         self.status = np.full(self.lanes, RUNS, np.int8)
         self.parameters = np.frombuffer(self.launch.parameters, np.uint8)
         shared = self.kernel.shared_bytes + self.launch.dynamic_shared
-        self.shared = SharedMemory(len(self.blocks), shared, self.warps, self.launch.cluster)
+        self.shared = SharedMemory(
+            len(self.blocks), shared, self.warps, self.launch.cluster, self.equal_writes
+        )
         self.local = np.zeros((self.lanes, self.kernel.local_bytes), np.uint8)
         self.local_written = np.zeros(self.local.shape, bool)
         # These look at the machine, so they are made last.

@@ -30,10 +30,12 @@ def run(
     counters: Counters | None = None,
     order: str = BEHIND,
     most_blocks: int = 8,
+    equal_writes: bool = False,
 ) -> Counters:
     """Run a launch and return what it was counted by; raises Fault at the first mistake.
 
-    most_blocks: that run at once, as lanes side by side; whole clusters.
+    most_blocks: that run at once, as lanes side by side; whole clusters. equal_writes: several
+    warps may write the same value to a place of shared memory, as Triton has them do.
     """
     counters = counters or Counters(kernel)
     if len(launch.parameters) != kernel.parameter_bytes:
@@ -41,7 +43,7 @@ def run(
         raise Fault(INVALID, f"expected {wanted} bytes of parameters, got {got}")
     for blocks in _batches(launch, most_blocks):
         with np.errstate(all="ignore"):
-            _Run(Machine(kernel, launch, blocks, memory, counters), order).run()
+            _Run(Machine(kernel, launch, blocks, memory, counters, equal_writes), order).run()
     return counters
 
 

@@ -12,9 +12,15 @@ RANK_SHIFT = 24
 
 
 class SharedMemory:
-    """`size` bytes of each block; places are offsets into all blocks' bytes together."""
+    """`size` bytes of each block; places are offsets into all blocks' bytes together.
 
-    def __init__(self, blocks: int, size: int, warps: int, cluster: int):
+    equal_writes: lanes may write what is there already, whoever wrote it.
+    """
+
+    def __init__(
+        self, blocks: int, size: int, warps: int, cluster: int, equal_writes: bool = False
+    ):
+        self._equal_writes = equal_writes
         self.size = size
         self._stride = -(-max(size, 1) // 128) * 128
         self._cluster = cluster
@@ -49,9 +55,14 @@ class SharedMemory:
 
     def write(self, at: np.ndarray, data: np.ndarray, block: np.ndarray, warp: np.ndarray) -> None:
         """Write data at places [lanes, size]."""
+        if self._equal_writes:
+            is_there = (self.bytes[at] == data) & self._is_written[at] & ~self.clocks.is_pending(at)
+            at, data, block, warp = (v[~is_there.all(1)] for v in (at, data, block, warp))
         self.clocks.check_write(at, block, warp)
-        self.clocks.stamp_write(at, block, warp)
         self.put(at, data)
+        # Of lanes that write one byte now, the last has put it there.
+        differs = self.bytes[at] != data if self._equal_writes else np.True_
+        self.clocks.stamp_write(at, block, warp, differs)
 
     def put(self, at: np.ndarray, data: np.ndarray) -> None:
         """Set bytes without asking who may."""

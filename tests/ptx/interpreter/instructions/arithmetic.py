@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..bfloat16 import bfloat16_bits, from_bfloat16
 from ..decode import Instruction
 from ..faults import UNSUPPORTED, Fault
 from ..machine import Act, Machine
@@ -17,7 +18,14 @@ def _elementwise(ins: Instruction, m: Machine, function: Callable[..., object]) 
     dtype = numpy_type(ins.types[-1])
     out = m.target(ins.operands[0], dtype)
     values = [m.value(operand, dtype) for operand in ins.operands[1:]]
+    if "ftz" in ins.modifiers:
+        return assign(m, out, lambda: flushed(function(*map(flushed, values))))
     return lambda: function(*values, out=out, where=m.mask)
+
+
+def flushed(x: np.ndarray) -> np.ndarray:
+    """Return float32 with zeros for subnormals, of the same sign: what `.ftz` makes of them."""
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
 
 
 def assign(m: Machine, out: np.ndarray, compute: Callable[[], np.ndarray]) -> Act:
@@ -27,20 +35,46 @@ def assign(m: Machine, out: np.ndarray, compute: Callable[[], np.ndarray]) -> Ac
 
 @instruction("add", "sub")
 def _add(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn")
-    return _elementwise(ins, m, np.add if ins.opcode == "add" else np.subtract)
+    function = np.add if ins.opcode == "add" else np.subtract
+    if only(ins, "rn", "ftz", "s16x2", "u16x2") & {"s16x2", "u16x2"}:
+        return _pairwise(ins, m, function)
+    if ins.types[-1] == "bf16x2":
+        # Rounded twice, as float32 and then: float32 holds more than twice bfloat16's bits.
+        return _pairwise(
+            ins, m, lambda a, b: bfloat16_bits(function(from_bfloat16(a), from_bfloat16(b)))
+        )
+    if ins.types[-1] == "f16x2":
+        return _pairwise(
+            ins, m, lambda a, b: function(a.view(np.float16), b.view(np.float16)).view(np.uint16)
+        )
+    return _elementwise(ins, m, function)
+
+
+def _pairwise(
+    ins: Instruction, m: Machine, function: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Act:
+    """Return an act that applies a function to the 16-bit halves of words."""
+    out = m.target(ins.operands[0], np.uint32)
+    a, b = (m.value(operand, np.uint32) for operand in ins.operands[1:])
+
+    def apply() -> np.ndarray:
+        halves = [[(v >> np.uint32(by)).astype(np.uint16) for v in (a, b)] for by in (0, 16)]
+        low, high = (function(*pair).astype(np.uint32) for pair in halves)
+        return low | high << np.uint32(16)
+
+    return assign(m, out, apply)
 
 
 @instruction("min", "max")
 def _min(ins: Instruction, m: Machine) -> Act:
-    only(ins)
+    only(ins, "ftz")
     # Of a number and a NaN PTX takes the number.
     return _elementwise(ins, m, np.fmin if ins.opcode == "min" else np.fmax)
 
 
 @instruction("neg", "abs")
 def _negate(ins: Instruction, m: Machine) -> Act:
-    only(ins)
+    only(ins, "ftz")
     return _elementwise(ins, m, np.negative if ins.opcode == "neg" else np.abs)
 
 
@@ -56,7 +90,7 @@ def _divide(ins: Instruction, m: Machine) -> Act:
     out = m.target(ins.operands[0], dtype)
     a, b = (m.value(operand, dtype) for operand in ins.operands[1:])
     if np.dtype(dtype).kind == "f":
-        only(ins, "rn", "full", "approx")
+        only(ins, "rn", "full", "approx", "ftz")
         return _elementwise(ins, m, np.divide)
     only(ins)
     if ins.opcode == "rem":
@@ -80,7 +114,7 @@ def _high(a: np.ndarray, b: np.ndarray, name: str) -> np.ndarray:
 
 @instruction("mul", "mad")
 def _multiply(ins: Instruction, m: Machine) -> Act:
-    found = only(ins, "lo", "hi", "wide", "rn")
+    found = only(ins, "lo", "hi", "wide", "rn", "ftz")
     name = ins.types[-1]
     dtype = numpy_type(name)
     if ins.opcode == "mul" and "hi" not in found and "wide" not in found:
@@ -95,7 +129,20 @@ def _multiply(ins: Instruction, m: Machine) -> Act:
 
 
 def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Return a * b + c of float32, rounded once.
+    """Return a * b + c of float32, rounded once."""
+    return _fused_to_odd(a, b, c).astype(np.float32)
+
+
+def _fused_bfloat16(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return the bits of a * b + c rounded once, but for subnormal results."""
+    exact = np.asarray(_fused_to_odd(a, b, c))
+    bits = exact.view(np.int64)
+    nearest = (bits + (1 << 44) - 1 + (bits >> 45 & 1)) & -(1 << 45)  # 7 bits of 52
+    return bfloat16_bits(np.where(np.isfinite(exact), nearest.view(np.float64), exact))
+
+
+def _fused_to_odd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return a * b + c as float64, rounded to odd where it is not exact.
 
     The product is exact in float64. Rounding its sum to odd keeps what float32's rounding needs.
     """
@@ -107,17 +154,21 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     even = np.isfinite(total) & (error != 0) & (bits & 1 == 0)
     away = (error > 0) == (total > 0)
     odd = np.where(even, np.where(away, bits + 1, bits - 1), bits)
-    return odd.view(np.float64).astype(np.float32)
+    return odd.view(np.float64)
 
 
 @instruction("fma")
 def _fma(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn")
+    flush = flushed if "ftz" in only(ins, "rn", "ftz") else np.asarray
+    if ins.types[-1] == "bf16":
+        bits = [m.value(operand, np.uint16) for operand in ins.operands[1:]]
+        out = m.target(ins.operands[0], np.uint16)
+        return assign(m, out, lambda: _fused_bfloat16(*map(from_bfloat16, bits)))
     if ins.types[-1] != "f32":
         raise Fault(UNSUPPORTED, f"fma.{ins.types[-1]} is not emulated")
     out = m.target(ins.operands[0], np.float32)
     a, b, c = (m.value(operand, np.float32) for operand in ins.operands[1:])
-    return assign(m, out, lambda: fused(a, b, c))
+    return assign(m, out, lambda: flush(fused(flush(a), flush(b), flush(c))))
 
 
 #: Of `approx` these are rounded correctly here; a GPU may differ in the last bits.
@@ -133,12 +184,12 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @instruction(*_FUNCTIONS)
 def _function(ins: Instruction, m: Machine) -> Act:
-    only(ins, "rn", "approx")
+    flush = flushed if "ftz" in only(ins, "rn", "approx", "ftz") else np.asarray
     dtype = numpy_type(ins.types[-1])
     x = m.value(ins.operands[1], dtype)
     function = _FUNCTIONS[ins.opcode]
     out = m.target(ins.operands[0], dtype)
-    return assign(m, out, lambda: function(x.astype(np.float64)).astype(dtype))
+    return assign(m, out, lambda: flush(function(flush(x).astype(np.float64)).astype(dtype)))
 
 
 @instruction("dp4a")

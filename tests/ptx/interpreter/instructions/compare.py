@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..bfloat16 import from_bfloat16
 from ..decode import Instruction
 from ..faults import UNSUPPORTED, Fault
 from ..machine import LOCAL_BASE, PARAM_BASE, SHARED_BASE, Act, Machine
@@ -36,13 +37,18 @@ def _comparison(name: str, is_float: bool) -> Callable[[np.ndarray, np.ndarray],
 
 @instruction("setp")
 def _set_predicate(ins: Instruction, m: Machine) -> Act:
-    name, *rest = ins.modifiers
-    dtype = numpy_type(ins.types[-1])
-    compare = _comparison(name, np.dtype(dtype).kind == "f")
+    name, *rest = (modifier for modifier in ins.modifiers if modifier != "ftz")
+    is_bfloat16 = ins.types[-1] == "bf16"
+    dtype = np.uint16 if is_bfloat16 else numpy_type(ins.types[-1])
+    compare = _comparison(name, is_bfloat16 or np.dtype(dtype).kind == "f")
     result = ins.operands[0]
     first, second = (result.first, result.second) if isinstance(result, Pair) else (result, None)
     out = m.target(first, np.bool_)
     a, b = (m.value(operand, dtype) for operand in ins.operands[1:3])
+    if is_bfloat16:
+        return _compare_bfloat16(ins, m, compare, out, a, b)
+    if "ftz" in ins.modifiers:
+        raise Fault(UNSUPPORTED, "setp.ftz is not emulated")
     if len(rest) == 1 and second is None:
         return assign(m, out, lambda: compare(a, b))
     join = _JOIN.get(rest[0])
@@ -59,6 +65,15 @@ def _set_predicate(ins: Instruction, m: Machine) -> Act:
         raise Fault(UNSUPPORTED, f"setp with modifiers {rest} is not emulated")
     third = m.predicate(ins.operands[3])
     return assign(m, out, lambda: join(compare(a, b), third()))
+
+
+def _compare_bfloat16(
+    ins: Instruction, m: Machine, compare: Callable[..., np.ndarray], out: np.ndarray,
+    a: np.ndarray, b: np.ndarray,
+) -> Act:  # fmt: skip
+    if len(ins.modifiers) != 2 or isinstance(ins.operands[0], Pair):
+        raise Fault(UNSUPPORTED, f"setp with modifiers {ins.modifiers} is not emulated")
+    return assign(m, out, lambda: compare(from_bfloat16(a), from_bfloat16(b)))
 
 
 @instruction("selp")

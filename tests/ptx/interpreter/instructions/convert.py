@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..bfloat16 import bfloat16_bits, from_bfloat16
 from ..decode import Instruction
 from ..faults import UNSUPPORTED, Fault
 from ..machine import Act, Machine
@@ -14,18 +15,6 @@ from .arithmetic import assign
 from .table import instruction, only
 
 _ROUND = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
-
-
-def bfloat16_bits(x: np.ndarray) -> np.ndarray:
-    """Return float32 rounded to the nearest bfloat16, half to even, as uint16."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), 0x7FFF, rounded).astype(np.uint16)
-
-
-def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Return bfloat16 bits as float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 @instruction("cvt")

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..bfloat16 import from_bfloat16
 from ..decode import Instruction
 from ..faults import INVALID, MISALIGNED, UNSUPPORTED, Fault
 from ..lanes import WARP
 from ..machine import Act, Machine
 from ..operands import Name
-from .convert import from_bfloat16
 from .table import instruction, only
 
 #: Rows of a matrix of ldmatrix, and their bytes.

@@ -1,0 +1,363 @@
+"""Every Triton kernel, run from its PTX for sm_80 and sm_90, agrees with its reference."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is missing: its kernels' PTX is not run")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("interpreted by Triton: nothing is compiled", allow_module_level=True)
+import triton
+import triton.language as tl
+from host.build import ROOT
+from host.runs import Mismatch
+from host.triton_launch import Interpreted
+from interpreter import AHEAD, BEHIND, Counters, Fault
+from interpreter.faults import OUT_OF_BOUNDS, RACE, READ_ONLY
+
+from fastinfer.testing.case import generator
+from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, linear_case
+from fastinfer.testing.compare import assert_equal, row_bound, sixteen_bit_bound
+from fastinfer.testing.kernels_package import load_kernels
+from fastinfer.types.packed import FLAG_FLOAT_OUTPUT, unpack
+
+load_kernels()
+from fastinfer.kernels import (  # noqa: E402
+    bias_act_residual,
+    gated,
+    int4_linear,
+    int8_linear,
+    layer_norm,
+    quantize_rows,
+    rms_norm,
+    rotary,
+    softmax,
+    weight_only_linear,
+)
+from fastinfer.kernels.codes import Codes  # noqa: E402
+from fastinfer.kernels.tiles import (  # noqa: E402
+    INT4_CONFIGS,
+    INT8_CONFIGS,
+    WEIGHT_ONLY_CONFIGS,
+)
+
+#: mma.sync, wgmma.
+ARCHS = (80, 90)
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+
+
+def launch(
+    module: Any, *arguments: Any, order: str = BEHIND, change: Callable[[str], str] | None = None,
+    arch: int = 80, **named: Any,
+) -> Any:  # fmt: skip
+    """Return what the launcher of a module returns, its kernel interpreted."""
+    op = module.__name__.rpartition(".")[2]
+    name = f"_{op}_kernel"
+    kernel = getattr(module, name)
+    stand_in = Interpreted(kernel, order, change, arch)
+    setattr(module, name, stand_in)
+    try:
+        result = getattr(module, op)(*arguments, **named)
+    finally:
+        setattr(module, name, kernel)
+    assert all(counters.issued.any() for counters in stand_in.launches)
+    return result
+
+
+def reference(module: Any) -> Callable[..., Any]:
+    """Return the reference of a module's op."""
+    return getattr(module, module.__name__.rpartition(".")[2] + "_ref")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a kernel: shape and dtype of x; what else it takes; the codes it leaves as."""
+
+    module: Any
+    shape: tuple[int, ...]
+    others: Callable[[torch.Tensor, torch.Generator], tuple[Any, ...]]
+    dtype: torch.dtype = F32
+    codes: Codes | None = None
+
+    def __str__(self) -> str:
+        shape, dtype = "x".join(map(str, self.shape)), str(self.dtype).partition(".")[2]
+        return f"{self.module.__name__.rpartition('.')[2]}-{shape}_{dtype}_{self.codes}"
+
+    def inputs(self) -> tuple[Any, ...]:
+        g = generator(str(self))
+        x = (torch.randn(self.shape, generator=g) * 3 + 0.5).to(self.dtype)
+        return x, *self.others(x, g)
+
+
+def vector(x, g):
+    return torch.randn(x.shape[-1], generator=g).to(x.dtype)
+
+
+def like(x, g):
+    return torch.randn(x.shape, generator=g).to(x.dtype)
+
+
+def norm(x, g):
+    return vector(x, g), vector(x, g), 1e-5
+
+
+def geglu(x, g):
+    return like(x, g), "gelu"
+
+
+def bias_gelu(x, g):
+    return vector(x, g), like(x, g), "gelu_tanh"
+
+
+STATIC = Codes(0.03, 117)
+ROWS = (
+    Rows(layer_norm, (70, 50), norm),
+    Rows(layer_norm, (1, 1), lambda x, g: ()),
+    Rows(layer_norm, (2, 3, 300), norm, F16),
+    Rows(layer_norm, (9, 64), norm, F32, Codes()),
+    Rows(layer_norm, (1, 1030), norm, F32, STATIC),
+    Rows(rms_norm, (9, 70), lambda x, g: (vector(x, g),), BF16),
+    Rows(rms_norm, (33, 5), lambda x, g: ()),
+    Rows(softmax, (70, 50), lambda x, g: (1.5,)),
+    Rows(softmax, (3, 1030), lambda x, g: (-0.5,)),
+    Rows(softmax, (5, 300), lambda x, g: (), F16),
+    Rows(softmax, (9, 64), lambda x, g: (), F32, Codes(signed=True)),
+    Rows(gated, (9, 70), lambda x, g: (like(x, g),), F16, Codes()),
+    Rows(gated, (3, 5), geglu),
+    Rows(bias_act_residual, (9, 70), bias_gelu, BF16),
+    Rows(bias_act_residual, (33, 50), lambda x, g: (None, None, "relu"), F32, STATIC),
+)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_rows(case):
+    x, *others = case.inputs()
+    got = launch(case.module, x, *others, codes=case.codes)
+    wide = [t.float() if isinstance(t, torch.Tensor) else t for t in (x, *others)]
+    if case.codes is not None:
+        want = reference(case.module)(x, *others, codes=case.codes)
+        assert got.codes.dtype == want.codes.dtype
+        assert int((got.codes.int() - want.codes.int()).abs().max()) <= 1
+        return
+    want = reference(case.module)(*wide)
+    assert got.dtype == case.dtype and got.shape == want.shape
+    if case.dtype == F32:
+        tensors = [want, *(t for t in others if isinstance(t, torch.Tensor))]
+        bound = row_bound(x.shape[-1], sum(float(t.abs().max()) for t in tensors))
+    else:
+        bound = sixteen_bit_bound(want, reference(case.module)(x, *others))
+    assert float((got.float() - want).abs().max()) <= bound
+
+
+@pytest.mark.parametrize("codes", [Codes(), Codes(signed=True), STATIC, Codes(0.02, signed=True)],
+                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(("shape", "dtype"), [((70, 50), F32), ((2, 3, 300), F16), ((1, 7), BF16)])
+def test_quantize_rows(shape, dtype, codes):
+    x = (torch.randn(shape, generator=generator(str(shape))) * 3).to(dtype)
+    x.view(-1)[:4] = torch.tensor([float("nan"), 1e-42, 0.5, -float("inf")], dtype=dtype)
+    x[-1, ..., 1:] = 0
+    # Only for sm_90 bfloat16 is compared as it is.
+    got = launch(quantize_rows, x, codes, arch=90 if dtype == BF16 else 80)
+    want = quantize_rows.quantize_rows_ref(x, codes)
+    for ours, theirs in zip(got, want, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert_equal(ours, theirs)
+
+
+def test_halves_are_read_where_they_lie():
+    both = torch.randn(5, 3, 80, generator=generator("both"))
+    gate, up = both.chunk(2, -1)
+    assert_equal(launch(gated, gate, up), launch(gated, gate.contiguous(), up.contiguous()))
+    odd = torch.randn(9, 51, generator=generator("odd"))[:, 1:]
+    assert_equal(launch(quantize_rows, odd).codes, quantize_rows.quantize_rows_ref(odd).codes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((5, 3, 64), F16), ((2, 17, 20), F32), ((1, 1, 2), BF16)], ids=str
+)
+def test_rotary(shape, dtype):
+    g = generator(str(shape))
+    x = torch.randn(shape, generator=g).to(dtype)
+    angle = torch.randn(shape[0], shape[2] // 2, generator=g)
+    assert_equal(launch(rotary, x, angle.cos(), angle.sin()),
+                 rotary.rotary_ref(x, angle.cos(), angle.sin()))  # fmt: skip
+
+
+def layer_of(packed: torch.Tensor) -> Any:
+    """Return a packed weight as the kernel takes it."""
+    parts = unpack(packed)
+    h = parts.header
+    residual, table = (t if t.numel() else None for t in (parts.residual_multiplier, parts.table))
+    return int8_linear.Int8Weight(
+        parts.weight, parts.bias, parts.multiplier, residual, table, h.out_zero_point, h.qmin,
+        h.qmax, h.clamp_min, h.clamp_max, h.has(FLAG_FLOAT_OUTPUT),
+    )  # fmt: skip
+
+
+FLAT, SMALL, LARGE = INT8_CONFIGS
+#: More steps of K than copies under way; several tiles each way; rows of no whole 16 bytes.
+DEEP = linear_case((20,), 70, 720, OUTPUTS[1])
+INT8 = (
+    (linear_case((9,), 24, 40), FLAT),
+    (linear_case((3,), 65, 752, OUTPUTS[4]), FLAT),
+    (DEEP, SMALL),
+    (linear_case((65,), 33, 257, weights="extreme"), SMALL),
+    (linear_case((129,), 130, 400, OUTPUTS[3]), LARGE),
+    *((linear_case((9,), 24, 48, output), SMALL) for output in (*OUTPUTS[5:], *UNBOUNDED)),
+)
+
+
+def run_int8(case, tile, monkeypatch, **more):
+    monkeypatch.setattr(int8_linear, "int8_config", lambda m, n: tile)
+    x, packed, residual, *_ = case.build()
+    layer = layer_of(packed)
+    got = launch(int8_linear, x, layer, residual, **more)
+    assert_equal(got, int8_linear.int8_linear_ref(x, layer, residual))
+
+
+@pytest.mark.parametrize(
+    ("case", "tile"), INT8, ids=lambda v: f"{v.m}x{v.n}" if v in INT8_CONFIGS else str(v)
+)
+def test_int8_linear(case, tile, monkeypatch):
+    run_int8(case, tile, monkeypatch)
+
+
+@pytest.mark.parametrize("order", [BEHIND, AHEAD])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_int8_linear_in_both_orders(arch, order, monkeypatch):
+    run_int8(DEEP, SMALL, monkeypatch, order=order, arch=arch)
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 1100), (17, 70, 144), (70, 40, 176)])
+def test_weight_only(m, n, k, dtype):
+    g = generator(f"{m}.{n}.{k}")
+    x = torch.randn(m, k, generator=g).to(dtype)
+    weight = torch.randint(-127, 128, (n, k), generator=g, dtype=torch.int8)
+    scale = torch.rand(n, generator=g) * 0.01 + 0.001
+    bias = torch.randn(n, generator=g).to(dtype) if m > 1 else None
+    check_product(weight_only_linear, x, weight, scale, bias)
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 1024), (17, 70, 256), (70, 40, 128)])
+def test_int4(m, n, k, dtype):
+    g = generator(f"int4 {m}.{n}.{k}")
+    x = torch.randn(m, k, generator=g).to(dtype)
+    weight = int4_linear.quantize_int4(torch.randn(n, k, generator=g) * 0.05)
+    bias = torch.randn(n, generator=g).to(dtype) if m > 1 else None
+    check_product(int4_linear, x, weight, bias)
+
+
+def check_product(module, x, *others):
+    # One row is multiplied by mma.sync on every GPU.
+    for arch in ARCHS[: 1 if x.shape[0] == 1 else 2]:
+        check_product_on(arch, module, x, *others)
+
+
+def check_product_on(arch, module, x, *others):
+    got = launch(module, x, *others, arch=arch)
+    want = reference(module)(x.float(), *others)
+    assert got.dtype == x.dtype and got.shape == want.shape
+    bound = sixteen_bit_bound(want, reference(module)(x, *others))
+    assert float((got.float() - want).abs().max()) <= bound
+
+
+def test_tiles_of_the_cases():
+    """The rows of the cases above take every tile of float products."""
+    tiles = sys.modules["fastinfer.kernels.tiles"]
+    # Wide tiles are for layers larger than these.
+    sizes = ((1, 33), (17, 70), (70, 40))
+    for choose, configs in (
+        (tiles.weight_only_config, WEIGHT_ONLY_CONFIGS),
+        (tiles.int4_config, INT4_CONFIGS),
+    ):
+        assert {choose(m, n) for m, n in sizes} == {c for c in configs if c.n == 32}
+
+
+def test_every_kernel_has_cases():
+    """A kernel that no case here launches would never run."""
+    texts = [path.read_text() for path in (ROOT / "kernels").glob("*.py")]
+    kernels = {name for text in texts for name in re.findall(r"^def (_\w+_kernel)\(", text, re.M)}
+    mine = {f"_{case.module.__name__.rpartition('.')[2]}_kernel" for case in ROWS}
+    products = {"_int8_linear_kernel", "_weight_only_linear_kernel", "_int4_linear_kernel"}
+    assert kernels == mine | products | {"_quantize_rows_kernel", "_rotary_kernel"}
+
+
+def without_barriers(ptx: str) -> str:
+    return re.sub(r"bar\.sync\s+0;", "", ptx)
+
+
+def waiting_less(ptx: str) -> str:
+    return ptx.replace("cp.async.wait_group \t4", "cp.async.wait_group \t5")
+
+
+def a_column_too_many(ptx: str) -> str:
+    return ptx.replace("setp.lt.s32", "setp.le.s32")
+
+
+@pytest.mark.parametrize("change", [without_barriers, waiting_less, a_column_too_many])
+def test_mistakes_in_a_product(change, monkeypatch):
+    with pytest.raises((Fault, AssertionError)) as found:
+        run_int8(DEEP, SMALL, monkeypatch, change=change)
+    wanted = OUT_OF_BOUNDS if change is a_column_too_many else RACE
+    assert isinstance(found.value, Fault) and found.value.kind == wanted
+
+
+def without_fences(ptx: str) -> str:
+    return re.sub(r"fence\.proxy\.async\S*;", "", ptx)
+
+
+def test_wgmma_without_a_fence(monkeypatch):
+    """What cp.async has written is not yet there for wgmma."""
+    with pytest.raises(Fault) as found:
+        run_int8(DEEP, SMALL, monkeypatch, change=without_fences, arch=90)
+    assert found.value.kind == RACE and found.value.where.startswith("wgmma.mma_async")
+
+
+def test_rows_without_barriers():
+    x = torch.randn(3, 1030, generator=generator("rows"))
+    with pytest.raises(Fault) as found:
+        launch(layer_norm, x, change=without_barriers)
+    assert found.value.kind == RACE
+
+
+@triton.jit
+def _copy_kernel(x_ptr, out_ptr, n, LOADED: tl.constexpr, STORED: tl.constexpr, BACK: tl.constexpr):
+    at = tl.program_id(0) * 128 + tl.arange(0, 128)
+    x = tl.load(x_ptr + at, mask=at < LOADED)
+    tl.store(out_ptr + at, x, mask=at < STORED)
+    if BACK:
+        tl.store(x_ptr + at, x, mask=at < n)
+
+
+def test_masks_and_buffers_are_checked():
+    x = torch.randn(200)
+
+    def copy(*sizes: int, back: bool = False) -> Counters:
+        out = torch.empty(200)
+        kernel = Interpreted(_copy_kernel)
+        kernel[(2,)](x, out, 200, *sizes, back)
+        assert torch.equal(out, x)
+        return kernel.launches[0]
+
+    assert copy(200, 200).issued.any()
+    for sizes, back, kind in (
+        ((256, 200), False, OUT_OF_BOUNDS),
+        ((200, 256), False, OUT_OF_BOUNDS),
+        ((200, 200), True, READ_ONLY),
+    ):
+        with pytest.raises(Fault) as found:
+            copy(*sizes, back=back)
+        assert found.value.kind == kind
+    with pytest.raises(Mismatch, match="400 of 800 bytes were not written"):
+        copy(200, 100)
