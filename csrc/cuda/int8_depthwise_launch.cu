@@ -36,7 +36,8 @@ StripGrid strip_grid(const GemmCall& call, int32_t strip, int32_t lanes) {
 // In proportion to the time of a launch, less what all take: columns that a block walks along, times
 // rounds of blocks over the device. A last round that is not full costs 0.6 of a full one, and what
 // it has of the rest. Measured on an H100 (bench/results/gpu_bench_h100.json), on whose
-// multiprocessors it counts: within 3 % of the best of 15 for all shapes there.
+// multiprocessors it counts: within 4.2 % of the best of 15 for all shapes there, within 3 % of the
+// sweep it was fitted to.
 int64_t strip_cost(const GemmCall& call, int32_t strip, int32_t lanes) {
   const Windows& w = call.windows;
   const StripGrid grid = strip_grid(call, strip, lanes);

