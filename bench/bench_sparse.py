@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_ops import checked
 from harness import read_shapes, results_path, show, write_json
 from random_models import random_model
 from torch import Tensor, nn
@@ -20,11 +21,9 @@ from torch import Tensor, nn
 import fastinfer
 from fastinfer.compress.prune import largest_kept
 from fastinfer.measure import time_interleaved
-from fastinfer.ops.catalog import OPS
 from fastinfer.types.packed import FORMS, read_header
 from fastinfer.types.sparsity import NM, Pattern, Unstructured
 
-REFERENCES = {op.name: op.reference for op in OPS}
 PATTERNS: dict[str, Pattern] = {
     "nm64x2 50%": NM(32, share=2),
     "nm64x2 75%": NM(16, share=2),
@@ -55,10 +54,8 @@ def layer_call(weight: Tensor, x: Tensor, stride: int) -> tuple[Any, str]:
     )  # fmt: skip
     pairs = ([kernel] * 2, [stride] * 2, [kernel // 2] * 2, [1, 1])
     arguments = (x, packed, None, n, *pairs, 1, False)
-    op = torch.ops.fastinfer.int8_conv2d.default
-    assert torch.equal(op(*arguments), REFERENCES["int8_conv2d"](*arguments))
     header = read_header(packed)
-    return lambda: op(*arguments), f"{FORMS[header.form]} {header.nr}"
+    return checked("int8_conv2d", arguments)[0], f"{FORMS[header.form]} {header.nr}"
 
 
 def random_layer(row: dict[str, Any]) -> tuple[Tensor, Tensor]:

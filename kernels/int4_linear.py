@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows import check_like
-from .tiles import int4_config, place_of_tile, programs
+from .tiles import int4_config, programs, tile_of_product
 
 _OP = "int4_linear"
 #: Weights that share a scale. Byte j of a group holds weight j in its low half and j + 64 above, so
@@ -78,20 +78,16 @@ def _int4_linear_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    down, across = place_of_tile(m, n, BLOCK_M, BLOCK_N)
-    row = (down * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-    column = across * BLOCK_N + tl.arange(0, BLOCK_N)
+    row, column, row_inside, column_inside = tile_of_product(m, n, BLOCK_M, BLOCK_N)
     depth = tl.arange(0, HALF)
-    row_inside = (row < m)[:, None]
-    column_inside = column < n
     x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
     codes_from = codes_ptr + column[None, :].to(tl.int64) * (k // 2) + depth[:, None]
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for group in range(0, k // (2 * HALF)):
         start = group * 2 * HALF
         codes = tl.load(codes_from + group * HALF, mask=column_inside[None, :], other=0)
-        front = tl.load(x_from + start, mask=row_inside, other=0.0)
-        back = tl.load(x_from + start + HALF, mask=row_inside, other=0.0)
+        front = tl.load(x_from + start, mask=row_inside[:, None], other=0.0)
+        back = tl.load(x_from + start + HALF, mask=row_inside[:, None], other=0.0)
         low = _weights(codes & 15, x_ptr.dtype.element_ty)
         high = _weights(codes >> 4, x_ptr.dtype.element_ty)
         part = tl.dot(front, low)
@@ -102,7 +98,9 @@ def _int4_linear_kernel(
         bias = tl.load(bias_ptr + column, mask=column_inside, other=0.0)
         acc = acc + bias.to(tl.float32)[None, :]
     to = out_ptr + row[:, None] * n + column[None, :]
-    tl.store(to, acc.to(out_ptr.dtype.element_ty), mask=row_inside & column_inside[None, :])
+    tl.store(
+        to, acc.to(out_ptr.dtype.element_ty), mask=row_inside[:, None] & column_inside[None, :]
+    )
 
 
 def int4_linear(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .codes import round_to_codes
-from .tiles import int8_config, place_of_tile, programs
+from .tiles import int8_config, programs, tile_of_product
 
 _OP = "int8_linear"
 
@@ -98,12 +98,8 @@ def _int8_linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    down, across = place_of_tile(m, n, BLOCK_M, BLOCK_N)
-    row = (down * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-    column = across * BLOCK_N + tl.arange(0, BLOCK_N)
+    row, column, row_inside, column_inside = tile_of_product(m, n, BLOCK_M, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)
-    row_inside = row < m
-    column_inside = column < n
     x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
     weight_from = weight_ptr + column[None, :].to(tl.int64) * k + depth[:, None]
     top_bit = tl.full([1, 1], 128, tl.uint8)

@@ -76,12 +76,17 @@ def int4_config(m: int, n: int) -> TileConfig:
 
 
 @triton.jit
-def place_of_tile(m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Return this program's tile (down, across): in bands of 8, neighbours share rows in L2."""
+def tile_of_product(m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return this program's rows [M] int64, columns [N], which rows exist, which columns exist.
+
+    Tiles follow one another in bands of 8, so that neighbours share rows in L2.
+    """
     index = tl.program_id(0)
     downs = tl.cdiv(m, BLOCK_M)
     acrosses = tl.cdiv(n, BLOCK_N)
     first = index // (8 * acrosses) * 8
     height = tl.minimum(downs - first, 8)
     inside = index - first * acrosses
-    return first + inside % height, inside // height
+    row = ((first + inside % height) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    column = inside // height * BLOCK_N + tl.arange(0, BLOCK_N)
+    return row, column, row < m, column < n

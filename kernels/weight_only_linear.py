@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows import check_like
-from .tiles import place_of_tile, programs, weight_only_config
+from .tiles import programs, tile_of_product, weight_only_config
 
 _OP = "weight_only_linear"
 
@@ -41,12 +41,8 @@ def _weight_only_linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    down, across = place_of_tile(m, n, BLOCK_M, BLOCK_N)
-    row = (down * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-    column = across * BLOCK_N + tl.arange(0, BLOCK_N)
+    row, column, row_inside, column_inside = tile_of_product(m, n, BLOCK_M, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)
-    row_inside = row < m
-    column_inside = column < n
     x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
     weight_from = weight_ptr + column[None, :].to(tl.int64) * k + depth[:, None]
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)

@@ -32,26 +32,21 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     tiles.singles = entry[2];
     return tiles;
   }
-  if (form == GemmForm::kSparse) {
-    const auto* start = view.section<int32_t>(h.index);
-    const int64_t steps = h.quads() / h.step_quads();
-    tiles.weight = weight + int64_t{start[panel]} * 64;
-    tiles.picks = reinterpret_cast<const uint8_t*>(start + view.panels()) + panel * steps;
-    tiles.panels = 1;
-    tiles.lines = 1;
-    tiles.offsets = &kNoOffset;
-    tiles.runs = 1;
-    tiles.singles = h.quads();
-    tiles.step_quads = h.step_quads();
-    return tiles;
-  }
-  tiles.panel_bytes = panel_bytes(h);
-  tiles.weight = weight + panel * tiles.panel_bytes;
   tiles.panels = 1;
   tiles.lines = 1;
   tiles.offsets = &kNoOffset;
   tiles.runs = 1;
   tiles.singles = h.quads();
+  if (form == GemmForm::kSparse) {
+    const auto* start = view.section<int32_t>(h.index);
+    const int64_t steps = h.quads() / h.step_quads();
+    tiles.weight = weight + int64_t{start[panel]} * 64;
+    tiles.picks = reinterpret_cast<const uint8_t*>(start + view.panels()) + panel * steps;
+    tiles.step_quads = h.step_quads();
+    return tiles;
+  }
+  tiles.panel_bytes = panel_bytes(h);
+  tiles.weight = weight + panel * tiles.panel_bytes;
   if (form == GemmForm::kTiles) {
     const TileSteps whole = tile_steps(tiles.singles);
     tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : h.step_quads();

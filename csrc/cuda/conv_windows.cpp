@@ -50,19 +50,34 @@ Windows windows_of(const char* op, const Tensor& x, const PackedHeader& h, const
   return w;
 }
 
-}  // namespace
-
-Windows checked_windows(const char* op, const Tensor& x, const PackedHeader& h,
-                        const ConvArguments& a) {
-  check_conv(op, x, h, a);
-  return windows_of(op, x, h, a);
-}
-
+// Output pixels of [N, C, H, W], which kernels count in int32.
 int64_t checked_pixels(const char* op, const Ints& shape) {
   const int64_t m = shape[0] * shape[2] * shape[3];
   STD_TORCH_CHECK(m < (int64_t{1} << 31), op, ": expected fewer than 2^31 output pixels, got ", m,
                   "; split the batch");
   return m;
+}
+
+}  // namespace
+
+ConvCall bind_conv(const char* op, const PackedHeader& h, const Tensor& x, const Tensor& packed,
+                   const std::optional<Tensor>& residual, const ConvArguments& a,
+                   bool float_output, const DeviceScope& scope) {
+  check_conv(op, x, h, a);
+  const Windows windows = windows_of(op, x, h, a);
+  const Ints shape{x.sizes()[0], h.n, windows.out_height, windows.out_width};
+  check_residual(op, h, residual, shape, scope);
+  const ScalarType dtype = float_output ? ScalarType::Float : ScalarType::Byte;
+  ConvCall bound{scope.empty_nhwc(shape, dtype), x, residual, {}};
+  if (bound.out.numel() == 0) return bound;
+  const int64_t m = checked_pixels(op, shape);
+  bound.x = as_nhwc(x);
+  if (residual) bound.residual = as_nhwc(*residual);
+  bound.call = bind_call(h, packed, bound.residual, bound.out, scope);
+  bound.call.x = static_cast<const uint8_t*>(bound.x.const_data_ptr());
+  bound.call.m = m;
+  bound.call.windows = windows;
+  return bound;
 }
 
 }  // namespace fastinfer::cuda

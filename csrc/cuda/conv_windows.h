@@ -12,11 +12,16 @@ struct ConvArguments {
   int64_t out_channels, groups;
 };
 
-// Throws unless x and the arguments are those the weight was packed for.
-Windows checked_windows(const char* op, const Tensor& x, const PackedHeader& h,
-                        const ConvArguments& a);
+// A convolution's call, and the tensors it reads and writes. Where `out` is empty there is no call.
+struct ConvCall {
+  Tensor out, x;
+  std::optional<Tensor> residual;
+  GemmCall call;
+};
 
-// Output pixels of [N, C, H, W], which kernels count in int32.
-int64_t checked_pixels(const char* op, const Ints& shape);
+// Throws unless x, residual and the arguments are those the weight was packed for.
+ConvCall bind_conv(const char* op, const PackedHeader& h, const Tensor& x, const Tensor& packed,
+                   const std::optional<Tensor>& residual, const ConvArguments& a,
+                   bool float_output, const DeviceScope& scope);
 
 }  // namespace fastinfer::cuda

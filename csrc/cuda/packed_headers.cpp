@@ -4,7 +4,6 @@
 #include <unordered_map>
 
 #include "choice.h"
-#include "device.h"
 
 namespace fastinfer::cuda {
 namespace {
@@ -131,11 +130,16 @@ GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
   return call;
 }
 
-void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
+DeviceFacts checked_facts(const char* op, const DeviceScope& scope) {
   const DeviceFacts facts = device_facts(scope.device());
   STD_TORCH_CHECK(facts.capability >= 80, op, ": expected a GPU of compute capability 8.0 or ",
                   "later, got ", facts.capability / 10, ".", facts.capability % 10,
                   "; keep this layer on the CPU");
+  return facts;
+}
+
+void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
+  const DeviceFacts facts = checked_facts(op, scope);
   const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
                       facts.capability, facts.multiprocessors};
   const GemmConfig config = config_in_force(desc);

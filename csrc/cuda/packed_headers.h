@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../packed.h"
+#include "device.h"
 #include "gemm.h"
 #include "tensors.h"
 
@@ -34,6 +35,9 @@ void check_residual(const char* op, const PackedHeader& header,
 GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
                    const std::optional<Tensor>& residual, const Tensor& out,
                    const DeviceScope& scope);
+
+// What is known of the device; throws where it is too old for the kernels.
+DeviceFacts checked_facts(const char* op, const DeviceScope& scope);
 
 // Chooses a config and launches.
 void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope);

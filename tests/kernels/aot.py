@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+#: Triton's wheels bring it; a build of one's own finds the toolkit's.
+CUOBJDUMP = shutil.which(
+    "cuobjdump", path=f"{Path(triton.__file__).parent}/backends/nvidia/bin"
+) or shutil.which("cuobjdump")
 ARCHS = (80, 90)
 
 
@@ -27,7 +31,8 @@ class Compiled:
 
 
 def cuobjdump(path: str, flag: str) -> str:
-    command = [str(TOOLS / "cuobjdump"), flag, path]
+    assert CUOBJDUMP is not None
+    command = [CUOBJDUMP, flag, path]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

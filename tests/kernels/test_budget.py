@@ -12,7 +12,7 @@ import re
 import pytest
 
 pytest.importorskip("triton", reason="Triton is missing: its kernels are not compiled")
-from aot import ARCHS, TOOLS, compile_for
+from aot import ARCHS, CUOBJDUMP, compile_for
 
 from fastinfer.testing.kernels_package import load_kernels
 
@@ -30,10 +30,12 @@ from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: 
 from fastinfer.kernels.rows import ROW_CONFIGS  # noqa: E402
 from fastinfer.kernels.tiles import INT4_CONFIGS, INT8_CONFIGS, WEIGHT_ONLY_CONFIGS  # noqa: E402
 
+# Only where it is set for the whole run: test_interpreted.py does not name this file.
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted: nothing is compiled", allow_module_level=True)
-if not (TOOLS / "cuobjdump").exists():
-    pytest.skip("this Triton brings no cuobjdump", allow_module_level=True)
+# Registers and instructions cannot be read without it.
+if CUOBJDUMP is None:
+    pytest.skip("cuobjdump: neither Triton nor the PATH has it", allow_module_level=True)
 
 #: Kernel, types of its own arguments, constants of its own.
 ROW_KERNELS = {

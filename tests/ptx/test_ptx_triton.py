@@ -13,6 +13,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is missing: its kernels' PTX is not run")
+# Only where it is set for the whole run: Triton then has no compiler.
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted by Triton: nothing is compiled", allow_module_level=True)
 import triton
