@@ -34,16 +34,16 @@ StripGrid strip_grid(const GemmCall& call, int32_t strip, int32_t lanes) {
 }
 
 // In proportion to the time of a launch, less what all take: columns that a block walks along, times
-// rounds of blocks over the device. A last round that is not full costs 0.6 of a full one, and what
-// it has of the rest. Measured on an H100 (bench/results/gpu_bench_h100.json), on whose
-// multiprocessors it counts: within 4.2 % of the best of 15 for all shapes there, within 3 % of the
-// sweep it was fitted to.
+// rounds of blocks over the device, and half a column for its start. A last round that is not full
+// costs two thirds of a full one, and what it has of the rest. Fitted to two sweeps on an H100 (the
+// second is bench/results/gpu_bench_h100.json), on whose multiprocessors it counts: within 4.2 % of
+// the best of 15 for all shapes in both, which differ by as much.
 int64_t strip_cost(const GemmCall& call, int32_t strip, int32_t lanes) {
   const Windows& w = call.windows;
   const StripGrid grid = strip_grid(call, strip, lanes);
   const int64_t blocks = grid.blocks * grid.images, at_a_time = 132 * strip_blocks(w.kw);
   const int64_t columns = int64_t{std::min(strip, w.out_width) - 1} * w.stride_w + w.kw;
-  return (2 * blocks + 3 * rounded_up_quotient(blocks, at_a_time) * at_a_time) * columns;
+  return (blocks + 2 * rounded_up_quotient(blocks, at_a_time) * at_a_time) * (2 * columns + 1);
 }
 
 template <int kKernel, int kStride>
