@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fastinfer.compress.prune.gradual import GradualPruner
+from fastinfer.compress.prune.hold import MaskHold, hold_masks
 from fastinfer.compress.prune.masks import largest_kept
+from fastinfer.compress.prune.schedule import CubicSchedule
 
-__all__ = ["largest_kept"]
+__all__ = ["CubicSchedule", "GradualPruner", "MaskHold", "hold_masks", "largest_kept"]

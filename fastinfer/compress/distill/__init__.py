@@ -1,0 +1,17 @@
+"""Accuracy back after compression: training on a teacher's answers, or on a task."""
+
+from __future__ import annotations
+
+from fastinfer.compress.distill.checkpoint import CheckpointError
+from fastinfer.compress.distill.recovery import distill, finetune
+from fastinfer.compress.distill.trainer import DivergedError
+from fastinfer.compress.distill.training import EpochRecord, Training
+
+__all__ = [
+    "CheckpointError",
+    "DivergedError",
+    "EpochRecord",
+    "Training",
+    "distill",
+    "finetune",
+]
