@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastinfer.types.call import call
 
 
-def batch_norms(model: nn.Module) -> list[nn.Module]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the model's BatchNorms of any dimension."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
@@ -44,7 +44,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> nn.Module
             "reestimate_batch_norm: batches: expected an iterable of batches, got one tensor; put "
             "it in a list"
         )
-    norms = [n for n in batch_norms(model) if getattr(n, "track_running_stats", False)]
+    norms = [norm for norm in batch_norms(model) if norm.track_running_stats]
     modes = [(module, module.training) for module in model.modules()]
     kept = [(norm, norm.momentum, _statistics(norm)) for norm in norms]
     count = 0
@@ -75,7 +75,7 @@ def _statistics(norm: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in norm.named_buffers(recurse=False)}
 
 
-def _check(count: int, norms: list[Any]) -> None:
+def _check(count: int, norms: list[_BatchNorm]) -> None:
     if not count:
         raise ValueError("reestimate_batch_norm: batches: expected at least one, got none")
     for norm in norms:

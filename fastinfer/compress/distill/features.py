@@ -42,8 +42,8 @@ def feature_names(
             f"{what}: features: expected a dict, a list of names or 'auto', got {features!r}"
         )
     for whose, known, names in (
-        ("student", ours, pairs.keys()),
-        ("teacher", theirs, pairs.values()),
+        ("student", ours, list(pairs)),
+        ("teacher", theirs, list(pairs.values())),
     ):
         unknown = [name for name in names if name not in known]
         if unknown:

@@ -68,9 +68,9 @@ def distill(
         FitNets (2015) for features.
     """
     what = "distill"
-    _check_model(what, "student", student)
-    _check_model(what, "teacher", teacher)
-    _check_apart(student, teacher)
+    check_model(what, "student", student)
+    check_model(what, "teacher", teacher)
+    check_apart(what, student, teacher)
     training = make_training(what, {"epochs": epochs, **options})
     objective = DistillObjective(
         what,
@@ -116,24 +116,25 @@ def finetune(
         As `distill`.
     """
     what = "finetune"
-    _check_model(what, "model", model)
+    check_model(what, "model", model)
     training = make_training(what, {"epochs": epochs, **options})
     objective = TaskObjective(what, model, loss, BatchReader(what, model, training.inputs))
     Trainer(what, model, loader, objective, training, {"function": what}).run()
     return model
 
 
-def _check_model(what: str, argument: str, model: object) -> None:
+def check_model(what: str, argument: str, model: object) -> None:
+    """Raise TypeError unless model is a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{what}: {argument}: expected an nn.Module, got {type(model).__name__}")
 
 
-def _check_apart(student: nn.Module, teacher: nn.Module) -> None:
+def check_apart(what: str, student: nn.Module, teacher: nn.Module) -> None:
     """Raise ValueError where training the student would change the teacher."""
     trained = {p.data_ptr(): name for name, p in student.named_parameters() if p.requires_grad}
     for name, parameter in teacher.named_parameters():
         if parameter.numel() and parameter.data_ptr() in trained:
             raise ValueError(
-                f"distill: teacher: expected weights of its own, got {name!r}, which is the "
+                f"{what}: teacher: expected weights of its own, got {name!r}, which is the "
                 "student's; pass copy.deepcopy of the original, made before pruning"
             )

@@ -29,7 +29,6 @@ class LoadedRun:
     masks: dict[str, Tensor]
     best: dict[str, Tensor]
     orders: list[Tensor]
-    batch_digest: str
 
 
 def save_run(
@@ -43,7 +42,6 @@ def save_run(
     masks: Mapping[str, Tensor],
     best: Mapping[str, Tensor],
     orders: list[Tensor],
-    batch_digest: str,
 ) -> None:
     """Write a run's whole state.
 
@@ -70,7 +68,6 @@ def save_run(
         "state": dict(state),
         "optimizer": packed,
         "pruner_steps": None if pruner is None else pruner.steps,
-        "batch_digest": batch_digest,
     }
     write_checkpoint(path, document, tensors)
 
@@ -99,7 +96,6 @@ def load_run(
         masks=masks,
         best={name: tensor.to(device) for name, tensor in named(_BEST).items()},
         orders=[orders[str(i)] for i in range(len(orders))],
-        batch_digest=document["batch_digest"],
     )
 
 

@@ -39,18 +39,6 @@ def kept_random_state(device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def loader_generators(loader: Any) -> list[torch.Generator]:
-    """Return the generators of its own that a DataLoader draws its order from."""
-    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    holders = (loader, getattr(loader, "sampler", None), sampler)
-    found: list[torch.Generator] = []
-    for holder in holders:
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator) and all(g is not generator for g in found):
-            found.append(generator)
-    return found
-
-
 def batch_digest(batch: Any) -> str:
     """Return a checksum of a batch's tensors and of the text of what else is in it."""
     digest = hashlib.sha256()
@@ -64,7 +52,7 @@ def batch_digest(batch: Any) -> str:
     return digest.hexdigest()
 
 
-def tensor_bytes(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's bytes in row-major order, whatever its dtype, device and strides."""
     plain = tensor.detach().cpu().contiguous().view(-1)
-    return memoryview(plain.view(torch.uint8).numpy())
+    return plain.view(torch.uint8).numpy().tobytes()

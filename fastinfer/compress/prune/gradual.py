@@ -37,7 +37,8 @@ class GradualPruner:
     stays so: it is zero, and thus of the least magnitude, when the next mask is made.
 
     Args:
-        model: changed in place; weights of its linear layers and convolutions are pruned.
+        model: changed in place; weights of its linear layers and convolutions are pruned, but for
+            depthwise ones, those with fewer inputs than an N:M group, and shared ones.
         pattern: by name ("unstructured", "2:4", "nm64", "nm64x2"), with `sparsity` the share of
             zeros at the end, or a pattern itself, and sparsity None.
         schedule: when masks are made, and how sparse.
@@ -81,7 +82,8 @@ class GradualPruner:
                 f"{1 - self.pattern.density:g}, got {schedule.initial:g}"
             )
         self._scope = scope
-        self._weights = prunable_weights(model, ignore, dense_ends)
+        least_inputs = self.pattern.m if isinstance(self.pattern, NM) else 1
+        self._weights = prunable_weights(model, ignore, dense_ends, least_inputs)
         self._hold = MaskHold(model, {})
         self.steps = 0
 
@@ -188,28 +190,35 @@ def _global_masks(saliency: Mapping[str, Tensor], density: float) -> dict[str, T
     joined = torch.cat(list(flat.values()))
     kept = torch.zeros_like(joined, dtype=torch.bool)
     kept[joined.topk(round(density * joined.numel())).indices] = True
-    parts = kept.split([row.numel() for row in flat.values()])
+    parts = torch.split(kept, [row.numel() for row in flat.values()])
     return {name: part.view_as(saliency[name]) for name, part in zip(saliency, parts, strict=True)}
 
 
 def prunable_weights(
-    model: nn.Module, ignore: Sequence[Ignore] = (), dense_ends: bool = True
-) -> dict[str, nn.Parameter]:
+    model: nn.Module,
+    ignore: Sequence[Ignore] = (),
+    dense_ends: bool = True,
+    least_inputs: int = 1,
+) -> dict[str, Tensor]:
     """Return parameter name -> weight of the layers that may be pruned, in the model's order.
+
+    Depthwise convolutions are not among them: no kernel gains from their zeros.
 
     Args:
         ignore, dense_ends: as of GradualPruner.
+        least_inputs: a layer with fewer inputs to a channel stays dense.
 
     Raises:
         TypeError: an entry of ignore is neither text nor a type of module.
         ValueError: an entry names no module, or no layer is left.
     """
     modules = dict(model.named_modules())
-    layers = {
+    layers: dict[str, Any] = {
         name: module
         for name, module in modules.items()
         if isinstance(module, (nn.Linear, *CONVOLUTIONS))
         and isinstance(getattr(module, "weight", None), nn.Parameter)
+        and module.weight.shape[1] > 1
     }
     dense = _ignored(modules, ignore) | (_ends(modules, layers) if dense_ends else set())
     tied: dict[int, int] = {}
@@ -221,13 +230,15 @@ def prunable_weights(
         names[id(layer.weight)]: layer.weight
         for name, layer in layers.items()
         # A weight that an embedding also reads is a table of rows that must all be there.
-        if name not in dense and tied[id(layer.weight)] == 1
+        if name not in dense
+        and tied[id(layer.weight)] == 1
+        and layer.weight[0].numel() >= least_inputs
     }
     if not found:
         raise ValueError(
             f"GradualPruner: model: expected linear layers or convolutions to prune, got "
-            f"{len(layers)}, all of them dense by ignore={list(ignore)!r}, dense_ends={dense_ends} "
-            "or shared"
+            f"{len(layers)}, all dense by ignore={list(ignore)!r}, dense_ends={dense_ends}, "
+            f"with fewer than {least_inputs} inputs, or shared"
         )
     return found
 
@@ -254,7 +265,7 @@ def _ignored(modules: Mapping[str, nn.Module], ignore: Sequence[Ignore]) -> set[
     return names
 
 
-def _ends(modules: Mapping[str, nn.Module], layers: Mapping[str, nn.Module]) -> set[str]:
+def _ends(modules: Mapping[str, nn.Module], layers: Mapping[str, Any]) -> set[str]:
     """Return the names of the first convolution and of the head."""
     convolutions = [n for n, layer in layers.items() if isinstance(layer, CONVOLUTIONS)]
     linears = [n for n, layer in layers.items() if isinstance(layer, nn.Linear)]

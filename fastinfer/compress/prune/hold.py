@@ -64,7 +64,7 @@ class MaskHold:
             parameter = self._parameters[name]
             self._zeroed[name] = ~mask.to(parameter.device)
             if name not in self._hooks and parameter.requires_grad:
-                self._hooks[name] = parameter.register_post_accumulate_grad_hook(
+                self._hooks[name] = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                     lambda p, name=name: self._mask_gradient(name, p)
                 )
         self.apply()
