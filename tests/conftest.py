@@ -32,6 +32,7 @@ def _one_thread_for_small_models(request):
         "graph",
         "passes",
         "compress",
+        "prune",
         "nn",
         "lower",
         "paths",
