@@ -1,7 +1,7 @@
 """Pruned networks on real tasks: accuracy, latency, size: make bench-accuracy.
 
 Each cell (task, pattern, sparsity, method) is kept in build/tasks/accuracy as soon as it is there;
-a second call goes on where the first was stopped. `--fresh` begins again, as after a change of code.
+a second call goes on where the first was stopped. `--fresh` begins again, for code that changed.
 Accuracy is on samples that neither calibrated nor chose anything; how many is in the table.
 """
 
@@ -40,11 +40,13 @@ Row = dict[str, Any]
 def run_cells(name: str, cells: list[Cell], deadline: float) -> list[Row]:
     """Return the results of a task's cells that are there when the time is over."""
     store, task = CellStore(name), load_task(name)
-    found = []
+    found: list[Row] = []
+    left = 0
     for cell in cells:
         result = store.read(cell)
         if result is None:
             if time.monotonic() > deadline:
+                left += 1
                 continue
             try:
                 result = run_cell(task, cell, store)
@@ -54,6 +56,8 @@ def run_cells(name: str, cells: list[Cell], deadline: float) -> list[Row]:
             print(f"{name}: {cell.label} {cell.method}: {headline(result, task.headline)}, "
                   f"{result['cell_s']:.0f} s", flush=True)  # fmt: skip
         found.append({"task": name, **result})
+    if left:
+        print(f"{name}: {left} cells left; call again to go on", flush=True)
     return found
 
 

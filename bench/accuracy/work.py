@@ -14,6 +14,7 @@ from torch import nn
 
 import fastinfer
 from accuracy.cells import DENSE, DISTILLED, MAGNITUDE, OBS, Cell, CellStore
+from fastinfer.compress.distill import distill
 
 #: Calibration samples of int8, in batches; ranges need fewer than Gram matrices.
 INT8_BATCHES = 4
@@ -90,7 +91,7 @@ def distilled_model(
     first = MAGNITUDE if cell.pattern == "channel" else OBS
     student, _ = pruned_model(task, Cell(cell.pattern, cell.sparsity, first), store)
     start = time.perf_counter()
-    student = fastinfer.distill(
+    student = distill(
         student,
         dense,
         task.distillation(),
