@@ -49,7 +49,7 @@ def plot_task(task: Task, rows: Sequence[Row], timings: Sequence[Row], stem: Pat
     samples = rows[0]["int8"][task.headline]["samples"]
     edge = dense - sign * depth
     drawn = [(c, v, speed[c.label]) for c, v in points if c.label in speed]
-    front = _front([(x, v) for _, v, x in drawn], sign)
+    front = pareto_front([(x, v) for _, v, x in drawn], sign)
     methods = [m for m in METHODS if any(c.method == m for c, _, _ in drawn)]
     figure, axes = new_figure(
         3.1 * len(methods) + 0.8, 4.4, ncols=len(methods), squeeze=False, sharex=True, sharey=True
@@ -85,7 +85,7 @@ def _value(row: Row, figure: str, factor: float) -> float:
     return float("nan") if value is None else factor * value
 
 
-def _front(points: list[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
+def pareto_front(points: list[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
     """Return the points that no other beats in both, by speed."""
     found: list[tuple[float, float]] = []
     for x, v in sorted(points, reverse=True):
