@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: Names that users type -> inputs of a group, and channels that share positions.
-NAMED = {"nm64": (64, 1), "nm64x2": (64, 2), "2:4": (4, 1)}
+NAMED = {"nm64": (64, 1), "nm64x2": (64, 2)}
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,44 @@ class NM:
 Pattern = Unstructured | NM
 
 
-def named_pattern(name: str, sparsity: float) -> Pattern:
+def named_pattern(name: str, sparsity: float | None) -> Pattern:
     """Return the pattern users call `name` with this share of zeros, 0..1.
 
+    name: "unstructured", "nm64", "nm64x2", or n kept of every m as "2:4" or "1:8", which says the
+    sparsity itself: give the same or None.
+
     Raises:
+        TypeError: name is no string or sparsity no number.
         ValueError: no such name, or a sparsity that the pattern cannot have (the nearest is named).
     """
+    if not isinstance(name, str):
+        raise TypeError(f"pattern: expected a name, got {type(name).__name__}")
+    ratio = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", name)
+    if ratio is None and name != "unstructured" and name not in NAMED:
+        raise ValueError(
+            f"pattern: expected one of {['unstructured', *NAMED]} or n kept of m as '2:4', "
+            f"got {name!r}"
+        )
+    if ratio is not None and sparsity is None:
+        n, m = map(int, ratio.groups())
+        return NM(n, m)
+    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)):
+        raise TypeError(
+            f"pattern {name!r}: sparsity: expected a number, got {type(sparsity).__name__}"
+        )
     if not 0 <= sparsity < 1:
         raise ValueError(f"pattern {name!r}: sparsity: expected 0 <= sparsity < 1, got {sparsity}")
     if name == "unstructured":
         return Unstructured(1 - sparsity)
-    if name not in NAMED:
-        raise ValueError(f"pattern: expected one of {['unstructured', *NAMED]}, got {name!r}")
-    m, share = NAMED[name]
+    if ratio is not None:
+        (n, m), share, wanted = map(int, ratio.groups()), 1, f"{ratio[1]} by its name"
+    else:
+        m, share = NAMED[name]
+        n, wanted = max(1, round((1 - sparsity) * m)), "a whole number of at least 1"
     kept = (1 - sparsity) * m
-    n = max(1, round(kept))
     if abs(kept - n) > 1e-6:
         raise ValueError(
-            f"pattern {name!r}: sparsity: {sparsity:g} keeps {kept:g} of {m} inputs, expected a "
-            f"whole number of at least 1; the nearest sparsity is {1 - n / m:g}"
+            f"pattern {name!r}: sparsity: {sparsity:g} keeps {kept:g} of {m} inputs, expected "
+            f"{wanted}; the nearest sparsity is {1 - n / m:g}"
         )
     return NM(n, m, share)

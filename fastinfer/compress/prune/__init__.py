@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from fastinfer.compress.prune.masks import largest_kept
+from fastinfer.compress.prune.prune import prune
+from fastinfer.compress.prune.report import LayerPruning, PruningReport, pruning_report
 
-__all__ = ["largest_kept"]
+__all__ = ["LayerPruning", "PruningReport", "largest_kept", "prune", "pruning_report"]

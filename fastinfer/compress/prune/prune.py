@@ -1,0 +1,276 @@
+"""prune: one call from a float model to the same model with zeros where they cost least."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastinfer.compress.prune.calibration import calls_of, graph_batches
+from fastinfer.compress.prune.layers import PrunableLayer, find_layers
+from fastinfer.compress.prune.modules import layer_geometry, leaf_layers, module_grams, passes
+from fastinfer.compress.prune.progress import progress
+from fastinfer.compress.prune.report import ATTRIBUTE, LayerPruning, PruningReport
+from fastinfer.compress.prune.request import (
+    CHANNEL,
+    check_choices,
+    check_ignored,
+    check_model,
+    example_call,
+)
+from fastinfer.compress.prune.resident import Peak
+from fastinfer.compress.prune.solve import Grams, Solution, solve
+from fastinfer.compress.prune.walk import Tell, Walk
+from fastinfer.config import UnsupportedError
+from fastinfer.graph.capture import capture
+from fastinfer.graph.errors import CaptureError
+from fastinfer.graph.match import TENSORS, attribute
+from fastinfer.program import Program
+from fastinfer.types.call import Call, tensors_of
+from fastinfer.types.sparsity import NM, Pattern, named_pattern
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    pattern: str,
+    sparsity: float | None = None,
+    method: str = "obs",
+    calibration: Iterable[Any] | None = None,
+    ignore: Sequence[str] = (),
+    schedule: Any = None,
+) -> nn.Module:
+    """Return a copy of the model whose weights have zeros; the model is untouched.
+
+    The copy is of the model's own class, float, in its mode, and trains; `convert` finds the zeros.
+    `pruning_report` says what was done to each layer. Layers of few inputs, the first convolution
+    and the last layer stay dense.
+
+    Args:
+        model: any nn.Module on cpu. It is pruned as it is in eval mode.
+        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword
+            arguments. None is enough for magnitude.
+        pattern: "unstructured", "nm64", "nm64x2" (see docs/sparsity.md), n kept of m as "2:4", or
+            "channel".
+        sparsity: the share of a pruned layer's weights that become zero, 0..1. A pattern as "2:4"
+            says it already.
+        method: "obs" chooses by second-order information and fits all weights that are kept to the
+            dense model's outputs; "sparsegpt" mends weights to the right of those that go, "obd"
+            weighs squares of weights with their inputs' variance, "magnitude" takes the smallest.
+        calibration: batches as for `convert`, without labels or with. The example alone serves
+            otherwise, and the report says so. "magnitude" needs none.
+        ignore: names or patterns ("head.*") of modules that stay dense.
+        schedule: None.
+
+    Raises:
+        TypeError, ValueError: a malformed request, before any work.
+        UnsupportedError: pattern "channel".
+    """
+    start = time.perf_counter()
+    model = check_model(model)
+    ignored = check_choices(method, calibration, ignore, schedule)
+    check_ignored(model, ignored)
+    example = example_call(example_inputs)
+    if example is None and method != "magnitude":
+        raise ValueError(
+            f"prune: example_inputs: method {method!r} needs inputs to run the model on, got None"
+        )
+    if pattern == CHANNEL:
+        raise UnsupportedError("prune: pattern 'channel' is not there yet; use 'nm64x2'")
+    wanted = named_pattern(pattern, sparsity)
+    peak = Peak()
+    pruned = copy.deepcopy(model)
+    report = PruningReport(pattern, 1 - wanted.density, method)
+    modes = {name: module.training for name, module in pruned.named_modules()}
+    pruned.eval()
+    if any(modes.values()):
+        report.note("the model was in train mode; it was pruned as it is in eval mode")
+    with progress("pruning") as tell, torch.no_grad():
+        _prune(pruned, example, wanted, method, calibration, ignored, report, peak, tell)
+    for name, module in pruned.named_modules():
+        module.training = modes[name]
+    report.parameters = sum(p.numel() for p in pruned.parameters())
+    peak.look()
+    report.seconds, report.peak_bytes = time.perf_counter() - start, peak.bytes
+    if not report.pruned and wanted.density < 1:
+        warnings.warn(
+            "prune: no layer was pruned; print(fastinfer.pruning_report(model)) says why",
+            stacklevel=2,
+        )
+    setattr(pruned, ATTRIBUTE, report)
+    return pruned
+
+
+def _prune(
+    model: nn.Module,
+    example: Call | None,
+    pattern: Pattern,
+    method: str,
+    calibration: Iterable[Any] | None,
+    ignore: Sequence[str],
+    report: PruningReport,
+    peak: Peak,
+    tell: Tell,
+) -> None:
+    """Prune the model in place, by its graph where it has one."""
+    if example is None:
+        report.note("no example: the layers' order in the model stands for that of their calls")
+        _prune_modules(model, [], pattern, method, ignore, report, peak, tell)
+        return
+    count = len(tensors_of(example))
+    calls = [] if method == "magnitude" else calls_of(calibration, example, count)
+    if method != "magnitude" and calibration is None:
+        report.note(
+            "calibrated on the example alone: pass calibration= for weights that hold on other data"
+        )
+    try:
+        # Other calls say which sizes vary.
+        program = capture(model, *example, others=[c for c in calls if c is not example][:2])
+    except CaptureError as error:
+        report.note(f"layers were pruned on their own, by hooks on the dense model: {error}")
+        _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
+        return
+    batches = graph_batches(program, calls, report) if calls else []
+    if calls and not batches:
+        report.note("layers were pruned on their own: the graph takes no calibration batch")
+        _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
+        return
+    _prune_graph(model, program, batches, pattern, method, ignore, report, peak, tell)
+
+
+def _prune_graph(
+    model: nn.Module,
+    program: Program,
+    batches: list[tuple[Any, ...]],
+    pattern: Pattern,
+    method: str,
+    ignore: Sequence[str],
+    report: PruningReport,
+    peak: Peak,
+    tell: Tell,
+) -> None:
+    graph_module = program.graph_module
+    layers = find_layers(graph_module, ignore)
+    rows: dict[str, LayerPruning] = {}
+    total = sum(not layer.dense for layer in layers)
+
+    def solve_layer(
+        layer: PrunableLayer, grams: list[Grams] | None, is_centred: bool
+    ) -> list[Solution]:
+        tell(layer.name, len(rows), total)
+        weight = attribute(graph_module, layer.weight_target)
+        solutions = [
+            solve(
+                matrix, None if grams is None else grams[g], pattern, method, is_centred=is_centred
+            )
+            for g, matrix in enumerate(layer.calls[0].geometry.matrices(weight))
+        ]
+        rows[layer.name] = _row(layer.name, weight, solutions, pattern, report.pattern)
+        return solutions
+
+    changed: dict[str, Tensor] = {}
+    if batches:
+        walk = Walk(graph_module, layers, solve_layer, peak)
+        changed = walk.run(batches)
+    else:
+        for layer in layers:
+            if not layer.dense:
+                weight = attribute(graph_module, layer.weight_target)
+                matrices = [s.matrix for s in solve_layer(layer, None, False)]
+                changed[layer.weight_target] = layer.calls[0].geometry.weight(matrices, weight)
+    for layer in layers:
+        size = attribute(graph_module, layer.weight_target).numel() if layer.weight_target else 0
+        dense = LayerPruning(layer.name, "", size, 0, reason=layer.dense)
+        report.layers.append(rows.get(layer.name, dense))
+    for target, tensor in changed.items():
+        # Memory is the graph's too, so this comes last.
+        _tensor(model, target.removeprefix(f"{TENSORS}.")).copy_(tensor)
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    found = getattr(model.get_submodule(path), leaf)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _prune_modules(
+    model: nn.Module,
+    calls: Sequence[Call],
+    pattern: Pattern,
+    method: str,
+    ignore: Sequence[str],
+    report: PruningReport,
+    peak: Peak,
+    tell: Tell,
+) -> None:
+    """Prune leaf layers, each on the dense model's inputs and outputs."""
+    found = leaf_layers(model, ignore)
+    rows: dict[str, LayerPruning] = {}
+    results: list[tuple[nn.Module, Tensor, Tensor | None]] = []
+    wanted = {name: module for name, (module, reason) in found.items() if not reason}
+    for portion in passes(wanted):
+        grams = module_grams(model, portion, calls, peak) if calls else {}
+        for name, module in portion.items():
+            tell(name, len(rows), len(wanted))
+            weight, bias = module.weight, module.bias
+            assert isinstance(weight, Tensor)
+            geometry = layer_geometry(module)
+            if geometry is None or (calls and name not in grams):
+                why = "padding that is not zeros" if geometry is None else "the data never reach it"
+                rows[name] = LayerPruning(name, "", weight.numel(), 0, reason=why)
+                continue
+            solutions = [
+                solve(
+                    matrix,
+                    grams[name][g] if calls else None,
+                    pattern,
+                    method,
+                    is_centred=bias is not None,
+                )
+                for g, matrix in enumerate(geometry.matrices(weight))
+            ]
+            rows[name] = _row(name, weight, solutions, pattern, report.pattern)
+            new_bias = None
+            if isinstance(bias, Tensor) and all(s.bias is not None for s in solutions):
+                new_bias = torch.cat([s.bias for s in solutions if s.bias is not None])
+            matrices = [s.matrix for s in solutions]
+            results.append((module, geometry.weight(matrices, weight), new_bias))
+    for module, new_weight, new_bias in results:
+        module.weight.copy_(new_weight)  # type: ignore[operator]
+        if new_bias is not None:
+            module.bias.copy_(new_bias)  # type: ignore[operator]
+    for name, (module, reason) in found.items():
+        weight = module._parameters.get("weight")
+        size = 0 if weight is None else weight.numel()
+        report.layers.append(rows.get(name, LayerPruning(name, "", size, 0, reason=reason)))
+
+
+def _row(
+    name: str, weight: Tensor, solutions: Sequence[Solution], pattern: Pattern, called: str
+) -> LayerPruning:
+    """Return the report's row of a layer from what its groups became."""
+    zeros = sum(int((s.matrix == 0).sum()) for s in solutions)
+    reasons = [s.reason for s in solutions if s.reason]
+    k = solutions[0].matrix.shape[1]
+    if isinstance(pattern, NM) and k % pattern.m:
+        reasons.append(f"the last group has {k % pattern.m} of {pattern.m} inputs")
+    if not bool(weight.any()):
+        reasons.append("all weights were zero")
+    errors = [s.error for s in solutions if s.error is not None]
+    dampings = [s.damping for s in solutions if s.damping is not None]
+    return LayerPruning(
+        name,
+        "" if all(s.is_dense for s in solutions) else called,
+        weight.numel(),
+        zeros,
+        sum(errors) / len(errors) if errors else None,
+        max(dampings) if dampings else None,
+        "; ".join(dict.fromkeys(reasons)),
+    )

@@ -1,0 +1,128 @@
+"""A call of `prune`, checked before any work: what came, what was wanted, the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fastinfer.compress.prune.solve import METHODS
+from fastinfer.report import Report
+from fastinfer.types.call import Call
+from fastinfer.types.finite import all_finite
+
+CHANNEL = "channel"
+
+
+def check_model(model: object) -> nn.Module:
+    """Return the model, or what torch.compile wrapped.
+
+    Raises:
+        TypeError: it is no eager nn.Module.
+        ValueError: it, or a part of it, was converted; or it has no values.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"prune: model: expected an nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        model = model._orig_mod
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("prune: model: expected eager code, got TorchScript; pass the nn.Module")
+    assert isinstance(model, nn.Module)
+    for name, module in model.named_modules():
+        if isinstance(getattr(module, "_report", None), Report):
+            where = f"its submodule {name!r} is" if name else "it is"
+            raise ValueError(
+                f"prune: model: expected a float model, but {where} converted already; prune the "
+                "original, then convert what prune returns"
+            )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, nn.UninitializedParameter):
+            raise ValueError(
+                f"prune: parameter {name!r} is not initialized; call the model once before"
+            )
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                f"prune: {name!r}: expected tensors on cpu, got {tensor.device}; load weights and "
+                "call model.cpu() first"
+            )
+        is_weight = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        if is_weight and not all_finite(tensor):
+            raise ValueError(f"prune: parameter {name!r} holds NaN or infinity")
+    return model
+
+
+def check_choices(
+    method: object, calibration: object, ignore: object, schedule: object
+) -> tuple[str, ...]:
+    """Return ignore as a tuple.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    if method not in METHODS:
+        raise ValueError(f"prune: method: expected one of {list(METHODS)}, got {method!r}")
+    if schedule is not None:
+        raise ValueError(
+            f"prune: schedule: expected None, got {type(schedule).__name__}; schedules are for "
+            "fine-tuning, which prune does not do"
+        )
+    is_batches = isinstance(calibration, Iterable) and not isinstance(
+        calibration, (Tensor, str, bytes, Mapping)
+    )
+    if calibration is not None and not is_batches:
+        raise TypeError(
+            "prune: calibration: expected an iterable of batches, got "
+            f"{type(calibration).__name__}; put one batch in a list"
+        )
+    if isinstance(ignore, str) or not isinstance(ignore, Sequence):
+        raise TypeError(f"prune: ignore: expected a sequence of names, got {ignore!r}")
+    for entry in ignore:
+        if not isinstance(entry, str):
+            raise TypeError(f"prune: ignore: expected names or patterns, got {entry!r}")
+    return tuple(ignore)
+
+
+def check_ignored(model: nn.Module, ignore: Sequence[str]) -> None:
+    """Raise ValueError for an entry that matches no module of the model."""
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    stems = [n.rpartition("weight")[0].rstrip("._") for n, _ in model.named_parameters()]
+    for entry in ignore:
+        if not any(fnmatch(name, entry) for name in (*names, *stems) if name):
+            raise ValueError(
+                f"prune: ignore: expected the name or pattern of a module, got {entry!r}, which "
+                "matches none"
+            )
+
+
+def example_call(example_inputs: Any) -> Call | None:
+    """Return (args, kwargs) of the example, None where there is none.
+
+    Raises:
+        TypeError: no tensor in it.
+        ValueError: NaN or infinity in it.
+    """
+    if example_inputs is None:
+        return None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    if isinstance(example_inputs, Mapping):
+        kwargs = dict(example_inputs)
+    elif isinstance(example_inputs, (tuple, list)):
+        args = tuple(example_inputs)
+    else:
+        args = (example_inputs,)
+    leaves = pytree.tree_leaves((args, kwargs))
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        raise TypeError(
+            "prune: example_inputs: expected at least one tensor, got "
+            f"{[type(leaf).__name__ for leaf in leaves]}"
+        )
+    for index, leaf in enumerate(leaves):
+        is_float = isinstance(leaf, Tensor) and leaf.is_floating_point()
+        if is_float and not all_finite(leaf):
+            raise ValueError(f"prune: example_inputs: tensor {index} holds NaN or infinity")
+    return args, kwargs
