@@ -134,9 +134,7 @@ def find_groups(
             continue
         own = set(roots)
         modules = tuple(dict.fromkeys(path for path, labels in places if labels & own))
-        groups.append(
-            ChannelGroup(name, members, bool(streams & own), bool(norms & own), modules)
-        )
+        groups.append(ChannelGroup(name, members, bool(streams & own), bool(norms & own), modules))
     return Structure(
         tuple(groups),
         tuple(Refusal(name, count, reason) for (name, reason), count in refused.items()),

@@ -23,10 +23,10 @@ PROBES = 4
 def magnitude(
     groups: Sequence[ChannelGroup], tensors: Mapping[str, Tensor], weights: frozenset[str]
 ) -> list[Tensor]:
-    """Return for each group the importance of its channels: [channels] float32, mean 1.
+    """Return for each group the importance of its channels: [channels] float32.
 
-    It is the sum of squares of each member's slices, divided by the member's mean, so that every
-    layer counts the same.
+    It is the sum of squares of each member's slices, divided by the member's mean: every layer
+    counts the same, and a channel that many layers share counts as often.
 
     Args:
         groups: of a model with these tensors by name.
@@ -35,7 +35,6 @@ def magnitude(
     result = []
     for group in groups:
         total = torch.zeros(group.channels)
-        counted = 0
         for member in group.members:
             if member.name not in weights:
                 continue
@@ -43,8 +42,7 @@ def magnitude(
             mean = squares.mean()
             if float(mean) > 0:
                 total += squares / mean
-                counted += 1
-        result.append(total / max(counted, 1))
+        result.append(total)
     return result
 
 

@@ -84,4 +84,6 @@ class Classes:
 
     def stays(self, axis: Axis) -> bool:
         """Return True when every index of the axis stays."""
-        return all(int(label) == 0 or int(label) in self.reasons for label in np.unique(self.of(axis)))
+        return all(
+            int(label) == 0 or int(label) in self.reasons for label in np.unique(self.of(axis))
+        )

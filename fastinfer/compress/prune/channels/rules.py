@@ -59,9 +59,12 @@ RULES: dict[str, Rule] = {
 
 #: Operators that answer each value on its own, and have no tag that says so.
 POINTWISE = frozenset(
-    "dropout feature_dropout alpha_dropout contiguous clone detach alias to _to_copy relu6 "
-    "hardswish hardsigmoid hardtanh silu mish selu celu elu gelu leaky_relu softplus type_as float "
-    "double half log_sigmoid lift_fresh_copy sigmoid relu tanh".split()
+    (
+        *("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias"),
+        *("to", "_to_copy", "type_as", "float", "double", "half", "lift_fresh_copy"),
+        *("relu", "relu6", "hardswish", "hardsigmoid", "hardtanh", "silu", "mish", "selu", "celu"),
+        *("elu", "gelu", "leaky_relu", "softplus", "log_sigmoid", "sigmoid", "tanh"),
+    )
 )
 
 
@@ -70,7 +73,7 @@ def apply_rule(trace: Trace, node: fx.Node, named: Mapping[str, Any]) -> Any:
     if node.target is operator.getitem:
         source, position = node.args[0], node.args[1]
         found = trace.axes.get(source, ())  # type: ignore[arg-type]
-        return found[position] if isinstance(found, list) else values.no_channels(trace, node)
+        return found[int(position)] if isinstance(found, list) else values.no_channels(trace, node)
     name = _name(node)
     rule = RULES.get(name)
     if rule is not None:
@@ -81,7 +84,7 @@ def apply_rule(trace: Trace, node: fx.Node, named: Mapping[str, Any]) -> Any:
     if torch.Tag.pointwise in tags or name in POINTWISE:
         return values.pointwise(trace, node, named)
     trace.freeze_all(node.all_input_nodes, f"no rule for the operator {name}")
-    return values.no_channels(trace, node)
+    return values.no_channels_at_all(trace, node)
 
 
 def _name(node: fx.Node) -> str:

@@ -182,7 +182,7 @@ def batch_norm(trace: Trace, node: fx.Node, named: Named) -> Axes:
         part = named.get(key)
         if trace.of(part):
             axes[1] = trace.labels.unite(axes[1], trace.of(part)[0], "a norm of what is no channel")
-            if key.startswith("running") and part.op == "get_attr":
+            if key.startswith("running") and isinstance(part, fx.Node) and part.op == "get_attr":
                 trace.statistics.add(tensor_name(part))
     return tuple(axes)
 
@@ -224,5 +224,3 @@ def prelu(trace: Trace, node: fx.Node, named: Named) -> Axes:
     if slope and slope[0] is not None and len(axes) > 1:
         axes[1] = trace.labels.unite(axes[1], slope[0], "a slope of what is no channel")
     return tuple(axes)
-
-

@@ -57,9 +57,7 @@ def reshape(trace: Trace, node: fx.Node, named: Named) -> Axes:
     return tuple(result)
 
 
-def _matching(
-    sizes: tuple[int, ...], shape: tuple[int, ...]
-) -> list[tuple[list[int], list[int]]]:
+def _matching(sizes: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
     """Return the smallest runs of axes (before, after) that hold the same values."""
     old = [i for i, s in enumerate(sizes) if s != 1]
     new = [i for i, s in enumerate(shape) if s != 1]
@@ -94,9 +92,7 @@ def _merged(trace: Trace, node: fx.Node, axes: list[tuple[MaybeAxis, int]]) -> M
     return np.tile(np.repeat(axis, inner), outer)
 
 
-def _owner(
-    trace: Trace, key: tuple[str, int], flat: Axis, sizes: list[int]
-) -> tuple[int, Axis]:
+def _owner(trace: Trace, key: tuple[str, int], flat: Axis, sizes: list[int]) -> tuple[int, Axis]:
     """Return which of the axes that `flat` is split into has the channels, and their labels.
 
     Where an axis was only merged before, it is the one along which labels differ. Otherwise every
@@ -291,7 +287,7 @@ def pixel_shuffle(trace: Trace, node: fx.Node, named: Named) -> Axes:
     axes = trace.of(node.args[0])
     axis = axes[-3]
     if axis is None:
-        return no_channels(trace, node)  # type: ignore[no-any-return]
+        return no_channels(trace, node)
     squares = axis.reshape(-1, int(named["upscale_factor"]) ** 2)
     first = np.ascontiguousarray(squares[:, 0])
     repeated = np.repeat(first, squares.shape[1] - 1)
@@ -319,7 +315,7 @@ def index(trace: Trace, node: fx.Node, named: Named) -> Axes:
     for i in used if len(used) == 1 else range(len(axes)):
         trace.labels.freeze(axes[i], "indexed by values")
     if len(used) != 1:
-        return no_channels(trace, node)  # type: ignore[no-any-return]
+        return no_channels(trace, node)
     new = (None,) * len(trace.shape(indices[used[0]]))
     return (*axes[: used[0]], *new, *axes[used[0] + 1 :])
 

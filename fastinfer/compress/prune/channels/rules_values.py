@@ -14,12 +14,17 @@ from fastinfer.compress.prune.channels.trace import Axes, Trace
 _SUMS = ("aten::add", "aten::sub", "aten::rsub")
 
 
-def no_channels(trace: Trace, node: fx.Node) -> Any:
-    """Return a result that has no channels of a layer."""
+def no_channels(trace: Trace, node: fx.Node) -> Axes:
+    """Return a tensor that has no channels of a layer."""
+    return (None,) * len(trace.shape(node))
+
+
+def no_channels_at_all(trace: Trace, node: fx.Node) -> Any:
+    """Return a result, of one tensor or several, that has no channels of a layer."""
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
         return [(None,) * v.dim() if isinstance(v, Tensor) else () for v in value]
-    return (None,) * len(trace.shape(node))
+    return no_channels(trace, node)
 
 
 def pointwise(trace: Trace, node: fx.Node, named: Mapping[str, Any]) -> Axes:
@@ -36,9 +41,7 @@ def pointwise(trace: Trace, node: fx.Node, named: Mapping[str, Any]) -> Axes:
     return axes
 
 
-def broadcast(
-    trace: Trace, operands: list[fx.Node], shape: tuple[int, ...], operator: str
-) -> Axes:
+def broadcast(trace: Trace, operands: list[fx.Node], shape: tuple[int, ...], operator: str) -> Axes:
     """Return the axes of a result of this shape, aligned from the right, channels united."""
     result: list[MaybeAxis] = []
     for back in range(1, len(shape) + 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 #: (name of a tensor, axis) -> indices that go.
-Removed = Mapping[tuple[str, int], "NDArray"]  # type: ignore[type-arg]
+Removed = Mapping[tuple[str, int], NDArray[np.int64]]
 #: (submodule, attribute) -> its new value.
 Attributes = Mapping[tuple[str, str], int]
 
@@ -35,7 +36,7 @@ def without(
         dtype: what float tensors become; None leaves them.
     """
     memo: dict[int, object] = {}
-    by_name: dict[str, dict[int, NDArray]] = {}  # type: ignore[type-arg]
+    by_name: dict[str, dict[int, NDArray[np.int64]]] = {}
     for (name, axis), indices in removed.items():
         by_name.setdefault(name, {})[axis] = indices
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -54,7 +55,9 @@ def without(
 
 
 def _smaller(
-    tensor: Tensor, axes: Mapping[int, NDArray], dtype: torch.dtype | None  # type: ignore[type-arg]
+    tensor: Tensor,
+    axes: Mapping[int, NDArray[np.int64]],
+    dtype: torch.dtype | None,
 ) -> Tensor:
     value = tensor.detach()
     for axis, indices in axes.items():

@@ -42,7 +42,7 @@ def difference(
         args, kwargs = _cast(call, dtype)
         with torch.no_grad():
             try:
-                wanted = _masked_outputs(graph_module, structure, removed, dtype)(
+                wanted = _MaskedModel(graph_module, structure, removed, dtype)(
                     *(spec.flatten(args, kwargs) or ())
                 )
             except RuntimeError:  # code that insists on float32
@@ -87,7 +87,7 @@ def _compare(wanted: list[Any], got: list[Any], tolerance: float) -> str:
     return ""
 
 
-class _masked_outputs(fx.Interpreter):  # noqa: N801 - called like a function
+class _MaskedModel(fx.Interpreter):
     """Runs the captured graph with removed slices at zero."""
 
     def __init__(
