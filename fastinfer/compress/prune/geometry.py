@@ -62,7 +62,7 @@ class Geometry:
         self, x: Tensor, y: Tensor, kernel: tuple[int, int]
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         (top, bottom), (left, right) = self.padding
-        (kh, _), (sh, _), (dh, _) = kernel, self.stride, self.dilation
+        (kh, kw), sh, dh = kernel, self.stride[0], self.dilation[0]
         out_h, out_w = y.shape[2], y.shape[3]
         xs, ys = x.chunk(self.groups, 1), y.chunk(self.groups, 1)
         k = xs[0].shape[1] * kh * kw
