@@ -72,8 +72,9 @@ def choose_global(
 ) -> list[Choice]:
     """Return choices that remove `sparsity` of the model's parameters, the least important first.
 
-    Steps between allowed sizes of all groups are ranked by the importance they lose, divided by the
-    share of parameters and of multiplications they save.
+    Steps between allowed sizes of all groups are ranked by the importance they lose, as a share of
+    what the group still has, times what it had, divided by the share of parameters and of
+    multiplications they save.
 
     Raises:
         ValueError: so many parameters cannot go; the text says how many can.
@@ -92,6 +93,10 @@ def choose_global(
         before, after = allowed[place[index]], allowed[place[index] + 1]
         group, total = groups[index], groups[index].channels
         lost = float(ordered[index][total - before : total - after].sum())
+        # Estimates hold for single channels; those that are left of few carry what went, too.
+        lost *= float(ordered[index].sum()) / max(
+            float(ordered[index][total - before :].sum()), 1e-30
+        )
         saved = counter.share_of(group) * (before - after)
         heapq.heappush(steps, (lost / max(saved, 1e-30), index, place[index] + 1))
 

@@ -135,4 +135,5 @@ def _ridge(moments: Moments, start: Tensor, damping: float) -> Tensor:
     ridge = damping * float(hessian.diagonal().mean())
     damped = hessian + ridge * torch.eye(len(hessian), dtype=hessian.dtype)
     missing = moments.cross - start @ hessian
-    return start + torch.linalg.solve(damped, missing.t()).t()
+    step: Tensor = torch.linalg.solve(damped, missing.t())
+    return start + step.t()

@@ -106,7 +106,7 @@ def find_groups(
     streams = _classes_of(found.streams, classes)
     norms = _classes_of(list(found.norms.values()), classes)
     places = [(path, _classes_of([axis], classes)) for path, axis in found.reshapes]
-    forms: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    forms: dict[tuple[tuple[tuple[str, int], int], ...], list[int]] = defaultdict(list)
     refused: dict[tuple[str, str], int] = defaultdict(int)
     for root, parts in slices.items():
         has = {roles[key] for key, _ in parts}
@@ -123,7 +123,7 @@ def find_groups(
         forms[form].append(root)
     groups = []
     for form, roots in forms.items():
-        keys = [key for key, _ in form]  # type: ignore[misc]
+        keys = [key for key, _ in form]
         members = tuple(
             Member(*key, roles[key], tuple(slices[root][i][1] for root in roots))
             for i, key in enumerate(keys)

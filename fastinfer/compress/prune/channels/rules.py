@@ -55,6 +55,14 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "cumsum"), values.along),
     **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std"), values.reduced),
     "glu": values.glu,
+    # Of these the input says only dtype and device, or a size that stands as a number elsewhere.
+    **dict.fromkeys(
+        (
+            *("new_zeros", "new_ones", "new_full", "new_empty", "sym_size"),
+            *("zeros_like", "ones_like", "full_like", "empty_like"),
+        ),
+        lambda trace, node, named: values.no_channels(trace, node),
+    ),
 }
 
 #: Operators that answer each value on its own, and have no tag that says so.
@@ -72,8 +80,10 @@ def apply_rule(trace: Trace, node: fx.Node, named: Mapping[str, Any]) -> Any:
     """Return the labels of a call's result; what no rule knows keeps all its channels."""
     if node.target is operator.getitem:
         source, position = node.args[0], node.args[1]
-        found = trace.axes.get(source, ())  # type: ignore[arg-type]
-        return found[int(position)] if isinstance(found, list) else values.no_channels(trace, node)
+        found = trace.axes.get(source) if isinstance(source, fx.Node) else None
+        if isinstance(found, list) and isinstance(position, int):
+            return found[position]
+        return values.no_channels(trace, node)
     name = _name(node)
     rule = RULES.get(name)
     if rule is not None:
