@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastinfer.compress.gram import Gram, Moments
@@ -51,7 +53,8 @@ def compensate(
         assert isinstance(weight, Tensor)
         if geometry is None or weight[0].numel() > MOST_INPUTS:
             continue
-        grams = [_gram(dense, pruned, name, geometry, call) for call in calls]
+        gone = removed.get((f"{name}.weight", 0))
+        grams = [_gram(dense, pruned, name, geometry, call, gone) for call in calls]
         fitted = _fit(grams, geometry, weight, centred=layer.bias is not None)
         if fitted is not None:
             new, bias, errors[name] = fitted
@@ -78,9 +81,21 @@ def _order(model: nn.Module, call: Call) -> list[str]:
     return [name for name in called if called.count(name) == 1]
 
 
-def _gram(dense: nn.Module, pruned: nn.Module, name: str, geometry: Geometry, call: Call) -> Gram:
+def _gram(
+    dense: nn.Module,
+    pruned: nn.Module,
+    name: str,
+    geometry: Geometry,
+    call: Call,
+    gone: NDArray[np.int64] | None,
+) -> Gram:
+    """Return the Gram matrix of one call; gone are the outputs that the pruned layer has not."""
     y = _seen(dense, name, call)[1]
     layer = pruned.get_submodule(name)
+    if gone is not None:
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        kept = np.delete(np.arange(y.shape[axis]), gone)
+        y = y.index_select(axis, torch.from_numpy(kept))
     x = _seen(pruned, name, call)[0]
     weight = layer.weight
     assert isinstance(weight, Tensor)

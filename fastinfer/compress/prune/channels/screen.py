@@ -61,7 +61,7 @@ def attributes_after(
     """Return the attributes of the user's modules that name the size of a group, and their values.
 
     ways: how the group's modules name it: from "shapes" there is nothing to do; "heads" are
-    integers with that in their name, or "groups", equal to the number of channels; "widths" are
+    integers that count heads or groups by their name, equal to the number of channels; "widths" are
     integers equal to channels x width; "every size" are all integers equal to either.
     """
     result: dict[tuple[str, str], int] = {}
@@ -73,7 +73,7 @@ def attributes_after(
             for name, value in vars(module).items():
                 if type(value) is not int:
                     continue
-                counts = "head" in name or "group" in name or way == "every size"
+                counts = _counts(name) or way == "every size"
                 if counts and value == group.channels:
                     result[path, name] = kept
                 elif way in ("heads and widths", "every size") and (
@@ -81,6 +81,12 @@ def attributes_after(
                 ):
                     result[path, name] = kept * group.width
     return result
+
+
+def _counts(name: str) -> bool:
+    """Return True for num_heads and n_groups, and not for head_dim."""
+    is_count = "head" in name or "group" in name
+    return is_count and not any(part in name for part in ("dim", "size", "width"))
 
 
 def usable(
