@@ -9,6 +9,7 @@ _library = register(OPS, BOUND_REGION_SCHEMAS)
 # The compiled kernels and the passes need the schemas above.
 from fastinfer.api import convert  # noqa: E402
 from fastinfer.artifact import ArtifactError, load, save  # noqa: E402
+from fastinfer.compress.distill import distill, finetune  # noqa: E402
 from fastinfer.compress.prune import prune, pruning_report  # noqa: E402
 from fastinfer.config import Config, UnsupportedError  # noqa: E402
 from fastinfer.measure import benchmark, compare  # noqa: E402
@@ -24,6 +25,8 @@ __all__ = [
     "benchmark",
     "compare",
     "convert",
+    "distill",
+    "finetune",
     "info",
     "isa",
     "load",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -32,9 +32,15 @@ def calls_of(calibration: Iterable[Any] | None, example: Call, n_inputs: int) ->
 
 
 def graph_batches(
-    program: Program, calls: list[Call], report: PruningReport, limit: int = ACTIVATION_BYTES
+    program: Program,
+    calls: list[Call],
+    pruned: Collection[fx.Node],
+    report: PruningReport,
 ) -> list[tuple[Any, ...]]:
-    """Return the graph's inputs of the calls that the graph takes and memory allows."""
+    """Return the graph's inputs of the calls that the graph takes and memory allows.
+
+    pruned: the nodes of layers that will be; values behind them are held twice.
+    """
     spec = program.call
     assert spec is not None
     taken = []
@@ -57,12 +63,12 @@ def graph_batches(
     for flat in taken:
         shapes = tuple(tuple(t.shape) for t in flat)
         if shapes not in known:
-            known[shapes] = 2 * live_bytes(program.graph_module, flat)
+            known[shapes] = live_bytes(program.graph_module, flat, pruned)
         used += known[shapes]
-        if kept and used > limit:
+        if kept and used > ACTIVATION_BYTES:
             report.note(
                 f"{len(kept)} of {len(taken)} batches were used: more would take over "
-                f"{limit / 2**30:.1f} GB of activations"
+                f"{ACTIVATION_BYTES / 2**30:.1f} GB of activations"
             )
             break
         kept.append(flat)
@@ -70,9 +76,14 @@ def graph_batches(
 
 
 @torch.no_grad()
-def live_bytes(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> int:
-    """Return the most bytes of values that are alive at once between two nodes of one batch."""
-    counter = _Counter(graph_module)
+def live_bytes(
+    graph_module: fx.GraphModule, inputs: tuple[Any, ...], pruned: Collection[fx.Node] = ()
+) -> int:
+    """Return the most bytes of values that a walk holds at once of one batch.
+
+    pruned: nodes whose value, and all that follow from it, are held twice.
+    """
+    counter = _Counter(graph_module, pruned)
     counter.run(*inputs)
     return counter.highest
 
@@ -80,16 +91,20 @@ def live_bytes(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> int:
 class _Counter(fx.Interpreter):
     """Interprets a graph, adding up the storages of live values."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, pruned: Collection[fx.Node]) -> None:
         super().__init__(graph_module)
         self.highest = 0
+        self._twice = set(pruned)
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        storages = {}
+        if any(source in self._twice for source in n.all_input_nodes):
+            self._twice.add(n)
+        storages: dict[tuple[int, bool], int] = {}
         for node, held in (*self.env.items(), (n, value)):
             if isinstance(held, Tensor) and node.op != "get_attr":
                 storage = held.untyped_storage()
-                storages[storage.data_ptr()] = storage.nbytes()
+                for is_second in (False, True) if node in self._twice else (False,):
+                    storages[storage.data_ptr(), is_second] = storage.nbytes()
         self.highest = max(self.highest, sum(storages.values()))
         return value

@@ -136,27 +136,28 @@ def _prune(
         report.note(f"layers were pruned on their own, by hooks on the dense model: {error}")
         _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
         return
-    batches = graph_batches(program, calls, report) if calls else []
+    layers = find_layers(program.graph_module, ignore)
+    changing = [call.node for layer in layers if not layer.dense for call in layer.calls]
+    batches = graph_batches(program, calls, changing, report) if calls else []
     if calls and not batches:
         report.note("layers were pruned on their own: the graph takes no calibration batch")
         _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
         return
-    _prune_graph(model, program, batches, pattern, method, ignore, report, peak, tell)
+    _prune_graph(model, program, layers, batches, pattern, method, report, peak, tell)
 
 
 def _prune_graph(
     model: nn.Module,
     program: Program,
+    layers: list[PrunableLayer],
     batches: list[tuple[Any, ...]],
     pattern: Pattern,
     method: str,
-    ignore: Sequence[str],
     report: PruningReport,
     peak: Peak,
     tell: Tell,
 ) -> None:
     graph_module = program.graph_module
-    layers = find_layers(graph_module, ignore)
     rows: dict[str, LayerPruning] = {}
     total = sum(not layer.dense for layer in layers)
 
@@ -261,8 +262,6 @@ def _row(
     k = solutions[0].matrix.shape[1]
     if isinstance(pattern, NM) and k % pattern.m:
         reasons.append(f"the last group has {k % pattern.m} of {pattern.m} inputs")
-    if not bool(weight.any()):
-        reasons.append("all weights were zero")
     errors = [s.error for s in solutions if s.error is not None]
     dampings = [s.damping for s in solutions if s.damping is not None]
     return LayerPruning(

@@ -65,6 +65,8 @@ def solve(
     grams: None only for "magnitude". is_centred: a bias makes up for means.
     """
     weight = weight.float()
+    if not bool(weight.any()):
+        return Solution(weight, reason="all weights were zero")
     if grams is None:
         return Solution(weight * magnitude_mask(weight, pattern))
     total = grams.fit.moments(grams.held, is_centred=is_centred)
