@@ -28,9 +28,7 @@ def test_a_pruned_student_recovers_without_labels(teacher):
     assert before < bars.accuracy(teacher) - 0.1  # or there is nothing to recover
     records = []
     student.train()
-    returned = distill(
-        student, teacher, unlabelled(), epochs=4, lr=2e-3, on_epoch=records.append
-    )
+    returned = distill(student, teacher, unlabelled(), epochs=4, lr=2e-3, on_epoch=records.append)
     assert returned is student and all(m.training for m in student.modules())
     assert bars.accuracy(student.eval()) > bars.accuracy(teacher) - 0.05
     for name, zero in zeros.items():
@@ -86,16 +84,16 @@ def test_zeros_are_free_when_asked(teacher):
 
 def test_a_gradual_pruner_in_training(teacher):
     student = copy.deepcopy(teacher)
-    pruner = GradualPruner(student, "nm64", 62 / 64, CubicSchedule(0, 30, every=5), dense_ends=False)
+    pruner = GradualPruner(
+        student, "nm64", 62 / 64, CubicSchedule(0, 30, every=5), dense_ends=False
+    )
     scores = []
 
     def evaluate(model):
         scores.append((pruner.sparsity, bars.accuracy(model)))
         return scores[-1][1]
 
-    distill(
-        student, teacher, unlabelled(), epochs=4, lr=2e-3, pruner=pruner, evaluate=evaluate
-    )
+    distill(student, teacher, unlabelled(), epochs=4, lr=2e-3, pruner=pruner, evaluate=evaluate)
     kept = (student[3].weight != 0).movedim(1, -1).reshape(64, 9, 64).sum(-1)
     assert (kept == 2).all() and pruner.finished
     # Dense weights have the best figure, and are not the ones that are kept.
