@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +47,10 @@ def write_checkpoint(
         data = safetensors.torch.save(stored, metadata)
     except (ValueError, KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"checkpoint: expected plain tensors: {error}") from error
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    # One name, so that what a kill left half written is gone with the next write.
+    beside = path.with_name(f".{path.name}.tmp")
     try:
-        with beside.open("xb") as file:
+        with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -36,12 +36,14 @@ def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared error as a share of the teacher's mean square: 0 is equal.
 
+    Where the teacher is zero altogether it is the mean squared error itself.
+
     Args:
         student, teacher: float tensors of one shape.
     """
     teacher = teacher.float()
-    power = teacher.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    return (student.float() - teacher).square().mean() / power
+    power = teacher.square().mean()
+    return (student.float() - teacher).square().mean() / torch.where(power > 0, power, 1.0)
 
 
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:

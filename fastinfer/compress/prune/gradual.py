@@ -218,7 +218,6 @@ def prunable_weights(
         for name, module in modules.items()
         if isinstance(module, (nn.Linear, *CONVOLUTIONS))
         and isinstance(getattr(module, "weight", None), nn.Parameter)
-        and module.weight.shape[1] > 1
     }
     dense = _ignored(modules, ignore) | (_ends(modules, layers) if dense_ends else set())
     tied: dict[int, int] = {}
@@ -231,6 +230,7 @@ def prunable_weights(
         for name, layer in layers.items()
         # A weight that an embedding also reads is a table of rows that must all be there.
         if name not in dense
+        and not (getattr(layer, "groups", 1) > 1 and layer.weight.shape[1] == 1)
         and tied[id(layer.weight)] == 1
         and layer.weight[0].numel() >= least_inputs
     }
