@@ -16,8 +16,10 @@ MAGNITUDE, SPARSEGPT, OBS, DISTILLED = "magnitude", "sparsegpt", "obs", "obs + d
 METHODS = (MAGNITUDE, SPARSEGPT, OBS, DISTILLED)
 #: Patterns that have one sparsity of their own.
 FIXED = {"2:4": 0.5}
-#: Methods that a pattern has, where not all: a channel leaves whole, by what its group is worth.
-METHODS_OF = {"channel": (MAGNITUDE, DISTILLED)}
+#: Methods that a pattern has, where not all. With channels "obs" is importance by Taylor's first
+#: order, and a refit of the layers that read them.
+METHODS_OF = {"channel": (MAGNITUDE, OBS, DISTILLED)}
+CHANNEL = "channel"
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from tasks import Figure, Task
 from torch import nn
 
 import fastinfer
-from accuracy.cells import DENSE, DISTILLED, MAGNITUDE, OBS, Cell, CellStore
+from accuracy.cells import CHANNEL, DENSE, DISTILLED, MAGNITUDE, OBS, Cell, CellStore
 from fastinfer.compress.distill import distill
+from fastinfer.compress.prune.channels import prune_channels
 
 #: Calibration samples of int8, in batches; ranges need fewer than Gram matrices.
 INT8_BATCHES = 4
@@ -63,9 +64,10 @@ def pruned_model(task: Task, cell: Cell, store: CellStore) -> tuple[nn.Module, d
         return dense, {}
     if cell.method == DISTILLED:
         return distilled_model(task, cell, store, dense)
+    if cell.pattern == CHANNEL:
+        return without_channels(task, cell, dense)
     weights = store.path(cell, ".safetensors")
-    keeps_shapes = cell.pattern != "channel"
-    if keeps_shapes and weights.exists():
+    if weights.exists():
         dense.load_state_dict(load_file(weights))
         return dense, {}
     start = time.perf_counter()
@@ -79,17 +81,36 @@ def pruned_model(task: Task, cell: Cell, store: CellStore) -> tuple[nn.Module, d
     )
     took = time.perf_counter() - start
     report = fastinfer.pruning_report(pruned)
-    if keeps_shapes and cell.method == OBS:  # distillation begins with it
+    if cell.method == OBS:  # distillation begins with it
         save_file({k: v.contiguous() for k, v in pruned.state_dict().items()}, weights)
     return pruned, {"prune_s": took, "prune_peak_bytes": getattr(report, "peak_bytes", None)}
+
+
+def without_channels(task: Task, cell: Cell, dense: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network with fewer channels, and what making it took.
+
+    A smaller network has no zeros; sparsity is the share of parameters that went.
+    """
+    start = time.perf_counter()
+    by_magnitude = cell.method == MAGNITUDE
+    try:
+        pruned = prune_channels(
+            dense,
+            task.example_inputs(),
+            sparsity=cell.sparsity,
+            importance="magnitude" if by_magnitude else "taylor",
+            calibration=None if by_magnitude else task.calibration(),
+        )
+    except ValueError as error:  # more than its channels hold, as of embeddings
+        raise fastinfer.UnsupportedError(str(error)) from error
+    return pruned, {"prune_s": time.perf_counter() - start}
 
 
 def distilled_model(
     task: Task, cell: Cell, store: CellStore, dense: nn.Module
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the pruned network after distillation from the dense one."""
-    first = MAGNITUDE if cell.pattern == "channel" else OBS
-    student, _ = pruned_model(task, Cell(cell.pattern, cell.sparsity, first), store)
+    student, _ = pruned_model(task, Cell(cell.pattern, cell.sparsity, OBS), store)
     start = time.perf_counter()
     student = distill(
         student,
