@@ -16,7 +16,8 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-accuracy gpu-check lint format clean
+  bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-accuracy \
+  gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,7 +95,7 @@ bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and O
 	  -r requirements-accuracy.txt
 	touch $@
 
-bench-accuracy: build .venv-accuracy/.installed ## Accuracy, latency and size of pruned networks on real tasks, in a venv of its own: an hour
+bench-accuracy: build .venv-accuracy/.installed ## Accuracy, latency and size of pruned networks on real tasks, in a second venv: hours, goes on where stopped
 	PYTHONPATH=. .venv-accuracy/bin/python bench/bench_accuracy.py
 
 gpu-check: ## Build, test, sanitize and measure the CUDA kernels; needs a GPU, and the interpreter's torch
