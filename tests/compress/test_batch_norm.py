@@ -65,5 +65,5 @@ def test_what_fails_leaves_the_old_ones(batches, error, text):
 
 
 def test_no_model():
-    with pytest.raises(TypeError, match="expected an nn.Module, got int"):
+    with pytest.raises(TypeError, match=r"expected an nn\.Module, got int"):
         reestimate_batch_norm(3, [])

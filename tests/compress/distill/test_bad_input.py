@@ -106,7 +106,7 @@ def test_a_pruner_must_be_done_in_time():
 def test_a_student_of_the_teachers_weights():
     student, teacher = bars.network(), bars.network()
     student[3] = teacher[3]
-    with pytest.raises(ValueError, match="weights of its own, got '3.weight'.*deepcopy"):
+    with pytest.raises(ValueError, match=r"weights of its own, got '3\.weight'.*deepcopy"):
         distill(student, teacher, IMAGES, epochs=1)
 
 

@@ -284,5 +284,5 @@ def test_a_pruner_of_another_schedule_is_refused(tmp_path):
         training(model, tmp_path / "run.ckpt", pruner=pruner)
 
     run(3)
-    with pytest.raises(CheckpointError, match="differs in pruner: .*end=3.* there, .*end=4"):
+    with pytest.raises(CheckpointError, match=r"differs in pruner: .*end=3.* there, .*end=4"):
         run(4)
