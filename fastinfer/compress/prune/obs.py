@@ -131,7 +131,8 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
     """
     backwards = torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1)
     eye = torch.eye(len(hessian), dtype=torch.float64)
-    return torch.linalg.solve_triangular(backwards, eye, upper=True).to(hessian.dtype)
+    inverse: Tensor = torch.linalg.solve_triangular(backwards, eye, upper=True)
+    return inverse.to(hessian.dtype)
 
 
 def searched_mask(problem: Problem, pattern: Pattern, start: Tensor) -> tuple[Tensor, Tensor]:
