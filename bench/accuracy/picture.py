@@ -72,8 +72,8 @@ def plot_task(task: Task, rows: Sequence[Row], timings: Sequence[Row], stem: Pat
     if sign < 0:
         axes[0][0].invert_yaxis()
     figure.legend(handles=_legend(points), loc="outside lower center", ncols=5, fontsize=8)
-    figure.suptitle(f"{task.title}: batch {task.timed_batch}, {threads} thread{'s' * (threads > 1)}, AVX-512 VNNI",
-                    fontsize=11)  # fmt: skip
+    how = f"batch {task.timed_batch}, {threads} thread{'s' * (threads > 1)}, AVX-512 VNNI"
+    figure.suptitle(f"{task.title}: {how}", fontsize=11)
     path = stem.with_name(f"{stem.name}_{task.name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
