@@ -37,6 +37,15 @@ _DEPTHWISE = (
     _dw(16, (7, 5), kernel=(3, 4), padding=(1, 2)),
     _dw(65, (10, 6), stride=(3, 1)),
     _dw(64, (1, 40), n=3),
+    # Horizontal strides: what needs no padding is read in place, but for the last row.
+    _dw(96, (9, 12), stride=(2, 2), n=2),
+    _dw(24, (6, 13), stride=(1, 2), padding=(1, 3)),
+    _dw(8, (5, 9), stride=(2, 2)),
+    _dw(8, (5, 7), stride=(2, 2), n=2),
+    _dw(72, (8, 15), kernel=(5, 5), stride=(2, 3), padding=(2, 5)),
+    _dw(160, (7, 16), stride=(2, 2), dilation=(1, 3), padding=(1, 2)),
+    _dw(64, (6, 10), kernel=(2, 2), stride=(2, 2), padding=(0, 0), n=2),
+    _dw(40, (4, 11), kernel=(3, 1), stride=(2, 2), padding=(1, 0)),
 )
 
 
