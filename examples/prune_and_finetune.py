@@ -1,7 +1,7 @@
 """Prune a trained network while it learns from the dense one, convert both, compare.
 
-Needs torch, torchvision and pillow, no network: digits are drawn. About 20 s on one core. Speed
-hardly differs between the two int8 networks, as layers are small; docs/sparsity.md says where it does.
+Needs torch, torchvision and pillow, no network: digits are drawn. About 20 s on one core. The two
+int8 networks are about as fast, as these layers are small; docs/sparsity.md says where zeros pay.
 """
 
 import copy

@@ -21,7 +21,7 @@ def test_the_pruned_network_is_as_accurate():
     found = {name.strip(): float(percent) for name, percent in rows}
     assert found["dense float"] > 80
     assert found["pruned at once"] < found["dense float"] - 20
-    # Of 1000 pictures 3 points are two standard deviations, were the two networks' errors unrelated.
+    # Of 1000 pictures 3 points are two standard deviations, if the networks' errors are unrelated.
     for name in ("pruned and distilled", "dense int8", "pruned int8"):
         assert found[name] > found["dense float"] - 3, found
     # Groups of 64 all the way: every pruned layer has a multiple of 64 inputs.
