@@ -11,7 +11,10 @@ from fastinfer.api import convert  # noqa: E402
 from fastinfer.artifact import ArtifactError, load, save  # noqa: E402
 from fastinfer.compress.distill import distill, finetune  # noqa: E402
 from fastinfer.compress.prune import prune, pruning_report  # noqa: E402
+from fastinfer.compress.prune.channels import channel_report, prune_channels  # noqa: E402
+from fastinfer.compress.prune.low_rank import low_rank_report  # noqa: E402
 from fastinfer.config import Config, UnsupportedError  # noqa: E402
+from fastinfer.low_rank import factorize  # noqa: E402
 from fastinfer.measure import benchmark, compare  # noqa: E402
 from fastinfer.report import Report, report  # noqa: E402
 from fastinfer.runtime import VERSION, info, isa, set_isa, show_ops, supported_isas  # noqa: E402
@@ -23,14 +26,18 @@ __all__ = [
     "Report",
     "UnsupportedError",
     "benchmark",
+    "channel_report",
     "compare",
     "convert",
     "distill",
+    "factorize",
     "finetune",
     "info",
     "isa",
     "load",
+    "low_rank_report",
     "prune",
+    "prune_channels",
     "pruning_report",
     "report",
     "save",
