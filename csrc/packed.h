@@ -53,7 +53,7 @@ enum PackedFlag : int32_t {
   kFlagResidual = 2,
   kFlagTable = 4,
   kFlagDynamic = 8,
-  kFlagUnbounded = 16,  // a multiplier is so large that a result may leave int32 before its clamp
+  kFlagUnbounded = 16,  // a result may leave int32 before its clamp
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};

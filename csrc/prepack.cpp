@@ -1,6 +1,5 @@
 #include "prepack.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace fastinfer {
@@ -16,8 +15,11 @@ PackedOp parse_op(const std::string& op) {
   return PackedOp::kDepthwiseConv2d;
 }
 
-// No accumulator may leave int32 for any uint8 input.
-void check_accumulator(const int8_t* weight, const int32_t* bias, int64_t n, int64_t k) {
+// Returns the largest magnitude each channel's accumulator can have: for no uint8 input one may leave
+// int32.
+std::vector<int64_t> check_accumulator(const int8_t* weight, const int32_t* bias, int64_t n,
+                                       int64_t k) {
+  std::vector<int64_t> worst_of;
   for (int64_t i = 0; i < n; i++) {
     int64_t sum = 0;
     for (int64_t j = 0; j < k; j++) {
@@ -28,16 +30,25 @@ void check_accumulator(const int8_t* weight, const int32_t* bias, int64_t n, int
     const int64_t worst = sum * 255 + std::abs(int64_t{bias[i]});
     STD_TORCH_CHECK(worst < (int64_t{1} << 31), kOp, ": channel ", i, " can reach ", worst,
                     " >= 2^31 in its int32 accumulator; keep this layer float or split it along K");
+    worst_of.push_back(worst);
   }
+  return worst_of;
 }
 
-// |accumulator| < 2^31 times a multiplier of at most 0.99, and 255 times this, stay within int32.
-constexpr float kBoundedMultiplier = 0.99f, kBoundedResidual = 65536.0f;
+// The sum of such a product and of 255 times such a residual's multiplier stays within int32.
+constexpr double kBoundedProduct = 0.99 * 2147483648.0, kBoundedResidual = 65536.0;
 
-// NaN is not bounded.
-bool is_bounded(const float* values, int64_t n, float bound) {
-  return values == nullptr ||
-         std::all_of(values, values + n, [bound](float v) { return std::abs(v) <= bound; });
+// Whether no result leaves int32 before it is clamped. A layer that hardly answers has channels with
+// multipliers above 1, whose sums are small. NaN is not bounded.
+bool is_bounded(const std::vector<int64_t>& worst, const float* multiplier,
+                const float* residual_multiplier) {
+  for (size_t i = 0; i < worst.size(); i++) {
+    const double product = static_cast<double>(worst[i]) * std::abs(double{multiplier[i]});
+    if (!(product <= kBoundedProduct)) return false;
+    if (residual_multiplier == nullptr) continue;
+    if (!(std::abs(residual_multiplier[i]) <= kBoundedResidual)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -102,15 +113,12 @@ PackedHeader begin_prepack(PrepackInputs& in, const std::string& op, int64_t gro
   h.flags = (float_output ? kFlagFloatOutput : 0) | (in.residual_multiplier ? kFlagResidual : 0) |
             (in.table ? kFlagTable : 0) | (in.float_bias ? kFlagDynamic : 0);
 
-  const auto* m = static_cast<const float*>(in.multiplier.const_data_ptr());
-  if (!is_bounded(m, n, kBoundedMultiplier) ||
-      !is_bounded(data_of<float>(in.residual_multiplier), n, kBoundedResidual)) {
-    h.flags |= kFlagUnbounded;
-  }
-
   const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());
   const auto* b = static_cast<const int32_t*>(in.bias.const_data_ptr());
-  check_accumulator(w, b, n, h.k);
+  const auto* m = static_cast<const float*>(in.multiplier.const_data_ptr());
+  if (!is_bounded(check_accumulator(w, b, n, h.k), m, data_of<float>(in.residual_multiplier))) {
+    h.flags |= kFlagUnbounded;
+  }
   return h;
 }
 

@@ -72,7 +72,7 @@ OUTPUTS = (
 )
 #: Multipliers so large that results leave int32 unless they are clamped before rounding.
 UNBOUNDED = (
-    Output("u8_unbounded", gain=1e7, qmin=3, qmax=199),
+    Output("u8_unbounded", gain=1e11, qmin=3, qmax=199),
     Output("u8_unbounded_residual", gain=1e9, residual=True, qmax=254),
 )
 

@@ -58,7 +58,8 @@ def graph_batches(
             f"{len(calls) - len(taken)} of {len(calls)} batches have sizes that the "
             "captured graph does not take; they were left out"
         )
-    kept, used = [], 0
+    kept: list[tuple[Any, ...]] = []
+    used = 0
     known: dict[Any, int] = {}
     for flat in taken:
         shapes = tuple(tuple(t.shape) for t in flat)

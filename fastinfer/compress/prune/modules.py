@@ -39,7 +39,7 @@ def leaf_layers(model: nn.Module, ignore: Sequence[str]) -> dict[str, tuple[nn.M
         k = weight[0].numel()
         if not reason and k < LEAST_INPUTS:
             reason = f"few inputs: {k} of a channel"
-        if not reason and owners[id(weight)] > 1:
+        if not reason and max(owners[id(p)] for p in module.parameters(recurse=False)) > 1:
             reason = "its weight is used elsewhere too"
         found[name] = module, reason
     kept = [name for name, (_, reason) in found.items() if not reason]
@@ -89,9 +89,6 @@ def module_grams(
             if not batched:
                 x, output = x.unsqueeze(0), output.unsqueeze(0)
             found = grams.setdefault(name, empty_grams(geometry, weight))
-            bias = module.bias
-            if isinstance(bias, Tensor) and not isinstance(bias, nn.Parameter):
-                return
             add_rows(found, geometry, x, output, weight, position, len(calls))
             peak.look()
 

@@ -26,9 +26,11 @@ OWN_DAMPING = 1e-3
 RAISES = 4
 #: Refit: steps until the error changes no more (20 steps and 40 give the same cosine on MiniLM).
 STEPS = 20
-#: Mask search: penalties in units of the inputs' variance, each with so many rounds.
-PENALTIES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0)
-ROUNDS = 4
+#: Mask search: penalties in units of the inputs' variance, each with so many rounds. Eight
+#: penalties of four rounds each make errors of MiniLM's and MobileNetV2's layers 1 % smaller, and
+#: a layer of 4608 inputs takes three times as long.
+PENALTIES = (0.1, 0.5, 2.0)
+ROUNDS = 8
 
 
 class NotPositiveError(ValueError):
@@ -129,7 +131,8 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
     """
     backwards = torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1)
     eye = torch.eye(len(hessian), dtype=torch.float64)
-    return torch.linalg.solve_triangular(backwards, eye, upper=True).to(hessian.dtype)
+    inverse: Tensor = torch.linalg.solve_triangular(backwards, eye, upper=True)
+    return inverse.to(hessian.dtype)
 
 
 def searched_mask(problem: Problem, pattern: Pattern, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,11 +148,11 @@ def searched_mask(problem: Problem, pattern: Pattern, start: Tensor) -> tuple[Te
     multiplier, before = torch.zeros_like(d), 0.0
     d = d * largest_kept(d.square(), pattern)
     for penalty in PENALTIES:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(h + penalty * eye))
+        factor = torch.linalg.cholesky(h + penalty * eye)
         multiplier *= before / penalty
         before = penalty
         for _ in range(ROUNDS):
-            w = (t + penalty * (d - multiplier)) @ inverse
+            w = torch.cholesky_solve((t + penalty * (d - multiplier)).t(), factor).t()
             v = w + multiplier
             mask = largest_kept(v.square(), pattern)
             d = v * mask

@@ -279,8 +279,8 @@ def _prune_modules(
         if new_bias is not None:
             module.bias.copy_(new_bias)  # type: ignore[operator]
     for name, (module, reason) in found.items():
-        weight = module._parameters.get("weight")
-        size = 0 if weight is None else weight.numel()
+        found_weight = module._parameters.get("weight")
+        size = 0 if found_weight is None else found_weight.numel()
         report.layers.append(rows.get(name, LayerPruning(name, "", size, 0, reason=reason)))
 
 

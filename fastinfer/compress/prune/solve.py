@@ -24,6 +24,8 @@ METHODS = ("magnitude", "obd", "sparsegpt", "obs")
 DAMPINGS = (0.01, 0.03, 0.1, 0.3)
 #: Where no rows are held out, and for the mask.
 DEFAULT_DAMPING = 0.1
+#: Steps of a refit that only tells ridges apart, and starts from the last one's weights.
+PROBE_STEPS = 10
 #: SparseGPT's own.
 SPARSEGPT_DAMPING = 0.01
 
@@ -98,7 +100,7 @@ def _obs(weight: Tensor, grams: Grams, total: Moments, pattern: Pattern) -> Solu
         errors = {}
         for tried in DAMPINGS:
             candidate = damped(weight, fit.hessian, fit.cross, tried)
-            start = refit(candidate, mask, start)
+            start = refit(candidate, mask, start, PROBE_STEPS)
             errors[tried] = held.relative_error(start)
         damping = min(errors, key=lambda d: errors[d])
         error = errors[damping]
