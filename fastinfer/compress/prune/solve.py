@@ -21,7 +21,7 @@ from fastinfer.types.sparsity import Pattern
 
 METHODS = ("magnitude", "obd", "sparsegpt", "obs")
 #: Ridges tried on rows that were held out, in units of the inputs' mean variance.
-DAMPINGS = (0.01, 0.03, 0.1, 0.3)
+DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 #: Where no rows are held out, and for the mask.
 DEFAULT_DAMPING = 0.1
 #: Steps of a refit that only tells ridges apart, and starts from the last one's weights.
