@@ -16,8 +16,6 @@ from torch import nn
 import fastinfer
 from accuracy.cells import CHANNEL, DENSE, DISTILLED, MAGNITUDE, OBS, Cell, CellStore
 
-#: Calibration samples of int8, in batches; ranges need fewer than Gram matrices.
-INT8_BATCHES = 4
 #: How each task distils: on `Task.distillation`; the best weights are chosen on "choosing".
 DISTILLATION: dict[str, dict[str, Any]] = {
     "mobilenet": {"epochs": 2, "lr": 2e-4, "batch_norm": "freeze", "evaluate_every": 20},
@@ -39,7 +37,7 @@ def run_cell(task: Task, cell: Cell, store: CellStore) -> dict[str, Any]:
         model,
         task.example_inputs(),
         config="int8",
-        calibration=task.calibration()[:INT8_BATCHES],
+        calibration=task.calibration(),
     )
     report = fastinfer.report(fast)
     result["int8"] = plain(task.evaluate(fast))

@@ -66,6 +66,9 @@ def _photo(path: Path) -> Photo:
 @cache
 def _batches(split: Split) -> Sequence[Tensor]:
     photos = _photos(split)
+    if split == "calibration":
+        # A batch for each photo: what `prune` holds out of them is then of other photos.
+        return [random_crops([p], CROPS[split], SEEDS[split] + i) for i, p in enumerate(photos)]
     return random_crops(photos, CROPS[split] * len(photos), SEEDS[split]).split(BATCH)
 
 
