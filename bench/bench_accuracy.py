@@ -118,9 +118,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch, in all that is done")
     parser.add_argument("--timed-threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=0.5, help="of timing per network")
-    parser.add_argument(
-        "--minutes", type=float, help="begin no cell after them; call again to go on"
-    )
+    parser.add_argument("--minutes", type=float, help="begin no cell after them")
     parser.add_argument("--no-timing", action="store_true")
     parser.add_argument("--fresh", action="store_true", help="forget the cells of these tasks")
     parser.add_argument("--out", type=Path, help="default: in bench/results, when all cells ran")
@@ -128,12 +126,13 @@ def main() -> None:
     if options.quick:
         vars(options).update(QUICK)
     torch.set_num_threads(options.threads)
-    deadline = time.monotonic() + 60 * (options.minutes or float("inf"))
+    minutes = float("inf") if options.minutes is None else options.minutes
+    deadline = time.monotonic() + 60 * minutes
     cells = cells_of(options.patterns, options.sparsities, options.methods)
     is_all = set(DEFAULT_TASKS) <= set(options.tasks) and cells == cells_of(
         PATTERNS, SPARSITIES, METHODS
     )
-    if options.out is None and is_all and not options.minutes:
+    if options.out is None and is_all and options.minutes is None:
         options.out = results_path("bench_accuracy")
     results: list[Row] = []
     timings: list[Row] = []
@@ -153,7 +152,14 @@ def main() -> None:
         show(load_task(name).title, table(name, rows, timed))
         if options.out is not None and timed:
             plot_task(load_task(name), rows, timed, options.out.with_suffix(""))
-    write_json(options.out, cells=results, timings=timings)
+    done = {(row["task"], row["pattern"], row["sparsity"], row["method"]) for row in results}
+    missing = [
+        f"{name}: {cell.label}, {cell.method}"
+        for name in options.tasks
+        for cell in cells
+        if (name, cell.pattern, cell.sparsity, cell.method) not in done
+    ]
+    write_json(options.out, cells=results, timings=timings, missing=missing)
 
 
 if __name__ == "__main__":
