@@ -108,7 +108,8 @@ def table(name: str, rows: list[Row], timings: list[Row]) -> list[Row]:
     return lines
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """Return the options of the command line; `cells` is what they ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", choices=tuple(TASKS), nargs="+", default=list(DEFAULT_TASKS))
     parser.add_argument("--patterns", choices=PATTERNS, nargs="+", default=list(PATTERNS))
@@ -118,45 +119,55 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch, in all that is done")
     parser.add_argument("--timed-threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=0.5, help="of timing per network")
-    parser.add_argument("--minutes", type=float, help="begin no cell after them")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="then begin no cell")
     parser.add_argument("--no-timing", action="store_true")
     parser.add_argument("--fresh", action="store_true", help="forget the cells of these tasks")
     parser.add_argument("--out", type=Path, help="default: in bench/results, when all cells ran")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)
-    torch.set_num_threads(options.threads)
-    minutes = float("inf") if options.minutes is None else options.minutes
-    deadline = time.monotonic() + 60 * minutes
-    cells = cells_of(options.patterns, options.sparsities, options.methods)
-    is_all = set(DEFAULT_TASKS) <= set(options.tasks) and cells == cells_of(
+    options.cells = cells_of(options.patterns, options.sparsities, options.methods)
+    is_all = set(DEFAULT_TASKS) <= set(options.tasks) and options.cells == cells_of(
         PATTERNS, SPARSITIES, METHODS
     )
-    if options.out is None and is_all and options.minutes is None:
+    if options.out is None and is_all and options.minutes == float("inf"):
         options.out = results_path("bench_accuracy")
+    return options
+
+
+def run_task(
+    name: str, options: argparse.Namespace, deadline: float
+) -> tuple[list[Row], list[Row]]:
+    """Return the cells and timings of a task; prints its table and draws its picture."""
+    store = CellStore(name)
+    if options.fresh:
+        shutil.rmtree(store.folder, ignore_errors=True)
+    rows = run_cells(name, options.cells, deadline)
+    timed: list[Row] = []
+    if not options.no_timing and rows and rows[0]["pattern"] == DENSE.pattern:
+        chosen = timed_cells(options.cells, rows)
+        for threads in options.timed_threads:
+            timed += time_task(load_task(name), chosen, store, threads, options.seconds)
+    show(load_task(name).title, table(name, rows, timed))
+    if options.out is not None and timed:
+        plot_task(load_task(name), rows, timed, options.out.with_suffix(""))
+    return rows, timed
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    deadline = time.monotonic() + 60 * options.minutes
     results: list[Row] = []
     timings: list[Row] = []
     for name in options.tasks:
-        store = CellStore(name)
-        if options.fresh:
-            shutil.rmtree(store.folder, ignore_errors=True)
-        rows = run_cells(name, cells, deadline)
-        results += rows
-        timed: list[Row] = []
-        if not options.no_timing and rows and rows[0]["pattern"] == DENSE.pattern:
-            for threads in options.timed_threads:
-                timed += time_task(
-                    load_task(name), timed_cells(cells, rows), store, threads, options.seconds
-                )
-            timings += timed
-        show(load_task(name).title, table(name, rows, timed))
-        if options.out is not None and timed:
-            plot_task(load_task(name), rows, timed, options.out.with_suffix(""))
+        rows, timed = run_task(name, options, deadline)
+        results, timings = results + rows, timings + timed
     done = {(row["task"], row["pattern"], row["sparsity"], row["method"]) for row in results}
     missing = [
         f"{name}: {cell.label}, {cell.method}"
         for name in options.tasks
-        for cell in cells
+        for cell in options.cells
         if (name, cell.pattern, cell.sparsity, cell.method) not in done
     ]
     write_json(options.out, cells=results, timings=timings, missing=missing)
