@@ -9,7 +9,15 @@ _library = register(OPS, BOUND_REGION_SCHEMAS)
 # The compiled kernels and the passes need the schemas above.
 from fastinfer.api import convert  # noqa: E402
 from fastinfer.artifact import ArtifactError, load, save  # noqa: E402
-from fastinfer.compress.prune import prune, pruning_report  # noqa: E402
+from fastinfer.compress.batch_norm import reestimate_batch_norm  # noqa: E402
+from fastinfer.compress.distill import distill, finetune, reconstruct  # noqa: E402
+from fastinfer.compress.prune import (  # noqa: E402
+    CubicSchedule,
+    GradualPruner,
+    hold_masks,
+    prune,
+    pruning_report,
+)
 from fastinfer.config import Config, UnsupportedError  # noqa: E402
 from fastinfer.measure import benchmark, compare  # noqa: E402
 from fastinfer.report import Report, report  # noqa: E402
@@ -19,16 +27,23 @@ __version__ = VERSION
 __all__ = [
     "ArtifactError",
     "Config",
+    "CubicSchedule",
+    "GradualPruner",
     "Report",
     "UnsupportedError",
     "benchmark",
     "compare",
     "convert",
+    "distill",
+    "finetune",
+    "hold_masks",
     "info",
     "isa",
     "load",
     "prune",
     "pruning_report",
+    "reconstruct",
+    "reestimate_batch_norm",
     "report",
     "save",
     "set_isa",

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from fastinfer.compress.prune.gradual import GradualPruner
+from fastinfer.compress.prune.hold import MaskHold, hold_masks
 from fastinfer.compress.prune.masks import largest_kept
 from fastinfer.compress.prune.prune import prune
 from fastinfer.compress.prune.report import LayerPruning, PruningReport, pruning_report
 
-__all__ = ["LayerPruning", "PruningReport", "largest_kept", "prune", "pruning_report"]
+__all__ = [
+    "CubicSchedule",
+    "GradualPruner",
+    "LayerPruning",
+    "MaskHold",
+    "PruningReport",
+    "hold_masks",
+    "largest_kept",
+    "prune",
+    "pruning_report",
+]

@@ -1,0 +1,1 @@
+"""Callbacks and adapters for other frameworks; each imports its own only where it is called."""
