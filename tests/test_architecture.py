@@ -53,6 +53,7 @@ PART_OF = {
     "report_profile_text": "report",
     "request": "api",
     "paths": "api",
+    "low_rank": "api",
     "cli_model": "cli",
     "__init__": "root",
 }

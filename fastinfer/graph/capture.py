@@ -51,6 +51,7 @@ def capture(
     *,
     others: Sequence[Call] = (),
     prefix: str = "",
+    freedoms: Sequence[str] = FREEDOMS,
 ) -> Program:
     """Return the model as a functional ATen graph over the tensor arguments of the call.
 
@@ -63,6 +64,7 @@ def capture(
         kwargs: keyword arguments of that call.
         others: further calls, on which the graph is checked, and which say which sizes vary.
         prefix: of every name, "backbone." where the model is the submodule backbone of another.
+        freedoms: which sizes to try to leave free, of FREEDOMS, in this order.
 
     Raises:
         CaptureError: the model does not export, or the graph would not answer as the model does.
@@ -72,9 +74,9 @@ def capture(
     signature = model_signature(model)
     calls = [bind(signature, a, k) for a, k in ((tuple(args), dict(kwargs or {})), *others)]
     reasons: list[str] = []
-    freedoms = [f for f in FREEDOMS if f != VARIED or any(v - {0} for v in _varied(calls))]
-    while freedoms:
-        freedom = freedoms.pop(0)
+    waiting = [f for f in freedoms if f != VARIED or any(v - {0} for v in _varied(calls))]
+    while waiting:
+        freedom = waiting.pop(0)
         try:
             program = _capture(model, signature, calls, freedom, prefix)
         except CaptureError as error:
@@ -82,7 +84,7 @@ def capture(
             if isinstance(error.__cause__, GuardOnDataDependentSymNode):
                 # Values decide, not the sizes of inputs; where every size is known, bounds on how
                 # many values there are may settle it. Each try of a detector takes 10 s.
-                del freedoms[:-1]
+                del waiting[:-1]
             continue
         if reasons:
             program.report.note(

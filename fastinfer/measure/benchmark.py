@@ -1,4 +1,4 @@
-"""`benchmark`: several models on the same inputs, checked, then timed side by side."""
+"""`benchmark`: models on the same inputs, checked, judged, then timed side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BenchmarkRow:
     """One model. `ratio` is the first model's median divided by this one's: above 1 is faster.
 
     `samples_per_s` counts the first dimension of the first input; `peak_bytes` is what one call
-    allocates beyond the model's own `model_bytes`.
+    allocates beyond the model's own `model_bytes`. `accuracy` is what `evaluate` said, if asked.
     """
 
     name: str
@@ -31,6 +31,7 @@ class BenchmarkRow:
     ratio: float
     model_bytes: int
     peak_bytes: int | None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class BenchmarkTable:
         """Return a table for people."""
         headers = ["model", "median ms", "p20", "p80", "runs", "samples/s", "ratio"]
         headers += ["weights", "peak of a call"]
+        judged = any(row.accuracy is not None for row in self.rows)
+        headers += ["accuracy"] * judged
         cells = [
             [
                 row.name,
@@ -66,6 +69,7 @@ class BenchmarkTable:
                 f"{row.ratio:.2f}x",
                 mebibytes(row.model_bytes),
                 mebibytes(row.peak_bytes),
+                *([_figure(row.accuracy)] * judged),
             ]
             for row in self.rows
         ]
@@ -78,8 +82,11 @@ def benchmark(
     *,
     threads: int | None = None,
     min_time_s: float = 1.0,
+    evaluate: Callable[[Any], float] | None = None,
 ) -> BenchmarkTable:
-    """Return latency, throughput, memory and ratio to the first of several models.
+    """Return latency, throughput, memory, accuracy and ratio to the first of several models.
+
+        print(fastinfer.benchmark({"before": model, "after": fast}, x, evaluate=top1))
 
     Every model answers once first: all must return the first one's structure and shapes, finite
     where the first is finite. Modules run in eval mode and get their mode back.
@@ -89,9 +96,12 @@ def benchmark(
         inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword ones.
         threads: torch threads while timing (restored afterwards); None leaves them.
         min_time_s: seconds per model, on average.
+        evaluate: model -> figure, as for `convert`; called once for each model, in eval mode and
+            before any is timed. None: no figure.
 
     Raises:
-        TypeError: models is not a mapping of callables.
+        TypeError: models is not a mapping of callables, evaluate is no function or returns no
+            number.
         ValueError: models is empty, or a model answers in another structure or not finite.
         RuntimeError: a model raised; the text names it.
     """
@@ -99,9 +109,15 @@ def benchmark(
         raise TypeError('benchmark: expected models {"name": model, ...}, got ' + repr(models))
     if not models:
         raise ValueError("benchmark: expected at least one model, got none")
+    if evaluate is not None and not callable(evaluate):
+        raise TypeError(f"benchmark: evaluate: expected a function of a model, got {evaluate!r}")
     runs = {name: partial(call, model, inputs) for name, model in models.items()}
     with evaluating(*models.values()), torch.inference_mode(), fixed_threads(threads) as count:
         _check_answers(runs)
+        figures = {
+            name: None if evaluate is None else _judged(name, model, evaluate)
+            for name, model in models.items()
+        }
         timings = time_interleaved(runs, min_time_s=min_time_s)
         peaks = {name: peak_bytes(run) for name, run in runs.items()}
     first = next(iter(timings.values())).median_ms
@@ -114,10 +130,31 @@ def benchmark(
             ratio=first / timing.median_ms,
             model_bytes=model_bytes(models[name]),
             peak_bytes=peaks[name],
+            accuracy=figures[name],
         )
         for name, timing in timings.items()
     )
     return BenchmarkTable(rows, count)
+
+
+def _judged(name: str, model: Any, evaluate: Callable[[Any], float]) -> float:
+    """Return evaluate's figure of a model as a float."""
+    try:
+        figure = evaluate(model)
+    except Exception as error:
+        raise RuntimeError(
+            f"benchmark: evaluate failed on model {name!r}: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        return float(figure)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"benchmark: evaluate: expected a number for model {name!r}, got {figure!r}"
+        ) from error
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _check_answers(runs: Mapping[str, Callable[[], Any]]) -> None:

@@ -50,6 +50,42 @@ def test_another_answer_is_an_error(other: object, text: str) -> None:
         benchmark({"first": nn.Linear(16, 4), "other": other}, X)
 
 
+def test_accuracy_stands_beside_latency_and_size() -> None:
+    modes = []
+
+    def evaluate(model: nn.Module) -> torch.Tensor:
+        modes.append((model.training, torch.is_grad_enabled()))
+        return model.weight.new_tensor(model.out_features / 8)
+
+    models = {"before": nn.Linear(16, 4), "after": nn.Linear(16, 4)}
+    models["after"].out_features = 2
+    table = benchmark(models, X, min_time_s=0, evaluate=evaluate)
+    assert [row.accuracy for row in table.rows] == [0.5, 0.25]
+    assert modes == [(False, False)] * 2 and models["after"].training
+    assert "accuracy" in str(table) and "0.25" in str(table)
+    assert table.to_dict()["rows"][1]["accuracy"] == 0.25
+
+
+def test_without_evaluate_there_is_no_column() -> None:
+    table = benchmark({"m": nn.Linear(16, 4)}, X, min_time_s=0)
+    assert table["m"].accuracy is None and "accuracy" not in str(table)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "error", "text"),
+    [
+        (0.9, TypeError, "evaluate: expected a function of a model, got 0.9"),
+        (lambda m: "good", TypeError, "evaluate: expected a number for model 'm', got 'good'"),
+        (lambda m: None, TypeError, "evaluate: expected a number for model 'm', got None"),
+        (lambda m: torch.ones(2), TypeError, "evaluate: expected a number for model 'm', got tens"),
+        (lambda m: m.nothing, RuntimeError, "evaluate failed on model 'm': AttributeError"),
+    ],
+)
+def test_bad_evaluate(evaluate: object, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        benchmark({"m": nn.Linear(16, 4)}, X, evaluate=evaluate)
+
+
 def test_bad_models() -> None:
     with pytest.raises(TypeError, match="expected models"):
         benchmark([nn.Linear(2, 2)], X)

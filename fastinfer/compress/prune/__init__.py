@@ -7,6 +7,7 @@ from fastinfer.compress.prune.hold import MaskHold, hold_masks
 from fastinfer.compress.prune.masks import largest_kept
 from fastinfer.compress.prune.prune import prune
 from fastinfer.compress.prune.report import LayerPruning, PruningReport, pruning_report
+from fastinfer.compress.prune.schedule import CubicSchedule
 
 __all__ = [
     "CubicSchedule",

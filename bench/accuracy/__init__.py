@@ -1,0 +1,1 @@
+"""The parts of bench_accuracy: cells, the work of one, timing, pictures."""
