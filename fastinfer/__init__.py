@@ -18,7 +18,10 @@ from fastinfer.compress.prune import (  # noqa: E402
     prune,
     pruning_report,
 )
+from fastinfer.compress.prune.channels import channel_report, prune_channels  # noqa: E402
+from fastinfer.compress.prune.low_rank import low_rank_report  # noqa: E402
 from fastinfer.config import Config, UnsupportedError  # noqa: E402
+from fastinfer.low_rank import factorize  # noqa: E402
 from fastinfer.measure import benchmark, compare  # noqa: E402
 from fastinfer.report import Report, report  # noqa: E402
 from fastinfer.runtime import VERSION, info, isa, set_isa, show_ops, supported_isas  # noqa: E402
@@ -32,15 +35,19 @@ __all__ = [
     "Report",
     "UnsupportedError",
     "benchmark",
+    "channel_report",
     "compare",
     "convert",
     "distill",
+    "factorize",
     "finetune",
     "hold_masks",
     "info",
     "isa",
     "load",
+    "low_rank_report",
     "prune",
+    "prune_channels",
     "pruning_report",
     "reconstruct",
     "reestimate_batch_norm",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastinfer.compress.prune.calibration import calls_of, graph_batches
+from fastinfer.compress.prune.channels import prune_channels
 from fastinfer.compress.prune.layers import PrunableLayer, find_layers
 from fastinfer.compress.prune.modules import layer_geometry, leaf_layers, module_grams, passes
 from fastinfer.compress.prune.progress import progress
@@ -26,13 +27,15 @@ from fastinfer.compress.prune.request import (
 from fastinfer.compress.prune.resident import Peak
 from fastinfer.compress.prune.solve import Grams, Solution, solve
 from fastinfer.compress.prune.walk import Tell, Walk
-from fastinfer.config import UnsupportedError
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
 from fastinfer.graph.match import TENSORS, attribute
 from fastinfer.program import Program
 from fastinfer.types.call import Call, tensors_of
 from fastinfer.types.sparsity import NM, Pattern, named_pattern
+
+#: Methods that channels can be chosen by.
+CHANNEL_METHODS = ("obs", "obd", "magnitude")
 
 
 def prune(
@@ -59,10 +62,12 @@ def prune(
         pattern: "unstructured", "nm64", "nm64x2" (see docs/sparsity.md), n kept of m as "2:4", or
             "channel".
         sparsity: the share of a pruned layer's weights that become zero, 0..1. A pattern as "2:4"
-            says it already.
+            says it already. Of "channel" the share of the model's parameters that go.
         method: "obs" chooses by second-order information and fits all weights that are kept to the
             dense model's outputs; "sparsegpt" mends weights to the right of those that go, "obd"
             weighs squares of weights with their inputs' variance, "magnitude" takes the smallest.
+            Of "channel" "obs" ranks by first-order changes of the output and refits the layers
+            that read fewer channels, "obd" only ranks; see `prune_channels` for more choices.
         calibration: batches as for `convert`, without labels or with. The example alone serves
             otherwise, and the report says so. "magnitude" needs none.
         ignore: names or patterns ("head.*") of modules that stay dense.
@@ -70,7 +75,6 @@ def prune(
 
     Raises:
         TypeError, ValueError: a malformed request, before any work.
-        UnsupportedError: pattern "channel".
     """
     start = time.perf_counter()
     model = check_model(model)
@@ -82,7 +86,7 @@ def prune(
             f"prune: example_inputs: method {method!r} needs inputs to run the model on, got None"
         )
     if pattern == CHANNEL:
-        raise UnsupportedError("prune: pattern 'channel' is not there yet; use 'nm64x2'")
+        return _channels(model, example_inputs, sparsity, method, calibration, ignored)
     wanted = named_pattern(pattern, sparsity)
     peak = Peak()
     pruned = copy.deepcopy(model)
@@ -105,6 +109,33 @@ def prune(
         )
     setattr(pruned, ATTRIBUTE, report)
     return pruned
+
+
+def _channels(
+    model: nn.Module,
+    example_inputs: Any,
+    sparsity: float | None,
+    method: str,
+    calibration: Iterable[Any] | None,
+    ignore: Sequence[str],
+) -> nn.Module:
+    """Return the model with fewer channels."""
+    if sparsity is None:
+        raise ValueError("prune: sparsity: expected the share of parameters that go, got None")
+    if method not in CHANNEL_METHODS:
+        raise ValueError(
+            f"prune: method: expected one of {list(CHANNEL_METHODS)} for pattern 'channel', "
+            f"got {method!r}"
+        )
+    return prune_channels(
+        model,
+        example_inputs,
+        sparsity=sparsity,
+        importance="magnitude" if method == "magnitude" else "taylor",
+        calibration=calibration,
+        ignore=ignore,
+        compensate=method == "obs",
+    )
 
 
 def _prune(

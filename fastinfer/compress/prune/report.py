@@ -98,7 +98,7 @@ def pruning_report(model: nn.Module) -> PruningReport:
     found = getattr(model, ATTRIBUTE, None)
     if not isinstance(found, PruningReport):
         raise TypeError(
-            "pruning_report: expected a model returned by fastinfer.prune, "
-            f"got {type(model).__module__}.{type(model).__qualname__}"
+            "pruning_report: expected a model returned by fastinfer.prune (channel_report is for "
+            f"pattern 'channel'), got {type(model).__module__}.{type(model).__qualname__}"
         )
     return found

@@ -27,7 +27,7 @@ GOOD = {"pattern": "nm64", "sparsity": 0.5}
         ({"pattern": "0:4"}, ValueError, "got '0:4'"),
         ({"pattern": "5:4", "sparsity": None}, ValueError, "0 <= n <= m"),
         ({"pattern": "2:4", "sparsity": 0.75}, ValueError, "keeps 1 of 4 .* sparsity is 0.5"),
-        ({"pattern": "channel"}, fastinfer.UnsupportedError, "'channel' is not there yet"),
+        ({"pattern": "channel", "method": "sparsegpt"}, ValueError, "for pattern 'channel'"),
         ({"sparsity": 0.51}, ValueError, "keeps 31.36 of 64 inputs.* nearest sparsity is 0.515625"),
         ({"sparsity": 0.999}, ValueError, "nearest sparsity is 0.984375"),
         ({"sparsity": 1.0}, ValueError, "expected 0 <= sparsity < 1"),
