@@ -51,7 +51,7 @@ def test_tuples_dicts_and_models_without_any():
         ([], ValueError, "expected at least one, got none"),
         (torch.ones(4, 2, 6, 6), TypeError, "got one tensor; put it in a list"),
         ([torch.full((4, 2, 6, 6), torch.nan)], ValueError, "a running_mean with NaN"),
-        ([torch.ones(4, 2)], RuntimeError, ""),
+        ([torch.ones(4, 2)], RuntimeError, "Expected 3D"),
     ],
 )
 def test_what_fails_leaves_the_old_ones(batches, error, text):

@@ -179,7 +179,5 @@ def scalar(what: str, argument: str, value: object) -> Tensor:
 
 
 def callable_name(function: object) -> str:
-    """Return a name that is the same in another process: no address."""
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    module = getattr(function, "__module__", "")
-    return f"{module}.{name}"
+    """Return a name that is the same in another process: no address, and no __main__."""
+    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)

@@ -18,8 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from fastinfer.compress.distill import distill
 from fastinfer.compress.prune import CubicSchedule, GradualPruner
 
-STEPS = 0
-
 
 class Augmented(Dataset):
     """Pictures with noise from every kind of random numbers."""
@@ -49,10 +47,8 @@ def main(kind, result, checkpoint=None):
     loader = DataLoader(Augmented(), 16, shuffle=True, generator=generator)
 
     def loss(ours, theirs):
-        global STEPS
         if student.training:
-            STEPS = int(student[1].num_batches_tracked)
-            print("step", STEPS, flush=True)
+            print("step", int(student[1].num_batches_tracked), flush=True)
         return (ours - theirs).square().mean()
 
     distill(

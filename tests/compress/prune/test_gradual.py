@@ -13,6 +13,11 @@ from fastinfer.compress.prune.schedule import pattern_at
 from fastinfer.types.sparsity import NM, Unstructured
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(threads):
+    threads(1)
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(

@@ -21,6 +21,11 @@ OPTIMIZERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(threads):
+    threads(1)
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
