@@ -49,7 +49,7 @@ def plot_task(task: Task, rows: Sequence[Row], timings: Sequence[Row], stem: Pat
     samples = rows[0]["int8"][task.headline]["samples"]
     edge = dense - sign * depth
     drawn = [(c, v, speed[c.label]) for c, v in points if c.label in speed]
-    front = pareto_front([(x, v) for _, v, x in drawn], sign)
+    front = pareto_front([(x, v) for _, v, x in drawn if sign * (v - edge) > 0], sign)
     methods = [m for m in METHODS if any(c.method == m for c, _, _ in drawn)]
     figure, axes = new_figure(
         3.1 * len(methods) + 0.8, 4.4, ncols=len(methods), squeeze=False, sharex=True, sharey=True
@@ -72,8 +72,8 @@ def plot_task(task: Task, rows: Sequence[Row], timings: Sequence[Row], stem: Pat
     if sign < 0:
         axes[0][0].invert_yaxis()
     figure.legend(handles=_legend(points), loc="outside lower center", ncols=5, fontsize=8)
-    figure.suptitle(f"{task.title}: batch 1, {threads} thread{'s' * (threads > 1)}, AVX-512 VNNI",
-                    fontsize=11)  # fmt: skip
+    how = f"batch {task.timed_batch}, {threads} thread{'s' * (threads > 1)}, AVX-512 VNNI"
+    figure.suptitle(f"{task.title}: {how}", fontsize=11)
     path = stem.with_name(f"{stem.name}_{task.name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

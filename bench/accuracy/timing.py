@@ -1,4 +1,4 @@
-"""Latency of a batch of one: the dense network in float and int8, and every pattern, in turns.
+"""Latency of one call: the dense network in float and int8, and every pattern, in turns.
 
 A saved network is packed when it is loaded, for the instruction set in force. Where there is AMX
 dense kernels are so fast that sparse ones are not chosen, so all is timed with AVX-512 VNNI, and
@@ -56,9 +56,9 @@ def _rows(
     models: dict[str, nn.Module] = {"float": task.build()}
     for cell in cells:
         models[cell.label] = fastinfer.load(store.path(cell, ".fastinfer"))
-    example = task.example_inputs()
+    inputs = task.timed_inputs()
     calls: dict[str, Callable[[], object]] = {
-        name: partial(call, model, example) for name, model in models.items()
+        name: partial(call, model, inputs) for name, model in models.items()
     }
     with torch.inference_mode():
         timed = time_interleaved(calls, min_time_s=seconds, threads=threads)
@@ -69,6 +69,7 @@ def _rows(
             "network": name,
             "isa": "torch" if name == "float" else isa,
             "threads": threads,
+            "batch": task.timed_batch,
             **timing.to_dict(),
             "vs float": base / timing.median_ms,
             "vs dense int8": dense / timing.median_ms,

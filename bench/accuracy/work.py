@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from harness import machine_facts
 from safetensors.torch import load_file, save_file
 from tasks import Figure, Task
 from torch import nn
@@ -52,6 +53,7 @@ def run_cell(task: Task, cell: Cell, store: CellStore) -> dict[str, Any]:
     result["float_bytes"] = sum(p.numel() * p.element_size() for p in model.state_dict().values())
     result["int8_bytes"] = len(data)
     result["int8_zipped_bytes"] = len(zlib.compress(data, 6))
+    result["commit"] = machine_facts()["commit"]
     result["cell_s"] = time.perf_counter() - start
     store.write(cell, result)
     return result

@@ -91,6 +91,7 @@ def movielens_task() -> Task:
         identities=lambda split: frozenset(map(str, _rows(split).tolist())),
         judge=lambda wanted, got, split: figures(wanted, got, ratings()[2][_rows(split)]),
         float_answers=_float_answers,
+        timed_batch=BATCH,  # one user's candidates; a single rating is all overhead
     )
 
 

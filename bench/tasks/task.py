@@ -40,6 +40,7 @@ class Task:
     identities: a part -> a name of each sample's source (photo, text, note), for `disjoint`.
     judge: (float answers, answers, part) -> figures; answers [N, ...] are in batch order.
     float_answers: a part -> what the float network answers, [N, ...]; cached.
+    timed_batch: samples of the call that is timed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     identities: Callable[[Split], frozenset[str]]
     judge: Callable[[Tensor, Tensor, Split], dict[str, Figure]]
     float_answers: Callable[[Split], Tensor]
+    timed_batch: int = 1
 
     def calibration(self) -> list[Any]:
         """Return the calibration batches, without labels."""
@@ -63,6 +65,10 @@ class Task:
     def example_inputs(self) -> Any:
         """Return a batch of one."""
         return pytree.tree_map(lambda x: x[:1], self.batches("calibration")[0])
+
+    def timed_inputs(self) -> Any:
+        """Return the batch that is timed."""
+        return pytree.tree_map(lambda x: x[: self.timed_batch], self.batches("calibration")[0])
 
     def evaluate(self, model: Callable[..., Any], split: Split = "evaluation") -> dict[str, Figure]:
         """Return the figures of a model on a part of the data."""

@@ -42,7 +42,7 @@ def test_the_front_holds_what_no_other_beats(sign, front):
 def test_the_picture_has_a_panel_for_each_method_that_ran(tmp_path):
     fields = dict.fromkeys(Task.__dataclass_fields__)
     task = Task(**{**fields, "name": "t", "title": "T", "headline": "accuracy",
-                   "higher_is_better": True})  # fmt: skip
+                   "higher_is_better": True, "timed_batch": 1})  # fmt: skip
     rows, timings = [], [row("float", "torch", 1.0)]
     for index, cell in enumerate(cells_of(["nm64"], [0.5, 0.75], METHODS[:2])):
         figures = {"accuracy": {"value": 0.9 - 0.2 * (index > 2), "samples": 1500}}
