@@ -16,8 +16,8 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-accuracy \
-  gpu-check lint format clean
+  bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-channels \
+  bench-accuracy gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-models: build ## Whole models against torch; writes bench/results
 
 bench-sparse: build ## Weights with zeros against dense ones; writes bench/results
 	$(RUN) bench/bench_sparse.py
+
+bench-channels: build ## Fewer channels against the dense model; writes bench/results
+	$(RUN) bench/bench_channels.py
 
 bench-overhead: build ## What the engine adds to its kernels, in us a step; writes bench/results
 	$(RUN) bench/bench_overhead.py

@@ -23,6 +23,9 @@ STAYS = {
     "swin_t": "shape",
 }
 
+#: What is left at the most, where it is not 0.8: their streams and heads stay.
+LEFT = {"vit": 0.95, "swin_t": 0.95}
+
 
 def build(name):
     torch.manual_seed(0)
@@ -34,7 +37,7 @@ def build(name):
     return builder(weights=None, **OPTIONS.get(name, {})).eval()
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.models) for n in SLOW)])
 def test_half_of_the_channels_go(name):
     model = build(name)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -44,8 +47,9 @@ def test_half_of_the_channels_go(name):
     assert type(pruned) is type(model) and pruned(x).shape == model(x).shape
     report = channel_report(pruned)
     assert report.parameters[1] == sum(p.numel() for p in pruned.parameters())
-    assert report.parameters[1] < 0.8 * report.parameters[0]
-    assert report.multiplications[1] < 0.8 * report.multiplications[0]
+    left = LEFT.get(name, 0.8)
+    assert report.parameters[1] < left * report.parameters[0]
+    assert report.multiplications[1] < left * report.multiplications[0]
     other = [r for r in report.refused if r.reason != "the model's output"]
     assert all(STAYS.get(name, "nothing") in refusal.reason for refusal in other), other
     if name in CONVERTED:

@@ -19,6 +19,8 @@ from fastinfer.types.call import Call
 DAMPINGS = (0.3, 0.1, 0.03, 0.01, 0.001)
 #: The one used where there is one batch only.
 DAMPING = 0.1
+#: Rows that do for each input of a layer: of large images there are that many in a few batches.
+ROWS_PER_INPUT = 20
 #: A layer with more inputs than this keeps its weights: its Gram matrix would take over 0.5 GB.
 MOST_INPUTS = 8192
 
@@ -42,7 +44,7 @@ def compensate(
         dense: the model before, in eval mode.
         pruned: the model after, in eval mode.
         removed: what went; axes 1 of layers' weights are what they read.
-        calls: to calibrate on; the last is held out where there are several.
+        calls: to calibrate on, as many as give enough rows; the last of those chooses the ridge.
     """
     names = [name for name in _order(pruned, calls[0]) if (f"{name}.weight", 1) in removed]
     errors = {}
@@ -54,7 +56,12 @@ def compensate(
         if geometry is None or weight[0].numel() > MOST_INPUTS:
             continue
         gone = removed.get((f"{name}.weight", 0))
-        grams = [_gram(dense, pruned, name, geometry, call, gone) for call in calls]
+        grams: list[Gram] = []
+        for call in calls:
+            grams.append(_gram(dense, pruned, name, geometry, call, gone))
+            enough = ROWS_PER_INPUT * weight[0].numel()
+            if len(grams) > 1 and sum(gram.count for gram in grams) >= enough:
+                break
         fitted = _fit(grams, geometry, weight, centred=layer.bias is not None)
         if fitted is not None:
             new, bias, errors[name] = fitted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from fastinfer.compress.quantize.batches import batch_call
 #: (output of the model, the batch as it was given) -> scalar.
 Loss = Callable[[Any, Any], Tensor]
 
-#: Random projections of the output for each batch, where there is no loss.
+#: Random projections of the output, of all batches together or one of each, where there is no loss.
 PROBES = 4
 
 
@@ -49,7 +49,7 @@ def magnitude(
 def taylor(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
-    batches: Iterable[Any],
+    batches: Sequence[Any],
     n_inputs: int,
     loss: Loss | None,
 ) -> list[Tensor]:
@@ -82,7 +82,9 @@ def taylor(
         with torch.enable_grad():
             output = torch.func.functional_call(model, {**state, **leaves}, args, kwargs)
             scalars = (
-                [_checked(loss(output, batch))] if loss is not None else _probes(output, generator)
+                [_checked(loss(output, batch))]
+                if loss is not None
+                else _probes(output, generator, -(-PROBES // len(batches)))
             )
         for index, scalar in enumerate(scalars):
             gradients = torch.autograd.grad(
@@ -115,7 +117,7 @@ def _checked(value: Any) -> Tensor:
     return value.reshape(())
 
 
-def _probes(output: Any, generator: torch.Generator) -> list[Tensor]:
+def _probes(output: Any, generator: torch.Generator, count: int) -> list[Tensor]:
     """Return projections of the output on random signs, scaled by the size of one sample."""
     floats = [
         leaf
@@ -128,7 +130,7 @@ def _probes(output: Any, generator: torch.Generator) -> list[Tensor]:
             "use importance='magnitude'"
         )
     results = []
-    for _ in range(PROBES):
+    for _ in range(count):
         parts = []
         for leaf in floats:
             signs = torch.randint(0, 2, leaf.shape, generator=generator).to(leaf.dtype) * 2 - 1
