@@ -7,6 +7,7 @@ dense int8 with AMX once more, beside float.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -53,6 +54,7 @@ def time_task(
 def _rows(
     task: Task, cells: list[Cell], store: CellStore, isa: str, threads: int, seconds: float
 ) -> list[dict[str, Any]]:
+    load = os.getloadavg()[0]  # long calls lose more than short ones to other busy processes
     models: dict[str, nn.Module] = {"float": task.build()}
     for cell in cells:
         models[cell.label] = fastinfer.load(store.path(cell, ".fastinfer"))
@@ -70,6 +72,7 @@ def _rows(
             "isa": "torch" if name == "float" else isa,
             "threads": threads,
             "batch": task.timed_batch,
+            "load": round(load, 1),
             **timing.to_dict(),
             "vs float": base / timing.median_ms,
             "vs dense int8": dense / timing.median_ms,

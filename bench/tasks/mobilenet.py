@@ -22,8 +22,13 @@ BATCH = 16
 #: Crops a photo. Distillation trains on many: with few it learns the photos, not the network.
 CROPS = {"calibration": 12, "distillation": 60, "choosing": 20, "evaluation": 20}
 SEEDS = {"calibration": 1, "distillation": 1, "choosing": 2, "evaluation": 3}
-#: Photos that would calibrate, and choose instead.
-CHOOSING = ("rocket", "motorcycle_left")
+#: Photos that choose: package, what pip installs, folder, file. The demo's own photos calibrate
+#: and evaluate as they do there.
+CHOOSING = (
+    ("matplotlib", "matplotlib", "mpl-data/sample_data", "grace_hopper.jpg"),
+    ("sklearn", "scikit-learn==1.9.1", "datasets/images", "china.jpg"),
+    ("sklearn", "scikit-learn==1.9.1", "datasets/images", "flower.jpg"),
+)
 
 
 def mobilenet_task() -> Task:
@@ -43,21 +48,17 @@ def mobilenet_task() -> Task:
 
 @cache
 def _photos(split: Split) -> tuple[Photo, ...]:
-    calibration, evaluation = split_photos()
-    if split == "evaluation":
-        return tuple(evaluation)
-    chosen = [photo for photo in calibration if photo.name in CHOOSING]
     if split == "choosing":
-        return (*chosen, _portrait())
-    return tuple(photo for photo in calibration if photo not in chosen)
+        return tuple(
+            _photo(wheel_folder(p, wheel) / folder / f) for p, wheel, folder, f in CHOOSING
+        )
+    calibration, evaluation = split_photos()
+    return tuple(evaluation if split == "evaluation" else calibration)
 
 
-def _portrait() -> Photo:
-    """Return the photo that matplotlib carries."""
+def _photo(path: Path) -> Photo:
     from PIL import Image
 
-    folder = wheel_folder("matplotlib", "matplotlib") / "mpl-data" / "sample_data"
-    path = Path(folder) / "grace_hopper.jpg"
     with Image.open(path) as image:
         return Photo(path.stem, image.convert("RGB"))
 
