@@ -71,7 +71,7 @@ def prune(
         calibration: batches as for `convert`, without labels or with. The example alone serves
             otherwise, and the report says so. "magnitude" needs none.
         ignore: names or patterns ("head.*") of modules that stay dense.
-        schedule: None.
+        schedule: None: a schedule needs training, see `fastinfer.GradualPruner`.
 
     Raises:
         TypeError, ValueError: a malformed request, before any work.

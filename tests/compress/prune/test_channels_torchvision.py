@@ -37,7 +37,9 @@ def build(name):
     return builder(weights=None, **OPTIONS.get(name, {})).eval()
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.models) for n in SLOW)])
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(n, marks=pytest.mark.models) for n in SLOW)]
+)
 def test_half_of_the_channels_go(name):
     model = build(name)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
