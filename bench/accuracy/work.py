@@ -15,8 +15,6 @@ from torch import nn
 
 import fastinfer
 from accuracy.cells import CHANNEL, DENSE, DISTILLED, MAGNITUDE, OBS, Cell, CellStore
-from fastinfer.compress.distill import distill
-from fastinfer.compress.prune.channels import prune_channels
 
 #: Calibration samples of int8, in batches; ranges need fewer than Gram matrices.
 INT8_BATCHES = 4
@@ -96,7 +94,7 @@ def without_channels(task: Task, cell: Cell, dense: nn.Module) -> tuple[nn.Modul
     start = time.perf_counter(), time.process_time()
     by_magnitude = cell.method == MAGNITUDE
     try:
-        pruned = prune_channels(
+        pruned = fastinfer.prune_channels(
             dense,
             task.example_inputs(),
             sparsity=cell.sparsity,
@@ -114,7 +112,7 @@ def distilled_model(
     """Return the pruned network after distillation from the dense one."""
     student, _ = pruned_model(task, Cell(cell.pattern, cell.sparsity, OBS), store)
     start = time.perf_counter(), time.process_time()
-    student = distill(
+    student = fastinfer.distill(
         student,
         dense,
         task.distillation(),
