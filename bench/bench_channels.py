@@ -1,8 +1,8 @@
 """Fewer channels against the dense model: python bench/bench_channels.py.
 
 ResNet-50 with half of the channels inside its bottlenecks, random weights; and the ResNet of
-bench/tasks that is trained on digits, with a fifth of its parameters, on digits that neither
-training nor any choice saw. Variants are timed in turn in one run.
+bench/tasks that is trained on digits, with a fifth of its parameters, on digits that
+training did not see. Variants are timed in turn in one run.
 """
 
 from __future__ import annotations

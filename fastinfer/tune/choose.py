@@ -50,10 +50,13 @@ def _input_shapes(
     """Return the shapes of every layer's tensors in the call of inputs, by the layer's name."""
     first = calibrator.samples[0]
     if [_shape(value) for value in first] == [_shape(value) for value in inputs]:
-        # The statistics have the shapes of the first call that was observed, this one's too.
+        # The statistics have the shapes of the first call that was observed, this one's too. An
+        # input that is the residual as well counts twice.
         seen = calibrator.statistics
         return {
-            str(node.target): tuple(seen[source.name].shape for source in node.all_input_nodes)
+            str(node.target): tuple(
+                seen[source.name].shape for source in node.args if isinstance(source, fx.Node)
+            )
             for node in calibrator.layers
         }
     recorder = _Shapes(program)

@@ -165,3 +165,23 @@ def test_best_of_some_runs(monkeypatch):
     endless = []
     CHOOSE.best_ms(lambda: endless.append(1), 1.0)
     assert len(endless) == 51
+
+
+class AddsItsInput(nn.Module):
+    """A layer whose residual is its own input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last((x + self.second(x)).relu())
+
+
+def test_a_residual_that_is_the_input_is_timed_too():
+    torch.manual_seed(3)
+    program, calibrator = planned(AddsItsInput().eval())
+    chosen = choose(program, calibrator, AUTO, [BATCHES[0]])
+    assert [row.fast_ms is not None for row in chosen.report.layers] == [True] * 3

@@ -17,7 +17,6 @@ from fastinfer.compress.distill.best import BestWeights
 from fastinfer.compress.distill.checkpoint import check_path, read_checkpoint
 from fastinfer.compress.distill.inputs import first_batch, to_device
 from fastinfer.compress.distill.order import BatchOrder
-from fastinfer.compress.distill.progress import ProgressBar
 from fastinfer.compress.distill.run_state import (
     check_same_run,
     load_run,
@@ -26,6 +25,7 @@ from fastinfer.compress.distill.run_state import (
 )
 from fastinfer.compress.distill.seeds import kept_random_state
 from fastinfer.compress.distill.training import EpochRecord, Training
+from fastinfer.compress.progress import ProgressBar
 from fastinfer.compress.prune.hold import MaskHold, zero_masks
 
 

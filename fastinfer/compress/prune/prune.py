@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastinfer.compress.progress import ProgressBar
 from fastinfer.compress.prune.calibration import calls_of, graph_batches
 from fastinfer.compress.prune.channels import prune_channels
 from fastinfer.compress.prune.layers import PrunableLayer, find_layers
 from fastinfer.compress.prune.modules import layer_geometry, leaf_layers, module_grams, passes
-from fastinfer.compress.prune.progress import progress
 from fastinfer.compress.prune.report import ATTRIBUTE, LayerPruning, PruningReport
 from fastinfer.compress.prune.request import (
     CHANNEL,
@@ -71,7 +71,7 @@ def prune(
         calibration: batches as for `convert`, without labels or with. The example alone serves
             otherwise, and the report says so. "magnitude" needs none.
         ignore: names or patterns ("head.*") of modules that stay dense.
-        schedule: None.
+        schedule: None: a schedule needs training, see `fastinfer.GradualPruner`.
 
     Raises:
         TypeError, ValueError: a malformed request, before any work.
@@ -95,8 +95,8 @@ def prune(
     pruned.eval()
     if any(modes.values()):
         report.note("the model was in train mode; it was pruned as it is in eval mode")
-    with progress("pruning") as tell, torch.no_grad():
-        _prune(pruned, example, wanted, method, calibration, ignored, report, peak, tell)
+    with ProgressBar() as bar, torch.no_grad():
+        _prune(pruned, example, wanted, method, calibration, ignored, report, peak, bar.tell)
     for name, module in pruned.named_modules():
         module.training = modes[name]
     report.parameters = sum(p.numel() for p in pruned.parameters())
@@ -195,7 +195,7 @@ def _prune_graph(
     def solve_layer(
         layer: PrunableLayer, grams: list[Grams] | None, is_centred: bool
     ) -> list[Solution]:
-        tell(layer.name, len(rows), total)
+        tell(f"pruning {layer.name}", len(rows), total)
         weight = attribute(graph_module, layer.weight_target)
         solutions = [
             solve(
@@ -250,7 +250,7 @@ def _prune_modules(
     for portion in passes(wanted):
         grams = module_grams(model, portion, calls, peak) if calls else {}
         for name, module in portion.items():
-            tell(name, len(rows), len(wanted))
+            tell(f"pruning {name}", len(rows), len(wanted))
             weight, bias = module.weight, module.bias
             assert isinstance(weight, Tensor)
             geometry = layer_geometry(module)

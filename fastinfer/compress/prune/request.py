@@ -67,8 +67,8 @@ def check_choices(
         raise ValueError(f"prune: method: expected one of {list(METHODS)}, got {method!r}")
     if schedule is not None:
         raise ValueError(
-            f"prune: schedule: expected None, got {type(schedule).__name__}; schedules are for "
-            "fine-tuning, which prune does not do"
+            f"prune: schedule: expected None, got {type(schedule).__name__}; to prune while "
+            "training give it to fastinfer.GradualPruner(model, pattern, sparsity, schedule)"
         )
     is_batches = isinstance(calibration, Iterable) and not isinstance(
         calibration, (Tensor, str, bytes, Mapping)

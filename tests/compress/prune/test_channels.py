@@ -96,7 +96,14 @@ def test_the_result_is_the_dense_model_without_those_channels(models):
         lost = [c for c in range(32) if c not in kept_out]
         reference[4].weight[:, lost] = 0
     # Sums of at most 64 x 9 terms in another order, in three layers.
-    bound = 2 * 3 * 64 * 9 * torch.finfo(torch.float32).eps * float(reference(IMAGE).abs().max())
+    bound = (
+        2
+        * 3
+        * 64
+        * 9
+        * torch.finfo(torch.float32).eps
+        * float(reference(IMAGE).detach().abs().max())
+    )
     assert float((pruned(IMAGE) - reference(IMAGE)).abs().max()) <= bound
 
 
@@ -304,3 +311,32 @@ def test_bad_models(models):
 
     with pytest.raises(ValueError, match=r"torch\.export captures"):
         halved(image_model(Branches(), 32), IMAGE)
+
+
+def test_prune_with_pattern_channel(models):
+    model = models["residual"][0]
+    small = fastinfer.prune(model, IMAGE, pattern="channel", sparsity=0.4)
+    report = fastinfer.channel_report(small)
+    assert report.importance == "taylor" and report.parameters[1] <= 0.6 * report.parameters[0]
+    assert report.compensated
+    plain = fastinfer.prune(model, IMAGE, pattern="channel", sparsity=0.4, method="magnitude")
+    assert not fastinfer.channel_report(plain).compensated
+    with pytest.raises(ValueError, match="sparsity: expected the share of parameters"):
+        fastinfer.prune(model, IMAGE, pattern="channel")
+    with pytest.raises(TypeError, match="channel_report is for pattern 'channel'"):
+        fastinfer.pruning_report(small)
+
+
+def test_keyword_arguments_of_the_example():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+
+        def forward(self, x, *, scale):
+            return self.net(x) * scale
+
+    torch.manual_seed(0)
+    model, x, scale = Two().eval(), torch.randn(4, 8), torch.rand(4, 1)
+    small = halved(model, x, example_kwargs={"scale": scale}, importance="taylor")
+    assert small.net[0].out_features == 32 and small(x, scale=scale).shape == (4, 3)

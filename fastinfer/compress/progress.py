@@ -19,7 +19,7 @@ class ProgressBar:
         enabled: None is where stderr is a terminal.
     """
 
-    def __init__(self, total: int, enabled: bool | None) -> None:
+    def __init__(self, total: int | None = None, enabled: bool | None = None) -> None:
         console = Console(stderr=True)
         self._enabled = console.is_terminal if enabled is None else enabled
         columns = (
@@ -31,14 +31,14 @@ class ProgressBar:
         self._started = time.monotonic()
         self._shown = False
 
-    def tell(self, text: str, done: int) -> None:
-        """Say how far it is."""
+    def tell(self, text: str, done: int, total: int | None = None) -> None:
+        """Say how far it is; total: where it became known."""
         if not self._enabled:
             return
         if not self._shown and time.monotonic() - self._started > PATIENCE_S:
             self._shown = True
             self._bars.start()
-        self._bars.update(self._task, description=text, completed=done)
+        self._bars.update(self._task, description=text, completed=done, total=total)
 
     def __enter__(self) -> ProgressBar:
         return self
