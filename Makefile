@@ -99,6 +99,7 @@ bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and O
 	touch $@
 
 bench-accuracy: build .venv-accuracy/.installed ## Accuracy, latency and size of pruned networks on real tasks, in a second venv: hours, goes on where stopped
+	PYTHONPATH=. .venv-accuracy/bin/python -m pytest -q tests/bench_tasks
 	PYTHONPATH=. .venv-accuracy/bin/python bench/bench_accuracy.py
 
 gpu-check: ## Build, test, sanitize and measure the CUDA kernels; needs a GPU, and the interpreter's torch

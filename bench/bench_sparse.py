@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ PATTERNS: dict[str, Pattern] = {
 }
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 MODELS = ("resnet50", "mobilenet_v2")
+#: Inputs and outputs of the linear layer that is read from memory, and how many of them there are.
+GEMV, COPIES = 4096, 40
+PARTS = ("layers", "break-even", "gemv", "models")
 #: Inputs of a layer below which it stays dense: half a step of 64 has few zeros to leave out.
 LEAST_INPUTS = 64
 
@@ -115,6 +120,44 @@ def break_even(threads: int, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
+def time_gemv(threads: int, rounds: int = 8) -> list[dict[str, Any]]:
+    """Return a row per pattern of one token through a linear layer, from memory: us, MB, ratio.
+
+    COPIES of each weight pass in turn, more than a cache holds.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(GEMV, GEMV, generator=generator) * 32).round()
+    weight = torch.where(weight == 0, 1, weight).clamp(-127, 127).to(torch.int8)
+    x = torch.randint(0, 256, (1, GEMV), generator=generator, dtype=torch.uint8)
+    packed = {}
+    for name, pattern in {"dense": None, **PATTERNS}.items():
+        kept = weight if pattern is None else pruned(weight, pattern)
+        first = torch.ops.fastinfer.int8_prepack(
+            "linear", kept, torch.zeros(GEMV, dtype=torch.int32), torch.full((GEMV,), 1e-4), None,
+            None, None, 1, 0, 128, 0, 255, -float("inf"), float("inf"), False,
+        )  # fmt: skip
+        checked("int8_linear", (x, first, None, GEMV, False))
+        packed[name] = [first, *(first.clone() for _ in range(COPIES - 1))]
+    seconds: dict[str, list[float]] = {name: [] for name in packed}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(rounds):
+            for name, copies in packed.items():
+                for one in copies:
+                    start = time.perf_counter()
+                    torch.ops.fastinfer.int8_linear(x, one, None, GEMV, False)
+                    seconds[name].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return [
+        {"pattern": name, "threads": threads, "us": 1e6 * median,
+         "MB": packed[name][0].numel() / 1e6, "vs dense": medians["dense"] / median}
+        for name, median in medians.items()
+    ]  # fmt: skip
+
+
 def prune_model(model: nn.Module, pattern: Pattern) -> nn.Module:
     """Return a copy with every linear layer and dense convolution of enough inputs pruned."""
     model = copy.deepcopy(model)
@@ -151,19 +194,21 @@ def time_models(name: str, batches: list[int], threads: list[int], seconds: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("layers", "break-even", "models"), action="append")
+    parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=0.1, help="per contender and row")
     parser.add_argument("--out", type=Path, help="default: in bench/results, when all ran")
     options = parser.parse_args()
     if options.out is None and options.only is None:
         options.out = results_path("bench_sparse")
-    wanted = options.only or ("layers", "break-even", "models")
+    wanted = options.only or PARTS
     found: dict[str, list[Any]] = {}
     if "layers" in wanted:
         found["layers"] = [r for t in options.threads for r in time_layers(t, options.seconds)]
     if "break-even" in wanted:
         found["break-even"] = break_even(1, options.seconds)
+    if "gemv" in wanted:
+        found["gemv"] = [r for t in options.threads for r in time_gemv(t)]
     if "models" in wanted:
         found["models"] = [
             row

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from fastinfer.config import Config, named_ignores
 from fastinfer.nn.converted_module import InferenceModule
 from fastinfer.report import Report
 from fastinfer.types.call import Call
+from fastinfer.types.example import example_call
 from fastinfer.types.finite import all_finite
 
 #: model -> figure, higher is better.
@@ -82,7 +82,8 @@ def check_request(
         raise TypeError("convert: model: expected eager code, got TorchScript; pass the nn.Module")
     _check_options(calibration, evaluate, max_drop, target_ms)
     _check_tensors(model)
-    args, kwargs = _example(example_inputs, example_kwargs)
+    example = example_call("convert", example_inputs, example_kwargs)
+    args, kwargs = example or (None, {})
     if args is not None:
         _check_fits(model, args, kwargs)
     if args is None and (calibration is not None or evaluate is not None or target_ms is not None):
@@ -150,32 +151,3 @@ def _check_fits(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise ValueError(
             f"convert: example_inputs: the arguments do not fit forward{signature}: {error}"
         ) from error
-
-
-def _example(
-    example_inputs: Any, example_kwargs: Mapping[str, Any] | None
-) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
-    kwargs = dict(example_kwargs or {})
-    if example_inputs is None:
-        return (() if kwargs else None), kwargs
-    if isinstance(example_inputs, Mapping):
-        both = sorted(set(example_inputs) & set(kwargs))
-        if both:
-            raise ValueError(f"convert: {both} in both example_inputs and example_kwargs")
-        args: tuple[Any, ...] = ()
-        kwargs = {**example_inputs, **kwargs}
-    elif isinstance(example_inputs, (tuple, list)):
-        args = tuple(example_inputs)
-    else:
-        args = (example_inputs,)
-    leaves = pytree.tree_leaves((args, kwargs))
-    if not any(isinstance(leaf, Tensor) for leaf in leaves):
-        raise TypeError(
-            "convert: example_inputs: expected at least one tensor, got "
-            f"{[type(leaf).__name__ for leaf in leaves]}"
-        )
-    for index, leaf in enumerate(leaves):
-        is_float = isinstance(leaf, Tensor) and leaf.is_floating_point()
-        if is_float and not all_finite(leaf):
-            raise ValueError(f"convert: example_inputs: tensor {index} holds NaN or infinity")
-    return args, kwargs

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from fastinfer.measure import sqnr_db
 from tasks.cache import cached_tensors
 from tasks.task import Figure, Split, Task, answers
+from tasks.training import train
 from tasks.wheels import wheel_folder
 
 BATCH = 50
@@ -164,17 +165,12 @@ def _train() -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(RECIPE.seed)
         model = DigitResNet().to(memory_format=torch.channels_last)
-        steps = RECIPE.epochs * -(-len(images) // RECIPE.batch)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE.rate, weight_decay=RECIPE.decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.rate, steps)
-        for _ in range(RECIPE.epochs):
-            for rows in torch.randperm(len(images)).split(RECIPE.batch):
-                x = augmented(images[rows]).to(memory_format=torch.channels_last)
-                error = F.cross_entropy(model(x), targets[rows], label_smoothing=0.05)
-                optimizer.zero_grad()
-                error.backward()
-                optimizer.step()
-                schedule.step()
+
+        def loss(rows: Tensor) -> Tensor:
+            x = augmented(images[rows]).to(memory_format=torch.channels_last)
+            return F.cross_entropy(model(x), targets[rows], label_smoothing=0.05)
+
+        train(model, len(images), RECIPE, loss)
     return dict(model.state_dict())
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from fastinfer.measure import sqnr_db
 from tasks.cache import cached_tensors
 from tasks.task import Figure, Split, Task, answers
+from tasks.training import train
 from tasks.wheels import widedeep_table
 
 BATCH = 512
@@ -158,16 +159,11 @@ def _train() -> dict[str, Tensor]:
         torch.manual_seed(RECIPE.seed)
         model = _fresh()
         users, films, stars = (values[_rows("distillation")] for values in ratings())
-        steps = RECIPE.epochs * -(-len(users) // RECIPE.batch)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE.rate, weight_decay=RECIPE.decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.rate, steps)
-        for _ in range(RECIPE.epochs):
-            for rows in torch.randperm(len(users)).split(RECIPE.batch):
-                error = F.mse_loss(model(users[rows], films[rows]), stars[rows])
-                optimizer.zero_grad()
-                error.backward()
-                optimizer.step()
-                schedule.step()
+
+        def loss(rows: Tensor) -> Tensor:
+            return F.mse_loss(model(users[rows], films[rows]), stars[rows])
+
+        train(model, len(users), RECIPE, loss)
     return dict(model.state_dict())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fastinfer.artifact.document import MOST_JSON, peek
 from fastinfer.artifact.errors import ArtifactError
+from fastinfer.types.durable import sync_folder, write_synced
 
 #: A path that ends so is one file, an uncompressed zip; any other is a directory.
 SUFFIX = ".fastinfer"
@@ -89,21 +90,21 @@ def _write_file(path: Path, model: bytes, tensors_name: str, tensors: bytes) -> 
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_directory(path: Path, model: bytes, tensors_name: str, tensors: bytes) -> None:
     beside = _beside(path)
     beside.mkdir()
     try:
-        _write_synced(beside / tensors_name, tensors)
-        _write_synced(beside / MODEL, model)
-        _sync_folder(beside)
+        write_synced(beside / tensors_name, tensors)
+        write_synced(beside / MODEL, model)
+        sync_folder(beside)
         os.replace(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _update_directory(path: Path, model: bytes, tensors_name: str, tensors: bytes) -> None:
@@ -117,8 +118,8 @@ def _update_directory(path: Path, model: bytes, tensors_name: str, tensors: byte
     beside_tensors, beside_model = _beside(path / tensors_name), _beside(path / MODEL)
     is_new = not (path / tensors_name).exists()
     try:
-        _write_synced(beside_tensors, tensors)
-        _write_synced(beside_model, model)
+        write_synced(beside_tensors, tensors)
+        write_synced(beside_model, model)
         os.replace(beside_tensors, path / tensors_name)
         os.replace(beside_model, path / MODEL)
     except BaseException:
@@ -127,30 +128,13 @@ def _update_directory(path: Path, model: bytes, tensors_name: str, tensors: byte
         if is_new:
             (path / tensors_name).unlink(missing_ok=True)
         raise
-    _sync_folder(path)
+    sync_folder(path)
     if old_name != tensors_name and isinstance(old_name, str) and _TENSORS.fullmatch(old_name):
         (path / old_name).unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, nor needs to be
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read(path: Path) -> tuple[bytes, ReadTensors]:

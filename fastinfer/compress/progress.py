@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 #: Seconds before a bar is shown; what is done by then needs none.
 PATIENCE_S = 1.0
 
@@ -20,6 +17,16 @@ class ProgressBar:
     """
 
     def __init__(self, total: int | None = None, enabled: bool | None = None) -> None:
+        # rich takes 50 ms to import, which `import fastinfer` is not to pay.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         console = Console(stderr=True)
         self._enabled = console.is_terminal if enabled is None else enabled
         columns = (

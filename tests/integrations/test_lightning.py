@@ -30,6 +30,7 @@ def lightning(request, threads):
     try:
         found = importlib.import_module(PACKAGES[request.param])
     except ImportError:
+        # `make test` installs both; with VENV= it is whatever the interpreter has.
         pytest.skip(f"{request.param} is not installed")
     logging.getLogger(PACKAGES[request.param]).setLevel(logging.ERROR)
     found.package = request.param

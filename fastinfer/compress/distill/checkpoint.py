@@ -14,6 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from fastinfer.compress.distill.seeds import tensor_bytes
+from fastinfer.types.durable import sync_folder, write_synced
 
 FORMAT = "fastinfer-training"
 FORMAT_VERSION = 1
@@ -50,15 +51,12 @@ def write_checkpoint(
     # One name, so that what a kill left half written is gone with the next write.
     beside = path.with_name(f".{path.name}.tmp")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(beside, data, replaces=True)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -112,13 +110,3 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, nor needs to be
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

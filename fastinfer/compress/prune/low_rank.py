@@ -17,8 +17,9 @@ from fastinfer.compress.prune.calibration import calls_of
 from fastinfer.compress.prune.geometry import Geometry
 from fastinfer.compress.prune.low_rank_factors import METHODS, low_rank_factors, rank_of_energy
 from fastinfer.compress.prune.modules import layer_geometry
-from fastinfer.compress.prune.request import check_ignored, check_model, example_call
+from fastinfer.compress.prune.request import check_ignored, check_model
 from fastinfer.types.call import Call, tensors_of
+from fastinfer.types.example import example_call
 
 ATTRIBUTE = "_low_rank_report"
 
@@ -104,10 +105,9 @@ def factorize_layers(
     model = check_model(model)
     _check(rank, energy, method, round_to)
     check_ignored(model, ignore)
-    example = example_call(example_inputs)
+    example = example_call("factorize", example_inputs, example_kwargs)
     if example is None:
         raise ValueError("factorize: example_inputs: expected inputs of one call, got None")
-    example = (example[0], {**example[1], **(example_kwargs or {})})
     calls = [] if calibration is None else calls_of(calibration, example, len(tensors_of(example)))
     result = copy.deepcopy(model)
     modes = {name: module.training for name, module in result.named_modules()}

@@ -22,7 +22,6 @@ from fastinfer.compress.prune.request import (
     check_choices,
     check_ignored,
     check_model,
-    example_call,
 )
 from fastinfer.compress.prune.resident import Peak
 from fastinfer.compress.prune.solve import Grams, Solution, solve
@@ -32,6 +31,7 @@ from fastinfer.graph.errors import CaptureError
 from fastinfer.graph.match import TENSORS, attribute
 from fastinfer.program import Program
 from fastinfer.types.call import Call, tensors_of
+from fastinfer.types.example import example_call
 from fastinfer.types.sparsity import NM, Pattern, named_pattern
 
 #: Methods that channels can be chosen by.
@@ -80,7 +80,7 @@ def prune(
     model = check_model(model)
     ignored = check_choices(method, calibration, ignore, schedule)
     check_ignored(model, ignored)
-    example = example_call(example_inputs)
+    example = example_call("prune", example_inputs)
     if example is None and method != "magnitude":
         raise ValueError(
             f"prune: example_inputs: method {method!r} needs inputs to run the model on, got None"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from fastinfer.compress.prune.solve import METHODS
 from fastinfer.report import Report
-from fastinfer.types.call import Call
 from fastinfer.types.finite import all_finite
 
 CHANNEL = "channel"
@@ -96,33 +93,3 @@ def check_ignored(model: nn.Module, ignore: Sequence[str]) -> None:
                 f"prune: ignore: expected the name or pattern of a module, got {entry!r}, which "
                 "matches none"
             )
-
-
-def example_call(example_inputs: Any) -> Call | None:
-    """Return (args, kwargs) of the example, None where there is none.
-
-    Raises:
-        TypeError: no tensor in it.
-        ValueError: NaN or infinity in it.
-    """
-    if example_inputs is None:
-        return None
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(example_inputs, Mapping):
-        kwargs = dict(example_inputs)
-    elif isinstance(example_inputs, (tuple, list)):
-        args = tuple(example_inputs)
-    else:
-        args = (example_inputs,)
-    leaves = pytree.tree_leaves((args, kwargs))
-    if not any(isinstance(leaf, Tensor) for leaf in leaves):
-        raise TypeError(
-            "prune: example_inputs: expected at least one tensor, got "
-            f"{[type(leaf).__name__ for leaf in leaves]}"
-        )
-    for index, leaf in enumerate(leaves):
-        is_float = isinstance(leaf, Tensor) and leaf.is_floating_point()
-        if is_float and not all_finite(leaf):
-            raise ValueError(f"prune: example_inputs: tensor {index} holds NaN or infinity")
-    return args, kwargs

@@ -32,10 +32,11 @@ from fastinfer.compress.prune.channels.importance import Loss, in_eval_mode, mag
 from fastinfer.compress.prune.channels.report import ATTRIBUTE, ChannelReport, GroupPruning
 from fastinfer.compress.prune.channels.screen import Trial, attributes_after, failing, usable
 from fastinfer.compress.prune.channels.surgery import without
-from fastinfer.compress.prune.request import check_ignored, check_model, example_call
+from fastinfer.compress.prune.request import check_ignored, check_model
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
 from fastinfer.types.call import Call, tensors_of
+from fastinfer.types.example import example_call
 
 IMPORTANCES = ("taylor", "magnitude")
 SCOPES = ("all", "mid")
@@ -92,10 +93,9 @@ def prune_channels(
     _check(sparsity, importance, loss, round_to, scope, allocation, max_sparsity)
     _check_data(calibration, compensate, ignore)
     check_ignored(model, ignore)
-    example = example_call(example_inputs)
+    example = example_call("prune_channels", example_inputs, example_kwargs)
     if example is None:
         raise ValueError("prune_channels: example_inputs: expected inputs of one call, got None")
-    example = (example[0], {**example[1], **(example_kwargs or {})})
     shared = in_eval_mode(model)
     batches = None if calibration is None else list(calibration)
     n_inputs = len(tensors_of(example))
