@@ -19,7 +19,7 @@ from fastinfer.artifact.modules import ModuleReader
 from fastinfer.artifact.save import LOWERED, MODEL
 from fastinfer.artifact.tensors import read_tensors
 from fastinfer.artifact.values import read_data
-from fastinfer.engine import RegionModule, Source
+from fastinfer.engine import CudaGraphs, CudaRecorder, RegionModule, Source
 from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
 from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.report import Report
@@ -94,7 +94,8 @@ def _build(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Infere
     n_inputs = len(lowered.graph.find_nodes(op="placeholder"))
     if n_inputs != len(call.tensor_inputs):
         raise ArtifactError(f"load: expected {len(call.tensor_inputs)} inputs, got {n_inputs}")
-    return ConvertedModule(lowered, call, report, None, regions)
+    graphs = CudaGraphs(report.note, CudaRecorder())
+    return ConvertedModule(lowered, call, report, None, regions, graphs)
 
 
 class _Places:

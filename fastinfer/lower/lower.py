@@ -107,7 +107,8 @@ class _Borders:
             args += [None, list(between.size)]
         args += folded.numbers
         if folded.table is not None:
-            args.append(add_constant(self._module, node, f"{node.name}_table", folded.table))
+            table = folded.table.to(node.meta["val"].device)
+            args.append(add_constant(self._module, node, f"{node.name}_table", table))
         elif between.spec.kind == "add":
             args.append(None)
         with self._graph.inserting_before(node):

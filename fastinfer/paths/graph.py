@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.compress.quantize.precision import STATIC, requested_precision
 from fastinfer.config import Config
+from fastinfer.engine import CudaGraphs, CudaRecorder
 from fastinfer.lower import checked_regions, lower
 from fastinfer.nn.converted_module import ConvertedModule
 from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, STATIC_FLOAT_PASSES, run_passes
@@ -53,6 +55,11 @@ class Prepared:
     program: Program
     calibrator: Calibrator
     inputs: tuple[Any, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the call's tensors are, all of them."""
+        return next((x.device for x in self.inputs if isinstance(x, Tensor)), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,11 @@ def finish(
         report.passes = dict(float_counts)  # of the last build only, however many are tried
         lowered = replace(program, graph_module=lower(program))
         run_passes(lowered, INT8_PASSES)
-        regions = checked_regions(lowered.graph_module, prepared.inputs, report)
-        return kind(lowered.graph_module, spec, report, prepared.module, regions)
+        regions = None
+        if prepared.device.type == "cpu":
+            regions = checked_regions(lowered.graph_module, prepared.inputs, report)
+        graphs = CudaGraphs(report.note, CudaRecorder())
+        return kind(lowered.graph_module, spec, report, prepared.module, regions, graphs)
 
     with stage("quantize", report):
         program = quantize(program, prepared.calibrator, config)
@@ -185,7 +195,8 @@ def _flatten_batches(call: CallSpec, report: Report) -> Flatten:
             if value.dtype != wanted.dtype or value.device != wanted.device:
                 raise ValueError(
                     f"calibration: batch {index}: input {wanted.name!r}: expected "
-                    f"{wanted.describe()} on {wanted.device}, got {value.dtype} on {value.device}"
+                    f"{wanted.describe()} on {wanted.device}, got {value.dtype} on {value.device}; "
+                    "give batches as the example is"
                 )
         if not call.accepts([tuple(value.shape) for value in flat]):
             wanted_text = ", ".join(f"{i.name!r} {i.describe()}" for i in call.tensor_inputs)

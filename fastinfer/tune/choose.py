@@ -18,6 +18,7 @@ from fastinfer.config import Config
 from fastinfer.graph.layer import Layer
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.program import LayerPlan, Program
+from fastinfer.tune.gpu_race import gpu_race_ms
 from fastinfer.types.folded import KnownWeights
 
 #: Seconds for all timings of one model; layers not reached stay as planned.
@@ -26,6 +27,8 @@ BUDGET_S = 4.0
 NOISE = 1.05
 #: int8 so many times as fast in each of ROUNDS rounds needs no further ones.
 CLEAR, ROUNDS = 2.0, 3
+
+CPU = torch.device("cpu")
 
 #: (float, fast) milliseconds of a layer, by what makes it different from others.
 Times = dict[Any, tuple[float, float]]
@@ -69,14 +72,33 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def best_ms(call: Any, limit_s: float) -> float:
-    """Return the least of some runs in milliseconds: at least 2, about limit_s in all."""
+def best_ms(call: Any, limit_s: float, device: torch.device = CPU) -> float:
+    """Return the least of some runs in milliseconds: at least 2, about limit_s in all.
+
+    On a GPU it is the median, of replays.
+    """
+    if device.type == "cuda":
+        return gpu_race_ms((call,), device, replayed=True)[0]
     return _race((call,), limit_s)[0]
 
 
-def race_ms(float_call: Any, fast_call: Any, limit_s: float) -> tuple[float, float]:
-    """Return `best_ms` of both, run in turn; less often where fast_call is clearly the faster."""
-    float_ms, fast_ms = _race((float_call, fast_call), limit_s)
+def race_ms(
+    float_call: Any,
+    fast_call: Any,
+    limit_s: float,
+    device: torch.device = CPU,
+    *,
+    replayed: bool = True,
+) -> tuple[float, float]:
+    """Return `best_ms` of both, run in turn; less often where fast_call is clearly the faster.
+
+    replayed: on a GPU as part of a CUDA graph.
+    """
+    calls = (float_call, fast_call)
+    if device.type == "cuda":
+        float_ms, fast_ms = gpu_race_ms(calls, device, replayed=replayed)
+    else:
+        float_ms, fast_ms = _race(calls, limit_s)
     return float_ms, fast_ms
 
 
@@ -97,13 +119,21 @@ def _race(calls: Sequence[Any], limit_s: float) -> list[float]:
     return [seconds * 1e3 for seconds in best]
 
 
-def _inputs(shapes: Sequence[tuple[int, ...]], plan: LayerPlan) -> list[Tensor]:
-    """Return random inputs of a layer under its plan: uint8 where it reads codes."""
+def _inputs(
+    layer: Layer, shapes: Sequence[tuple[int, ...]], plan: LayerPlan | None = None
+) -> list[Tensor]:
+    """Return random inputs of a layer, under its plan uint8 where it reads codes."""
+    weight = layer.weight
+    is_nhwc = not weight.is_contiguous() and weight.stride(1) == 1
     values = []
     for index, shape in enumerate(shapes):
-        coded = plan.precision == "int8" and (index == 0 or plan.output is not None)
-        value = torch.randint(0, 256, shape, dtype=torch.uint8) if coded else torch.randn(shape)
-        if coded and value.dim() == 4:
+        coded = plan is not None and plan.precision == "int8"
+        coded = coded and (index == 0 or plan.output is not None)  # type: ignore[union-attr]
+        if coded:
+            value = torch.randint(0, 256, shape, dtype=torch.uint8, device=weight.device)
+        else:
+            value = torch.randn(shape, dtype=weight.dtype, device=weight.device)
+        if value.dim() == 4 and (coded or (is_nhwc and weight.device.type == "cuda")):
             value = value.contiguous(memory_format=torch.channels_last)
         values.append(value)
     return values
@@ -181,11 +211,17 @@ def _time_layer(
     known: KnownWeights,
 ) -> tuple[float, float]:
     """Return (float, fast) milliseconds of one layer."""
-    floats, inputs = [torch.randn(shape) for shape in shapes], _inputs(shapes, plan)
+    floats, inputs = _inputs(layer, shapes), _inputs(layer, shapes, plan)
     packed = lower_layer(layer, plan, known)
+    device = layer.weight.device
     with torch.inference_mode():
-        float_ms, fast_ms = race_ms(lambda: layer(*floats), lambda: packed(*inputs), 0.02)
+        float_ms, fast_ms = race_ms(lambda: layer(*floats), lambda: packed(*inputs), 0.02, device)
         if bordered and plan.input is not None:
             nhwc = len(shapes[0]) == 4
-            fast_ms += best_ms(lambda: torch.ops.fastinfer.quantize(floats[0], 0.1, 0, nhwc), 0.005)
+
+            def border() -> Tensor:
+                y: Tensor = torch.ops.fastinfer.quantize(floats[0].float(), 0.1, 0, nhwc)
+                return y
+
+            fast_ms += best_ms(border, 0.005, device)
     return float_ms, fast_ms

@@ -64,7 +64,8 @@ def choose_modules(
             continue
         key = (swap.layer.spec, shape)
         if key not in known:
-            x = torch.randn(shape)
+            weight = swap.layer.weight
+            x = torch.randn(shape, dtype=weight.dtype, device=weight.device)
             try:
                 packed = lower_layer(swap.layer, swap.plan)
             except (ValueError, RuntimeError):
@@ -72,7 +73,11 @@ def choose_modules(
             with torch.inference_mode():
                 layer = swap.layer
                 known[key] = race_ms(
-                    lambda layer=layer, x=x: layer(x), lambda packed=packed, x=x: packed(x), 0.02
+                    lambda layer=layer, x=x: layer(x),
+                    lambda packed=packed, x=x: packed(x),
+                    0.02,
+                    weight.device,
+                    replayed=False,  # the user's own code calls them one by one
                 )
         times[swap.name] = known[key]
         float_ms, fast_ms = known[key]

@@ -98,9 +98,10 @@ class TensorStatistics:
         return self._whole_range
 
     def channel_range(self) -> tuple[Tensor, Tensor]:
-        """Return (lo, hi) of the channels, [C] float64 each, computed once as well."""
+        """Return (lo, hi) of the channels, [C] float64 on the CPU, computed once as well."""
         if self._channel_range is None:
-            self._channel_range = self.channels.range()
+            lo, hi = self.channels.range()
+            self._channel_range = lo.cpu(), hi.cpu()
         return self._channel_range
 
     @property

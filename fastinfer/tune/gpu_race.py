@@ -1,0 +1,53 @@
+"""How long calls take on a GPU: by events, as they will run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fastinfer.engine import CudaRecorder
+from fastinfer.engine.cuda_graphs import NotRecordedError
+from fastinfer.measure.latency import event_ms
+
+#: Calls in one CUDA graph: starting a graph takes as long as a small layer.
+BURST = 10
+#: Measurements of each call, in turn.
+ROUNDS = 7
+
+Call = Callable[[], Any]
+
+
+def gpu_race_ms(calls: Sequence[Call], device: torch.device, *, replayed: bool) -> list[float]:
+    """Return the median milliseconds of each call, measured in turn.
+
+    replayed: as part of a CUDA graph, which is how a captured model runs them; all one by one where
+    one of them cannot be recorded.
+    """
+    with torch.cuda.device(device):
+        timed, burst = list(calls), 1
+        if replayed:
+            try:
+                timed, burst = [_replay(call, device) for call in calls], BURST
+            except NotRecordedError:
+                pass
+        for call in timed:
+            call()
+        samples: list[list[float]] = [[] for _ in timed]
+        for _ in range(ROUNDS):
+            for call, mine in zip(timed, samples, strict=True):
+                mine.append(event_ms(call) / burst)
+    return [statistics.median(mine) for mine in samples]
+
+
+def _replay(call: Call, device: torch.device) -> Call:
+    """Return what runs BURST calls as one graph."""
+
+    def burst() -> tuple[()]:
+        for _ in range(BURST):
+            call()
+        return ()
+
+    return CudaRecorder().record(burst, (), device).run
