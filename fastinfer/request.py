@@ -27,7 +27,7 @@ Evaluate = Callable[[nn.Module], float]
 class Request:
     """The model in eval mode, the example call (args is None without one), and the other wishes.
 
-    config names its ignored layers; report is the one to fill; device is where all tensors are.
+    config names its ignored layers; report is the one to fill.
     """
 
     model: nn.Module
@@ -38,7 +38,6 @@ class Request:
     evaluate: Evaluate | None = None
     max_drop: float | None = None
     report: Report = field(default_factory=Report)
-    device: torch.device = torch.device("cpu")
     _baseline: float | None = None
 
     def accuracy(self, candidate: nn.Module) -> float:
@@ -84,7 +83,7 @@ def check_request(
         raise TypeError("convert: model: expected eager code, got TorchScript; pass the nn.Module")
     _check_options(calibration, evaluate, max_drop, target_ms)
     _check_values_are_there(model)
-    device = check_devices(places_of(model, (example_inputs, example_kwargs)))
+    check_devices(places_of(model, (example_inputs, example_kwargs)))
     _check_finite(model)
     example = example_call("convert", example_inputs, example_kwargs)
     args, kwargs = example or (None, {})
@@ -98,7 +97,7 @@ def check_request(
         report.note("the model was in train mode; it was converted as in eval mode")
         model = copy.deepcopy(model).eval()
     config = named_ignores(config, model)
-    return Request(model, args, kwargs, config, calibration, evaluate, max_drop, report, device)
+    return Request(model, args, kwargs, config, calibration, evaluate, max_drop, report)
 
 
 def _check_options(

@@ -48,7 +48,10 @@ class Recorder(Protocol):
     device_type: str
 
     def is_recordable(self, device: torch.device) -> bool:
-        """Return False while somebody captures this thread's work on a device, or torch casts it."""
+        """Return False while somebody captures this thread's work there, or autocast changes it."""
+
+    def why_not(self, graph_module: fx.GraphModule) -> str:
+        """Return what in a graph is known not to be recordable, "" for nothing."""
 
     def record(self, function: Function, inputs: Sequence[Tensor]) -> Recording:
         """Return the call function(*inputs).
@@ -118,7 +121,7 @@ class CudaGraphs:
             if recording is None:
                 if not self._is_wanted(key):
                     return None
-                recording = self._record(key, recorder, function, inputs)
+                recording = self._record(key, recorder, graph_module, function, inputs)
                 if recording is None:
                     return None
             self._recordings.move_to_end(key)
@@ -151,11 +154,19 @@ class CudaGraphs:
         return known
 
     def _record(
-        self, key: Any, recorder: Recorder, function: Function, inputs: Sequence[Tensor]
+        self,
+        key: Any,
+        recorder: Recorder,
+        graph_module: fx.GraphModule,
+        function: Function,
+        inputs: Sequence[Tensor],
     ) -> Recording | None:
         while len(self._recordings) >= MAX_GRAPHS:
             self._recordings.popitem(last=False)
         try:
+            reason = recorder.why_not(graph_module)
+            if reason:
+                raise NotRecordedError(reason, is_lasting=True)
             recording = recorder.record(function, inputs)
         except NotRecordedError as error:
             if error.is_lasting:

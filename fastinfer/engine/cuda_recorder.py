@@ -8,9 +8,10 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from fastinfer.engine.cuda_graphs import Function, NotRecordedError
+from fastinfer.engine.recordable import why_not_recordable
 
 #: Calls before the recorded one: what they compile, tune and allocate is then there.
 WARM_UP = 2
@@ -112,6 +113,10 @@ class CudaRecorder:
             return False
         with _guard(device):
             return not torch.cuda.is_current_stream_capturing()
+
+    def why_not(self, graph_module: fx.GraphModule) -> str:
+        """Return what in a graph waits for the device, "" where nothing is known to."""
+        return why_not_recordable(graph_module)
 
     def record(
         self, function: Function, inputs: Sequence[Tensor], device: torch.device | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from fastinfer.graph.activations import activation_of
 from fastinfer.graph.layer import apply_activation
-from fastinfer.graph.match import arguments, dims, dtype
+from fastinfer.graph.match import arguments, dims
 from fastinfer.types import Activation
 from fastinfer.types.device import takes_int8
 

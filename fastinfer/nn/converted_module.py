@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol
@@ -28,6 +29,9 @@ class Graphs(Protocol):
     """Replays whole calls of a graph: fastinfer.engine.CudaGraphs."""
 
     device_type: str
+
+    def __len__(self) -> int:
+        """Return how many calls are recorded."""
 
     def run(
         self, graph_module: fx.GraphModule, function: Callable[..., Any], inputs: Sequence[Tensor]
@@ -56,6 +60,12 @@ class InferenceModule(nn.Module):
         for module in self.children():
             module.train(False)
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of the model are; cpu if it has none."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((t.device for t in tensors), torch.device("cpu"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
         # All that a layer would refuse is asked before the first tensor is moved.
@@ -166,6 +176,11 @@ class ConvertedModule(InferenceModule):
         assert self._graphs is not None
         answer = self._graphs.run(self.lowered, self._run_ops, flat)
         return self._run_ops(*flat) if answer is None else answer
+
+    @property
+    def is_replayed(self) -> bool:
+        """True when calls of a shape that came twice are replayed as one."""
+        return self._replays and self._graphs is not None and len(self._graphs) > 0
 
     def _run_ops(self, *flat: Tensor) -> Sequence[Any]:
         outputs: Sequence[Any] = self._code(self.lowered, *flat)

@@ -9,15 +9,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.compress.quantize.precision import STATIC, requested_precision
+from fastinfer.compress.quantize.report_rows import count_bytes
 from fastinfer.config import Config
 from fastinfer.engine import CudaGraphs, CudaRecorder
+from fastinfer.graph.in_float32 import in_float32, is_half, values_in_float32
 from fastinfer.lower import checked_regions, lower
 from fastinfer.nn.converted_module import ConvertedModule
-from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, STATIC_FLOAT_PASSES, run_passes
+from fastinfer.passes import (
+    FLOAT_PASSES,
+    HALF_PASSES,
+    INT8_PASSES,
+    STATIC_FLOAT_PASSES,
+    run_passes,
+)
 from fastinfer.program import Program
 from fastinfer.report import Report
 from fastinfer.request import Evaluate, Request
@@ -48,13 +56,20 @@ def stage(name: str, report: Report) -> Iterator[None]:
 class Prepared:
     """A captured module after the float passes, to be calibrated.
 
-    `inputs` are the graph's own of the call it was captured with.
+    `inputs` are the graph's own of the call it was captured with. `graph_module` is what is
+    lowered; where it is of float16 or bfloat16, `program` is the same in float32, to plan on.
     """
 
     module: nn.Module
     program: Program
     calibrator: Calibrator
     inputs: tuple[Any, ...]
+    graph_module: fx.GraphModule
+
+    @property
+    def is_half(self) -> bool:
+        """True where what is planned on is not what is lowered."""
+        return self.graph_module is not self.program.graph_module
 
     @property
     def device(self) -> torch.device:
@@ -95,9 +110,13 @@ def prepare(
     program = Program(captured.graph_module, report=report, call=spec)
     with stage("passes", report):
         program = run_passes(program, passes)
+    graph_module = program.graph_module
     with stage("calibrate", report):
+        if is_half(graph_module):
+            program = replace(program, graph_module=in_float32(graph_module))
         calibrator = Calibrator(program, config, example=call, flatten=flatten)
-    return Prepared(module, program, calibrator, inputs)
+        calibrator.widens = program.graph_module is not graph_module
+    return Prepared(module, program, calibrator, inputs, graph_module)
 
 
 def finish(
@@ -118,8 +137,11 @@ def finish(
 
     def build(program: Program) -> ConvertedModule:
         report.passes = dict(float_counts)  # of the last build only, however many are tried
-        lowered = replace(program, graph_module=lower(program))
+        planned = replace(program, graph_module=prepared.graph_module)
+        lowered = replace(program, graph_module=lower(planned))
         run_passes(lowered, INT8_PASSES)
+        if prepared.is_half:
+            run_passes(lowered, HALF_PASSES)
         regions = None
         if prepared.device.type == "cpu":
             regions = checked_regions(lowered.graph_module, prepared.inputs, report)
@@ -129,7 +151,9 @@ def finish(
     with stage("quantize", report):
         program = quantize(program, prepared.calibrator, config)
     with stage("choose", report):
-        program = choose(program, prepared.calibrator, config, prepared.inputs, known)
+        inputs = values_in_float32(prepared.inputs) if prepared.is_half else prepared.inputs
+        served = prepared.graph_module if prepared.is_half else None
+        program = choose(program, prepared.calibrator, config, inputs, known, served)
     # An error of the user's evaluate is his to see.
     with stage("guard", report) if judge is None else report.timed("guard"):
         program = guard_accuracy(
@@ -141,6 +165,8 @@ def finish(
             build=(lambda p: judge.whole(build(p))) if judge else None,
             original=judge.original if judge else None,
         )
+    if prepared.is_half:
+        count_bytes(report, prepared.graph_module)
     with stage("lower", report):
         return build(program)
 

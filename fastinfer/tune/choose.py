@@ -145,12 +145,14 @@ def choose(
     config: Config,
     inputs: Sequence[Any],
     known: Times | None = None,
+    served: fx.GraphModule | None = None,
 ) -> Program:
     """Return the program with layers that lose to float planned as float.
 
     inputs: the graph's flat inputs of the example. known: layers timed already, to be added to:
     submodules of one model have many alike. Only "auto" is timed, and not with
-    allow_slower. A layer behind a float neighbour also pays for quantizing its input.
+    allow_slower. A layer behind a float neighbour also pays for quantizing its input. served: has
+    the layers to time, where they are not the program's own.
     """
     if config.precision != "auto" or config.allow_slower:
         return program
@@ -171,7 +173,9 @@ def choose(
         bordered = plan.precision == "int8" and not _from_static(node, static)
         key = (layer.spec, shapes[name], plan.output is None, plan.precision, bordered)
         if key not in known:
-            known[key] = _time_layer(layer, plan, shapes[name], bordered, program.weights)
+            timed = layer if served is None else served.get_submodule(name)
+            assert isinstance(timed, Layer)
+            known[key] = _time_layer(timed, plan, shapes[name], bordered, program.weights)
             new += 1
         times[name] = known[key]
     losers = {n: t for n, t in times.items() if t[1] > t[0] * NOISE}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -29,10 +30,8 @@ def gpu_race_ms(calls: Sequence[Call], device: torch.device, *, replayed: bool) 
     with torch.cuda.device(device):
         timed, burst = list(calls), 1
         if replayed:
-            try:
+            with suppress(NotRecordedError):
                 timed, burst = [_replay(call, device) for call in calls], BURST
-            except NotRecordedError:
-                pass
         for call in timed:
             call()
         samples: list[list[float]] = [[] for _ in timed]
