@@ -193,8 +193,14 @@ def _key(inputs: Sequence[Tensor]) -> Any:
     return tuple((x.shape, x.dtype, x.device, _memory_order(x)) for x in inputs)
 
 
-def _memory_order(x: Tensor) -> int:
-    """Return what kernels may be chosen by; other orders are recorded contiguous."""
-    if x.is_contiguous():
-        return 0
-    return int(x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+def _memory_order(x: Tensor) -> torch.memory_format:
+    """Return what kernels may be chosen by; orders other than these two are recorded contiguous."""
+    if x.dim() != 4 or x.is_contiguous():
+        return torch.contiguous_format
+    is_nhwc = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_nhwc else torch.contiguous_format
+
+
+def empty_for(x: Tensor) -> Tensor:
+    """Return the memory that an input like x is copied to before a replay."""
+    return torch.empty_like(x, memory_format=_memory_order(x))

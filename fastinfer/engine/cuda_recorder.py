@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fastinfer.engine.cuda_graphs import Function, NotRecordedError
+from fastinfer.engine.cuda_graphs import Function, NotRecordedError, empty_for
 from fastinfer.engine.recordable import why_not_recordable
 
 #: Calls before the recorded one: what they compile, tune and allocate is then there.
@@ -156,7 +156,7 @@ def _record(shared: _Device, function: Function, inputs: Sequence[Tensor]) -> Cu
         stream.wait_stream(torch.cuda.current_stream(shared.device))
         with torch.cuda.stream(stream):
             # Memory of this stream: what reuses it later was enqueued here, behind the last replay.
-            statics = [torch.empty_like(x).copy_(x) for x in inputs]
+            statics = [empty_for(x).copy_(x) for x in inputs]
             try:
                 for _ in range(WARM_UP):
                     function(*statics)
