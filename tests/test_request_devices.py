@@ -77,9 +77,7 @@ def test_a_gpu_without_kernels(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(runtime, "_C_cuda", None)
-    with pytest.raises(
-        RuntimeError, match=r"expected CUDA kernels .* _C_cuda is missing .*; build"
-    ):
+    with pytest.raises(RuntimeError, match=r"expected CUDA kernels .* missing .*; build it with"):
         check_devices([(WEIGHT, FIRST)])
 
 

@@ -28,8 +28,6 @@ NOISE = 1.05
 #: int8 so many times as fast in each of ROUNDS rounds needs no further ones.
 CLEAR, ROUNDS = 2.0, 3
 
-CPU = torch.device("cpu")
-
 #: (float, fast) milliseconds of a layer, by what makes it different from others.
 Times = dict[Any, tuple[float, float]]
 
@@ -72,33 +70,14 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def best_ms(call: Any, limit_s: float, device: torch.device = CPU) -> float:
-    """Return the least of some runs in milliseconds: at least 2, about limit_s in all.
-
-    On a GPU it is the median, of replays.
-    """
-    if device.type == "cuda":
-        return gpu_race_ms((call,), device, replayed=True)[0]
+def best_ms(call: Any, limit_s: float) -> float:
+    """Return the least of some runs in milliseconds: at least 2, about limit_s in all."""
     return _race((call,), limit_s)[0]
 
 
-def race_ms(
-    float_call: Any,
-    fast_call: Any,
-    limit_s: float,
-    device: torch.device = CPU,
-    *,
-    replayed: bool = True,
-) -> tuple[float, float]:
-    """Return `best_ms` of both, run in turn; less often where fast_call is clearly the faster.
-
-    replayed: on a GPU as part of a CUDA graph.
-    """
-    calls = (float_call, fast_call)
-    if device.type == "cuda":
-        float_ms, fast_ms = gpu_race_ms(calls, device, replayed=replayed)
-    else:
-        float_ms, fast_ms = _race(calls, limit_s)
+def race_ms(float_call: Any, fast_call: Any, limit_s: float) -> tuple[float, float]:
+    """Return `best_ms` of both, run in turn; less often where fast_call is clearly the faster."""
+    float_ms, fast_ms = _race((float_call, fast_call), limit_s)
     return float_ms, fast_ms
 
 
@@ -217,15 +196,14 @@ def _time_layer(
     """Return (float, fast) milliseconds of one layer."""
     floats, inputs = _inputs(layer, shapes), _inputs(layer, shapes, plan)
     packed = lower_layer(layer, plan, known)
-    device = layer.weight.device
+    device, border = layer.weight.device, []
+    if bordered and plan.input is not None:
+        nhwc = len(shapes[0]) == 4
+        border = [lambda: torch.ops.fastinfer.quantize(floats[0].float(), 0.1, 0, nhwc)]
     with torch.inference_mode():
-        float_ms, fast_ms = race_ms(lambda: layer(*floats), lambda: packed(*inputs), 0.02, device)
-        if bordered and plan.input is not None:
-            nhwc = len(shapes[0]) == 4
-
-            def border() -> Tensor:
-                y: Tensor = torch.ops.fastinfer.quantize(floats[0].float(), 0.1, 0, nhwc)
-                return y
-
-            fast_ms += best_ms(border, 0.005, device)
-    return float_ms, fast_ms
+        if device.type == "cuda":
+            calls = [lambda: layer(*floats), lambda: packed(*inputs), *border]
+            float_ms, *fast = gpu_race_ms(calls, device, replayed=True)
+            return float_ms, sum(fast)
+        float_ms, fast_ms = race_ms(lambda: layer(*floats), lambda: packed(*inputs), 0.02)
+        return float_ms, fast_ms + sum(best_ms(call, 0.005) for call in border)
