@@ -26,11 +26,13 @@ def cast_halves(program: Program) -> int:
         source = node.args[0] if is_quantize(node) else None
         if not isinstance(source, fx.Node) or is_dequantize(source):
             continue
-        if dtype(source) == torch.float32:
+        if dtype(source) == torch.float32 or _is_cast(source):
             continue
         if source not in widened:
             with graph.inserting_after(source):
-                widened[source] = graph.call_function(_to_copy, (source,), {"dtype": torch.float32})
+                wide = graph.call_function(_to_copy, (source,), {"dtype": torch.float32})
+            wide.meta["val"] = _in_float32(source)
+            widened[source] = wide
             count += 1
         node.replace_input_with(source, widened[source])
     for node in list(graph.nodes):
@@ -41,9 +43,19 @@ def cast_halves(program: Program) -> int:
         with graph.inserting_after(node):
             narrowed = graph.call_function(_to_copy, (node,), {"dtype": wanted})
         narrowed.meta = dict(node.meta)
+        node.meta["val"] = _in_float32(node)
         for user in users:
             user.replace_input_with(node, narrowed)
         count += 1
     if count:
         finish(graph_module)
     return count
+
+
+def _is_cast(node: fx.Node) -> bool:
+    return node.target is _to_copy and node.kwargs.get("dtype") == torch.float32
+
+
+def _in_float32(node: fx.Node) -> torch.Tensor | None:
+    value = node.meta.get("val")
+    return value.to(torch.float32) if isinstance(value, torch.Tensor) else None
