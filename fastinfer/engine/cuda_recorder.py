@@ -207,6 +207,13 @@ def _abandon(shared: _Device) -> None:
     with suppress(RuntimeError, AttributeError, TypeError):
         torch._C._cuda_endAllocateToPool(shared.device.index, shared.pool)
     shared.pool = torch.cuda.graph_pool_handle()
+    # The random generator still takes itself for captured, and would refuse its next number, until
+    # a capture ends well (torch 2.11).
+    with suppress(RuntimeError):
+        one, graph = torch.zeros(1, device=shared.device), torch.cuda.CUDAGraph()
+        graph.capture_begin(capture_error_mode="thread_local")
+        one.add_(1)
+        graph.capture_end()
 
 
 def _first_line(error: BaseException) -> str:

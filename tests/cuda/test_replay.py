@@ -182,6 +182,7 @@ def test_what_cannot_be_captured():
     for _ in range(2):
         with pytest.raises(NotRecordedError):
             CudaRecorder().record(lambda a: [a * float(a.sum())], [x])
+        assert torch.rand(4, device="cuda").sum() > 0  # the generator is free again
     assert not torch.cuda.is_current_stream_capturing()
     recording = CudaRecorder().record(lambda a: [a * 2, 7], [x])
     doubled, seven = recording.replay([x * 3])
