@@ -28,7 +28,9 @@ KNOWN_SHAPES = 256
 class Graphs(Protocol):
     """Replays whole calls of a graph: fastinfer.engine.CudaGraphs."""
 
-    device_type: str
+    @property
+    def device_type(self) -> str:
+        """Of the devices whose calls are replayed."""
 
     def __len__(self) -> int:
         """Return how many calls are recorded."""

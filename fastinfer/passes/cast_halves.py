@@ -53,7 +53,7 @@ def cast_halves(program: Program) -> int:
 
 
 def _is_cast(node: fx.Node) -> bool:
-    return node.target is _to_copy and node.kwargs.get("dtype") == torch.float32
+    return node.target is _to_copy and node.kwargs.get("dtype") is torch.float32
 
 
 def _in_float32(node: fx.Node) -> torch.Tensor | None:
