@@ -171,7 +171,7 @@ class ConvertedModule(InferenceModule):
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
 
     def _graph(self) -> fx.GraphModule:
-        return self._regions[0] if self._regions and self._device.type == "cpu" else self.lowered
+        return self._regions[0] if self._runs_regions else self.lowered
 
     def _replayed(self, *flat: Tensor) -> Sequence[Any]:
         """Return the graph's answer, as one replay where that can be."""
@@ -193,6 +193,7 @@ class ConvertedModule(InferenceModule):
         inputs = call.tensor_inputs
         self._call = call
         self._device = inputs[0].device if inputs else torch.device("cpu")
+        self._runs_regions = bool(self._regions) and self._device.type == "cpu"
         self._replays = bool(
             inputs and self._graphs is not None and self._graphs.device_type == self._device.type
         )
