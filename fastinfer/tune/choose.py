@@ -186,6 +186,10 @@ def _from_static(node: fx.Node, static: set[str]) -> bool:
     return (str(source.target) if source.op == "call_module" else source.name) in static
 
 
+def _device_of(layer: Layer) -> torch.device:
+    return layer.weight.device
+
+
 def _time_layer(
     layer: Layer,
     plan: LayerPlan,
@@ -196,7 +200,7 @@ def _time_layer(
     """Return (float, fast) milliseconds of one layer."""
     floats, inputs = _inputs(layer, shapes), _inputs(layer, shapes, plan)
     packed = lower_layer(layer, plan, known)
-    device, border = layer.weight.device, []
+    device, border = _device_of(layer), []
     if bordered and plan.input is not None:
         nhwc = len(shapes[0]) == 4
         border = [lambda: torch.ops.fastinfer.quantize(floats[0].float(), 0.1, 0, nhwc)]
