@@ -98,12 +98,22 @@ def _race(calls: Sequence[Any], limit_s: float) -> list[float]:
     return [seconds * 1e3 for seconds in best]
 
 
+def _is_nhwc(x: Tensor) -> bool:
+    is_image = x.dim() == 4 and not x.is_contiguous()
+    return is_image and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def _inputs(
-    layer: Layer, shapes: Sequence[tuple[int, ...]], plan: LayerPlan | None = None
+    layer: Layer,
+    shapes: Sequence[tuple[int, ...]],
+    plan: LayerPlan | None = None,
+    nhwc: bool = False,
 ) -> list[Tensor]:
-    """Return random inputs of a layer, under its plan uint8 where it reads codes."""
+    """Return random inputs of a layer, under its plan uint8 where it reads codes.
+
+    nhwc: images of float are NHWC in memory, as those of codes are.
+    """
     weight = layer.weight
-    is_nhwc = not weight.is_contiguous() and weight.stride(1) == 1
     values = []
     for index, shape in enumerate(shapes):
         coded = plan is not None and plan.precision == "int8"
@@ -112,7 +122,7 @@ def _inputs(
             value = torch.randint(0, 256, shape, dtype=torch.uint8, device=weight.device)
         else:
             value = torch.randn(shape, dtype=weight.dtype, device=weight.device)
-        if value.dim() == 4 and (coded or (is_nhwc and weight.device.type == "cuda")):
+        if value.dim() == 4 and (coded or nhwc):
             value = value.contiguous(memory_format=torch.channels_last)
         values.append(value)
     return values
@@ -138,6 +148,10 @@ def choose(
     shapes = _input_shapes(program, calibrator, inputs)
     static = {n for n, p in program.plan.items() if p.precision == "int8"}
     static |= set(program.between)
+    # On a GPU float images stay in NHWC where the input or a filter is; the CPU's figures are of
+    # layers whose inputs are made here, in torch's own order.
+    tensors = [*program.graph_module.parameters(), *(x for x in inputs if isinstance(x, Tensor))]
+    nhwc = any(x.is_cuda and _is_nhwc(x) for x in tensors)
     times: dict[str, tuple[float, float]] = {}
     known = {} if known is None else known
     new = 0
@@ -154,7 +168,7 @@ def choose(
         if key not in known:
             timed = layer if served is None else served.get_submodule(name)
             assert isinstance(timed, Layer)
-            known[key] = _time_layer(timed, plan, shapes[name], bordered, program.weights)
+            known[key] = _time_layer(timed, plan, shapes[name], bordered, program.weights, nhwc)
             new += 1
         times[name] = known[key]
     losers = {n: t for n, t in times.items() if t[1] > t[0] * NOISE}
@@ -196,9 +210,10 @@ def _time_layer(
     shapes: tuple[tuple[int, ...], ...],
     bordered: bool,
     known: KnownWeights,
+    nhwc: bool = False,
 ) -> tuple[float, float]:
     """Return (float, fast) milliseconds of one layer."""
-    floats, inputs = _inputs(layer, shapes), _inputs(layer, shapes, plan)
+    floats, inputs = _inputs(layer, shapes, nhwc=nhwc), _inputs(layer, shapes, plan, nhwc)
     packed = lower_layer(layer, plan, known)
     device, border = _device_of(layer), []
     if bordered and plan.input is not None:

@@ -17,6 +17,9 @@ from fastinfer.measure.latency import event_ms
 BURST = 10
 #: Measurements of each call, in turn.
 ROUNDS = 7
+#: Calls that take longer, in milliseconds, are timed as they are and less often: what starts them
+#: no longer counts, and layers of large batches would take the seconds of the budget.
+LONG_MS, LONG_ROUNDS = 0.3, 3
 
 Call = Callable[[], Any]
 
@@ -25,17 +28,20 @@ def gpu_race_ms(calls: Sequence[Call], device: torch.device, *, replayed: bool) 
     """Return the median milliseconds of each call, measured in turn.
 
     replayed: as part of a CUDA graph, which is how a captured model runs them; all one by one where
-    one of them cannot be recorded.
+    one of them cannot be recorded, or where all take long.
     """
     with torch.cuda.device(device):
         timed, burst = list(calls), 1
-        if replayed:
-            with suppress(NotRecordedError):
-                timed, burst = [_replay(call, device) for call in calls], BURST
         for call in timed:
             call()
+        is_long = min(map(event_ms, timed)) > LONG_MS
+        if replayed and not is_long:
+            with suppress(NotRecordedError):
+                timed, burst = [_replay(call, device) for call in calls], BURST
+            for call in timed:
+                call()
         samples: list[list[float]] = [[] for _ in timed]
-        for _ in range(ROUNDS):
+        for _ in range(LONG_ROUNDS if is_long else ROUNDS):
             for call, mine in zip(timed, samples, strict=True):
                 mine.append(event_ms(call) / burst)
     return [statistics.median(mine) for mine in samples]

@@ -81,20 +81,25 @@ def clock(monkeypatch):
 
 
 def test_replays_are_of_several_calls(clock):
-    calls = [clock.takes("float", 3.0), clock.takes("fast", 2.0)]
-    assert gpu_race_ms(calls, GPU, replayed=True) == pytest.approx([3.0, 2.0])
-    assert clock.log.count("fast") == BURST * (ROUNDS + 1)
+    calls = [clock.takes("float", 0.3), clock.takes("fast", 0.2)]
+    assert gpu_race_ms(calls, GPU, replayed=True) == pytest.approx([0.3, 0.2])
     one_round = ["float"] * BURST + ["fast"] * BURST
-    assert clock.log == one_round * (ROUNDS + 1)
+    assert clock.log == ["float", "fast"] * 2 + one_round * (ROUNDS + 1)
 
 
 def test_what_is_not_recorded_runs_as_it_is(clock, monkeypatch):
-    calls = [clock.takes("float", 3.0), clock.takes("fast", 2.0)]
-    assert gpu_race_ms(calls, GPU, replayed=False) == pytest.approx([3.0, 2.0])
-    assert clock.log.count("fast") == ROUNDS + 1
+    calls = [clock.takes("float", 0.3), clock.takes("fast", 0.2)]
+    assert gpu_race_ms(calls, GPU, replayed=False) == pytest.approx([0.3, 0.2])
+    assert clock.log.count("fast") == ROUNDS + 2
     monkeypatch.setattr(Recorder, "fails", True)
-    assert gpu_race_ms(calls, GPU, replayed=True) == pytest.approx([3.0, 2.0])
-    assert clock.log.count("fast") == 2 * (ROUNDS + 1)
+    assert gpu_race_ms(calls, GPU, replayed=True) == pytest.approx([0.3, 0.2])
+    assert clock.log.count("fast") == 2 * (ROUNDS + 2) + 1
+
+
+def test_long_calls_run_less_often(clock):
+    calls = [clock.takes("float", 3.0), clock.takes("fast", 0.4)]
+    assert gpu_race_ms(calls, GPU, replayed=True) == pytest.approx([3.0, 0.4])
+    assert clock.log == ["float", "fast"] * (2 + gpu_race.LONG_ROUNDS)
 
 
 def test_a_layer_pays_for_its_border(monkeypatch):
@@ -109,7 +114,7 @@ def test_a_layer_pays_for_its_border(monkeypatch):
     layer = Layer(LayerSpec("linear", 4, 4), torch.ones(4, 4), None)
     monkeypatch.setattr(CHOOSE, "lower_layer", lambda *args: layer)
     weight = _On(layer.weight, GPU)
-    monkeypatch.setattr(CHOOSE, "_inputs", lambda *args: [torch.ones(1, 4)])
+    monkeypatch.setattr(CHOOSE, "_inputs", lambda *args, **kwargs: [torch.ones(1, 4)])
     monkeypatch.setattr(CHOOSE, "_device_of", lambda layer: weight.device)
     from fastinfer.types import TensorQuant
 
