@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../packed.h"
+#include "codes.cuh"
 #include "gemm.h"
 #include "mma.cuh"
 
@@ -131,21 +132,6 @@ __device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row
     ptx::prefetch_line(static_cast<const uint8_t*>(e.residual) + at * size);
   }
   __syncwarp();
-}
-
-__device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return word >> (8 * i) & 255u; }
-
-// The low bytes of four words.
-__device__ __forceinline__ uint32_t low_bytes(const uint32_t* words) {
-  const uint32_t front = __byte_perm(words[0], words[1], 0x0040);
-  const uint32_t back = __byte_perm(words[2], words[3], 0x0040);
-  return __byte_perm(front, back, 0x5410);
-}
-
-// Byte i as a float. 2^23 + a byte is the byte in the low bits of 2^23's, so nothing is rounded; a
-// conversion of a byte runs at a quarter of the rate.
-__device__ __forceinline__ float float_of(uint32_t word, int i) {
-  return __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + i)) - 8388608.0f;
 }
 
 __device__ __forceinline__ void scale(const ChannelValues& v, const int32_t (&acc)[kLaneChannels],

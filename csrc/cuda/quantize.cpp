@@ -1,7 +1,8 @@
-// quantize.
+// quantize and dequantize.
 #include "quantize.h"
 
 #include "ops.h"
+#include "pointwise.h"
 #include "tensors.h"
 
 namespace fastinfer::cuda {
@@ -35,6 +36,22 @@ Tensor quantize_cuda(Tensor x, double scale, int64_t zero_point, bool channels_l
   } else {
     check_launch(kOp, launch_quantize(call, scope.stream()));
   }
+  return out;
+}
+
+Tensor dequantize_cuda(Tensor x, double scale, int64_t zero_point) {
+  constexpr const char* kOp = "dequantize";
+  check_dtype(kOp, "x", x, ScalarType::Byte);
+  const DeviceScope scope(kOp, "x", x);
+  const bool nhwc = is_channels_last(x);
+  if (!nhwc) x = as_contiguous(x);
+  Tensor out = nhwc ? scope.empty_nhwc(sizes_of(x), ScalarType::Float)
+                    : scope.empty(sizes_of(x), ScalarType::Float);
+  if (x.numel() == 0) return out;
+  const DequantizeCall call{static_cast<const uint8_t*>(x.const_data_ptr()),
+                            static_cast<float*>(out.mutable_data_ptr()), x.numel(),
+                            static_cast<float>(scale), static_cast<int32_t>(zero_point)};
+  check_launch(kOp, launch_dequantize(call, scope.stream()));
   return out;
 }
 
