@@ -86,7 +86,8 @@ class Launchers:
         grid, block = (x, y, z), (threads_x, threads_y, threads_z)
         self._launched.append((kernel, Launch(grid, block, bytes(content), shared, cluster)))
 
-    def _launch(self, function: str, *arguments: Any) -> tuple[Kernel, Launch]:
+    def launch(self, function: str, *arguments: Any) -> tuple[Kernel, Launch]:
+        """Return what the one launch of a function of the library is."""
         self._launched.clear()
         self._library.ptx_set_recorder(self._callback, self.multiprocessors)
         error = getattr(self._library, function)(*arguments)
@@ -96,20 +97,25 @@ class Launchers:
 
     def gemm(self, call: GemmCall, config: GemmConfig) -> tuple[Kernel, Launch]:
         """Return what launch_mma or launch_wgmma launches."""
-        return self._launch("ptx_launch_gemm", byref(call), byref(config))
+        return self.launch("ptx_launch_gemm", byref(call), byref(config))
 
     def depthwise(
         self, call: GemmCall, float_output: bool, strip: int, lanes: int
     ) -> tuple[Kernel, Launch]:
         """Return what launch_depthwise launches; 0 strip and lanes: those that are chosen."""
         numbers = (c_bool(float_output), strip, lanes)
-        return self._launch("ptx_launch_depthwise", byref(call), *numbers)
+        return self.launch("ptx_launch_depthwise", byref(call), *numbers)
 
     def quantize(self, call: QuantizeCall) -> tuple[Kernel, Launch]:
         """Return what launch_quantize, or of planes launch_quantize_planes, launches."""
-        return self._launch(
+        return self.launch(
             "ptx_launch_quantize_planes" if call.channels else "ptx_launch_quantize", byref(call)
         )
+
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The launchers' library."""
+        return self._library
 
     def row_source(self, call: GemmCall) -> int:
         """Return the index in SOURCES of how a product's rows can be read."""

@@ -48,21 +48,26 @@ class Run:
     memory: GlobalMemory
     out: int
     want: np.ndarray  # bytes
+    more: tuple[tuple[int, np.ndarray], ...] = ()  # other results
 
     def check(self, find: Callable[[str], Kernel] | None = None, order: str = BEHIND) -> Counters:
         """Run once and compare; `find` gives another version of the kernel. Raises Mismatch."""
         kernel = self.kernel if find is None else find(self.kernel.name)
         counters = run(kernel, self.launch, self.memory, order=order)
-        got, written = self.memory.result(self.out, self.want.size)
+        for out, want in ((self.out, self.want), *self.more):
+            self._compare(out, want)
+        return counters
+
+    def _compare(self, out: int, want: np.ndarray) -> None:
+        got, written = self.memory.result(out, want.size)
         if not written.all():
             raise Mismatch(f"{int((~written).sum())} of {written.size} bytes were not written")
-        if (wrong := got != self.want).any():
+        if (wrong := got != want).any():
             where = np.flatnonzero(wrong)
             raise Mismatch(
                 f"{where.size} of {got.size} bytes differ, first at {where[0]}: "
-                f"{got[where[0]]} != {self.want[where[0]]}"
+                f"{got[where[0]]} != {want[where[0]]}"
             )
-        return counters
 
 
 def _in_memory(t: Tensor, nhwc: bool) -> Tensor:
