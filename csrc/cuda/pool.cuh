@@ -135,7 +135,9 @@ __device__ __forceinline__ uint8_t average_code(const AverageCall& c, int32_t su
 template <int kBytes>
 __global__ void __launch_bounds__(kPoolThreads, 4)
     int8_split_average(const __grid_constant__ AverageCall c, int32_t splits) {
-  __shared__ int32_t totals[kSplitChannels];  // [kBytes][pieces]: neighbours meet no bank twice
+  // A byte of every thread, then the next one's, two banks on: no two of a request meet.
+  __shared__ int32_t parts[kBytes][kPoolThreads + 2];
+  __shared__ int32_t totals[kPoolThreads];
   const PoolCall& pool = c.pool;
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const auto image = static_cast<int32_t>(blockIdx.x) / splits;
@@ -147,7 +149,6 @@ __global__ void __launch_bounds__(kPoolThreads, 4)
   const int32_t pixels = pool.h.size * pool.w.size;
   const auto first = static_cast<int32_t>(int64_t{split} * pixels / splits);
   const auto last = static_cast<int32_t>(int64_t{split + 1} * pixels / splits);
-  totals[thread] = 0;
   int32_t sums[kBytes] = {};
   if (line < lines) {
     const uint8_t* from = pool_image(pool, image, channel0 + piece * kBytes);
@@ -158,14 +159,21 @@ __global__ void __launch_bounds__(kPoolThreads, 4)
       add_codes(codes, sums);
     }
   }
-  __syncthreads();
-  if (line < lines) {
 #pragma unroll
-    for (int i = 0; i < kBytes; i++) atomicAdd(&totals[i * pieces + piece], sums[i]);
+  for (int i = 0; i < kBytes; i++) parts[i][thread] = sums[i];
+  __syncthreads();
+  // A channel's lines, shared by as many threads as there are for it.
+  const int32_t sharers = kPoolThreads / channels, sharer = thread / channels;
+  const int32_t channel = thread - sharer * channels;
+  int32_t total = 0;
+  if (sharer < sharers) {
+    const int32_t* of_channel = &parts[channel % kBytes][channel / kBytes];
+    for (int32_t at = sharer; at < lines; at += sharers) total += of_channel[at * pieces];
   }
+  totals[thread] = total;
   __syncthreads();
   if (thread >= channels) return;
-  const int32_t total = totals[thread % kBytes * pieces + thread / kBytes];
+  for (int32_t at = 1; at < sharers; at++) total += totals[thread + at * channels];
   const int64_t place = int64_t{image} * pool.channels + channel0 + thread;
   if (splits == 1) {
     pool.out[place] = average_code(c, total);

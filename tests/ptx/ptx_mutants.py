@@ -35,6 +35,8 @@ from ptx_cases import (
     linear,
     square,
 )
+from ptx_cases_between import Between
+from ptx_mutants_between import BETWEEN_MISTAKES, header_and_kernel
 
 from fastinfer.testing.cases import Conv
 
@@ -96,6 +98,8 @@ class Mutant:
 
 def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
     """Return the file of a launch's kernel, and the kernel's instantiation if it is a template."""
+    if isinstance(launch, Between):
+        return header_and_kernel(launch)
     if isinstance(launch, Depthwise):
         if launch.strips is None:
             return "int8_depthwise.cuh", None
@@ -342,4 +346,5 @@ MUTANTS = (
     Mutant("quantize: lines of whole banks", "quantize.cuh",
            "tile[kTurnPixels][kTurnWords + 1];", "tile[kTurnPixels][kTurnWords];",
            _PLANES, (CONFLICTS,)),
+    *(Mutant(*mistake) for mistake in BETWEEN_MISTAKES),
 )  # fmt: skip
