@@ -41,6 +41,7 @@ class Row:
     shape: str
     args: tuple[Any, ...]
     torch_call: Callable[[], Any] | None = None
+    has_one_range: bool = False  # of all rows, which then cannot be checked apart
 
 
 def codes(*shape: int) -> Tensor:
@@ -104,6 +105,39 @@ def pools(batch: int) -> Iterator[Row]:
         yield Row("int8_adaptive_avg_pool2d", f"{c}x{size}", (x, [1, 1], *POOLED), call)
 
 
+def rows(batch: int) -> Iterator[Row]:
+    for n, c in ((197 * batch, 768), (4096, 4096)):
+        x = torch.randn(n, c, device="cuda")
+        for per_token in (True, False):
+            kind = "a row" if per_token else "a tensor"
+            yield Row("quantize_dynamic", f"{n}x{c} {kind}", (x, per_token), None, not per_token)
+    weight = torch.randn(2, 768, device="cuda")
+    x = torch.randn(197 * batch, 768, device="cuda")
+    own = partial(F.layer_norm, half(x), (768,), *weight.half())
+    yield Row("float_layer_norm", f"{197 * batch}x768", (x, *weight, 1e-6, 1), own)
+    for n, c in ((12 * 197 * batch, 197), (12 * 128 * batch, 128), (4096, 1000)):
+        x = torch.randn(n, c, device="cuda")
+        yield Row("float_softmax", f"{n}x{c}", (x, 1), partial(torch.softmax, half(x), 1))
+
+
+def packed_dynamic(n: int, k: int) -> Tensor:
+    """Return a random linear layer's weight for float rows."""
+    weight = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
+    zeros = torch.zeros(n, device="cuda", dtype=torch.int32)
+    inf = float("inf")
+    return torch.ops.fastinfer.int8_prepack(
+        "linear", weight, zeros, torch.rand(n, device="cuda") * 0.01, None, None,
+        torch.randn(n, device="cuda"), 1, 0, 0, 0, 255, -inf, inf, True,
+    )  # fmt: skip
+
+
+def products(batch: int) -> Iterator[Row]:
+    for m, n, k in ((197 * batch, 3072, 768), (197 * batch, 768, 3072), (1, 4096, 4096)):
+        x, packed = torch.randn(m, k, device="cuda"), packed_dynamic(n, k)
+        own = partial(F.linear, half(x), torch.randn(n, k, device="cuda").half())
+        yield Row("int8_linear_dynamic", f"{m}x{n}x{k} a row", (x, packed, n, True), own)
+
+
 def parts(args: tuple[Any, ...], where: slice) -> tuple[Any, ...]:
     """Return arguments for some rows of the batch, on the CPU."""
     first = args[0][0] if isinstance(args[0], list) else args[0]
@@ -127,11 +161,12 @@ def listed(value: Any) -> list[Tensor]:
 
 
 def require_equal(row: Row, result: Any) -> None:
-    """Raise unless the first and the last rows are the reference's."""
-    for where in (slice(0, CHECKED_ROWS), slice(-CHECKED_ROWS, None)):
+    """Raise unless the first and the last rows are the reference's, or all of one range."""
+    ends = (slice(0, CHECKED_ROWS), slice(-CHECKED_ROWS, None))
+    for where in (slice(None),) if row.has_one_range else ends:
         want = listed(REFERENCES[row.op](*parts(row.args, where)))
         for got, reference in zip(listed(result), want, strict=True):
-            if not torch.equal(got[where].cpu(), reference):
+            if not torch.equal((got[where] if got.dim() else got).cpu(), reference):
                 raise AssertionError(f"{row.op} {row.shape}: another result than the reference's")
 
 
@@ -164,21 +199,21 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     copy_gbs = copy_bandwidth()
-    rows: list[dict[str, Any]] = []
+    figures: list[dict[str, Any]] = []
     failed: list[str] = []
-    for made in (pairs, moves, pools):
+    for made in (pairs, moves, pools, rows, products):
         for row in made(options.batch):
             try:
-                rows.append(measured(row, copy_gbs))
+                figures.append(measured(row, copy_gbs))
             except (AssertionError, RuntimeError) as error:  # the others are worth their time
                 failed.append(f"{row.op} {row.shape}: {str(error)[:300]}")
-    shown = [{k: v for k, v in row.items() if k not in ("p20", "p80")} for row in rows]
+    shown = [{k: v for k, v in row.items() if k not in ("p20", "p80")} for row in figures]
     show(f"ops between layers, batch {options.batch}, copying {copy_gbs:.0f} GB/s", shown)
     found = {
         "machine": describe_machine(cuda=torch.version.cuda),
         "copy_gbs": copy_gbs,
         "batch": options.batch,
-        "rows": rows,
+        "rows": figures,
         "failed": failed,
     }
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -16,8 +16,8 @@ __device__ __forceinline__ uint32_t low_bytes(const uint32_t* words) {
   return __byte_perm(front, back, 0x5410);
 }
 
-// Byte i of a word less what is added to 2^23, exactly: 2^23 + a byte is the byte in the low bits of
-// 2^23's, so nothing is rounded; a conversion of a byte runs at a quarter of the rate.
+// Byte i of a word less what `shift` has beyond 2^23, exactly: 2^23 + a byte is the byte in the low
+// bits of 2^23's, so nothing is rounded; a conversion of a byte runs at a quarter of the rate.
 constexpr float kCodeShift = 8388608.0f;
 
 __device__ __forceinline__ float float_less(uint32_t word, int i, float shift) {

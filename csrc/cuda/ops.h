@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../tensor_check.h"
@@ -26,7 +27,18 @@ Tensor int8_depthwise_conv2d_cuda(Tensor x, Tensor packed, std::optional<Tensor>
                                   std::vector<int64_t> padding, std::vector<int64_t> dilation,
                                   bool float_output);
 
+// Ranges found on the spot.
+std::tuple<Tensor, Tensor, Tensor> quantize_dynamic_cuda(Tensor x, bool per_token);
+Tensor int8_linear_dynamic_cuda(Tensor x, Tensor packed, int64_t out_features, bool per_token);
+Tensor int8_conv2d_dynamic_cuda(Tensor x, Tensor packed, int64_t out_channels,
+                                std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                                std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                                int64_t groups);
+
 // Between layers.
+Tensor float_layer_norm_cuda(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
+                             double eps, int64_t dim);
+Tensor float_softmax_cuda(Tensor x, int64_t dim);
 Tensor dequantize_cuda(Tensor x, double scale, int64_t zero_point);
 Tensor int8_lookup_cuda(Tensor x, Tensor table);
 Tensor int8_add_cuda(Tensor x, Tensor y, double x_multiplier, int64_t x_zero_point,

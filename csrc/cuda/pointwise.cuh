@@ -1,5 +1,5 @@
 // uint8 codes, element by element: sums and products of two tensors with maps of their own, tables,
-// floats, concatenation. Memory bounds all of them: a thread has 16 bytes, neighbours the next ones.
+// floats, concatenation. Memory bounds them all: a thread has 16 bytes, its neighbour the next.
 #pragma once
 
 #include "codes.cuh"
@@ -67,8 +67,9 @@ __device__ __forceinline__ Piece load_repeated(const PairCall& c, uint32_t at, i
   return y;
 }
 
-// kRepeated: 0 where y lies as x; else how many of its channels are read at a time, 8 where they are
-// whole, aligned eights, or 1. is_wide: x, the result, and a y that lies as x are aligned to 16 bytes.
+// kRepeated: 0 where y lies as x; else how many of its channels are read at a time, 8 where they
+// are whole, aligned eights, or 1. is_wide: x, the result and a y that lies as x are aligned to 16
+// bytes.
 template <bool kIsProduct, int kRepeated>
 __global__ void __launch_bounds__(kPointwiseThreads)
     int8_pair(const __grid_constant__ PairCall c, bool is_wide) {

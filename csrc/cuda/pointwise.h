@@ -64,7 +64,7 @@ struct CatCall {
 // to which all addresses are aligned. Pure.
 int32_t cat_bytes(const CatCall& call);
 
-// Most bytes of a pair whose y repeats, and pieces of a concatenation: kernels count them in 32 bits.
+// Most bytes of a pair whose y repeats, and pieces of a concatenation, which are counted in 32 bits.
 constexpr int64_t kMostPlaces = int64_t{1} << 31;
 
 // Launch on a stream (a cudaStream_t); 0 or a cudaError_t.

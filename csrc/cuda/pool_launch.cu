@@ -34,8 +34,9 @@ int launch_mean(const AverageCall& call, cudaStream_t stream) {
 
 template <int kBytes>
 int launch_split(const AverageCall& call, int32_t splits, cudaStream_t stream) {
+  const int32_t chunks = (call.pool.channels + kSplitChannels - 1) / kSplitChannels;
   const dim3 grid(static_cast<unsigned>(call.pool.images) * static_cast<unsigned>(splits),
-                  static_cast<unsigned>((call.pool.channels + kSplitChannels - 1) / kSplitChannels));
+                  static_cast<unsigned>(chunks));
   int8_split_average<kBytes><<<grid, kPoolThreads, 0, stream>>>(call, splits);
   return cudaGetLastError();
 }

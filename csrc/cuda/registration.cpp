@@ -18,4 +18,9 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CUDA, m) {
   m.impl("int8_avg_pool2d", TORCH_BOX(&fastinfer::cuda::int8_avg_pool2d_cuda));
   m.impl("int8_adaptive_avg_pool2d", TORCH_BOX(&fastinfer::cuda::int8_adaptive_avg_pool2d_cuda));
   m.impl("int8_upsample2d", TORCH_BOX(&fastinfer::cuda::int8_upsample2d_cuda));
+  m.impl("quantize_dynamic", TORCH_BOX(&fastinfer::cuda::quantize_dynamic_cuda));
+  m.impl("int8_linear_dynamic", TORCH_BOX(&fastinfer::cuda::int8_linear_dynamic_cuda));
+  m.impl("int8_conv2d_dynamic", TORCH_BOX(&fastinfer::cuda::int8_conv2d_dynamic_cuda));
+  m.impl("float_layer_norm", TORCH_BOX(&fastinfer::cuda::float_layer_norm_cuda));
+  m.impl("float_softmax", TORCH_BOX(&fastinfer::cuda::float_softmax_cuda));
 }

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the ops between layers against their references: equal, of any layout."""
+"""The CUDA kernels of ops between layers, and over whole rows: equal to their references."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.case import generator, random_uint8
+from fastinfer.testing.cases import (
+    OUTPUTS,
+    Conv,
+    dynamic_conv_case,
+    linear_case,
+    pack_dynamic,
+    random_weight,
+)
 from fastinfer.testing.cases_between import image
 from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.devices import on_device
@@ -29,6 +38,11 @@ SERVED = (
     "int8_avg_pool2d",
     "int8_adaptive_avg_pool2d",
     "int8_upsample2d",
+    "float_layer_norm",
+    "float_softmax",
+    "quantize_dynamic",
+    "int8_linear_dynamic",
+    "int8_conv2d_dynamic",
 )
 ops = torch.ops.fastinfer
 PAIR = (0.7231, 117, 0.3517, 31, 101, 0, 255)
@@ -44,6 +58,17 @@ OF_IMAGE: dict[str, tuple[Any, ...]] = {
     "int8_adaptive_avg_pool2d": ([1, 1], *POOLED),
     "int8_upsample2d": (None, [9, 20], [], True, False),
 }
+
+
+CONFIGS = runtime.require_cuda_kernels().known_configs()
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda c: "{kernel}_{block_m}x{block_n}".format(**c))
+def config(request):
+    kernels = runtime.require_cuda_kernels()
+    kernels.force_config(**request.param)
+    yield request.param
+    kernels.force_config("")
 
 
 def results(value):
@@ -136,6 +161,81 @@ def test_averages_of_large_images(shape, value):
     if value is not None:
         x.fill_(value)
     check("int8_adaptive_avg_pool2d", x, [1, 1], *POOLED)
+
+
+@pytest.mark.parametrize("n", [1, 16, 100, 197, 768, 1000, 5000])
+@pytest.mark.parametrize("rows", [1, 17, 700])
+def test_float_rows(rows, n):
+    x = torch.randn(rows, n, generator=generator(f"{rows}x{n}")) * 4
+    weight, bias = torch.randn(2, n, generator=generator("parameters"))
+    check("float_layer_norm", x, weight, bias, 1e-6, 1)
+    check("float_softmax", x, 1)
+    moved = torch.zeros(x.numel() + 1, device="cuda")[1:].view(rows, n).copy_(x)
+    check("float_softmax", x, 1, there=(moved, 1))
+    there = (moved, weight.cuda(), bias.cuda(), 1e-6, 1)
+    check("float_layer_norm", x, weight, bias, 1e-6, 1, there=there)
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(3, 5), (70, 1024), (5, 1025), (2, 3, 4099), (9, 70000)], ids=str
+)
+def test_ranges(shape, per_token):
+    x = torch.randn(shape, generator=generator(str(shape))) * 3
+    x.view(-1)[1] = float("nan")
+    check("quantize_dynamic", x, per_token)
+    moved = torch.zeros(x.numel() + 1, device="cuda")[1:].view(shape).copy_(x)
+    check("quantize_dynamic", x, per_token, there=(moved, per_token))
+
+
+DYNAMIC_CONVS = (
+    Conv(3, 64, (14, 14), 72),
+    Conv(2, 3, (33, 31), 64, kernel=(7, 7), padding=(3, 3), stride=(2, 2)),
+    Conv(2, 128, (9, 10), 128, padding=(2, 1), dilation=(2, 1), groups=2),
+    Conv(2, 48, (9, 10), 48, groups=48),
+    Conv(2, 64, (8, 8), 64, kernel=(1, 1), padding=(0, 0)),
+)
+
+
+@pytest.mark.parametrize("conv", DYNAMIC_CONVS, ids=str)
+def test_dynamic_convs(conv, config):
+    case = dynamic_conv_case(conv)
+    check(case.op, *case.build())
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("m", [1, 65, 300])
+def test_dynamic_linear(m, per_token, config):
+    g = generator(f"{m}{per_token}")
+    packed = pack_dynamic("linear", random_weight(g, "normal", 264, 528), g, 1)
+    check("int8_linear_dynamic", torch.randn(m, 528, generator=g) * 2, packed, 264, per_token)
+
+
+def test_unpacking_on_the_gpu():
+    """What module.repack, state_dict and save read a packed buffer by."""
+    g = generator("unpack")
+    for op, shape, groups in (
+        ("linear", (45, 70), 1),
+        ("conv2d", (42, 4, 3, 2), 3),
+        ("depthwise_conv2d", (70, 1, 3, 3), 70),
+    ):
+        packed = pack_dynamic(op, random_weight(g, "normal", *shape), g, groups)
+        (there,) = on_device((packed,), "cuda")
+        for got, want in zip(ops.int8_unpack(there), ops.int8_unpack(packed), strict=True):
+            assert got.is_cuda
+            assert_equal(got.cpu(), want)
+
+
+def test_static_and_dynamic_weights_are_told_apart():
+    g = generator("modes")
+    packed = pack_dynamic("linear", random_weight(g, "normal", 16, 32), g, 1)
+    (dynamic,) = on_device((packed,), "cuda")
+    static = on_device(linear_case((3,), 16, 32, OUTPUTS[5]).build(), "cuda")[1]
+    x = torch.zeros(3, 32, device="cuda")
+    with pytest.raises(RuntimeError, match="expected a dynamic weight, got a static one"):
+        ops.int8_linear_dynamic(x, static, 16, True)
+    with pytest.raises(RuntimeError, match="expected a static weight, got a dynamic one"):
+        ops.int8_linear(x.byte(), dynamic, None, 16, True)
 
 
 def test_beyond_two_to_the_31():

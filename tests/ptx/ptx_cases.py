@@ -11,6 +11,7 @@ from host.launchers import Launchers
 from host.runs import Run, Tile, prepare_depthwise, prepare_gemm, prepare_quantize, source_of
 from interpreter import AHEAD, BEHIND
 from ptx_cases_between import BETWEEN_LAUNCHES, Between
+from ptx_cases_rows import ROW_LAUNCHES, RowLaunch
 
 from fastinfer.testing.case import Case, generator
 from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, depthwise_case, linear_case
@@ -218,11 +219,12 @@ def _depthwise() -> Iterator[Depthwise]:
         yield Depthwise(depthwise(geometry), None)
 
 
-Launched = Product | Quantized | Depthwise | Between
+Launched = Product | Quantized | Depthwise | Between | RowLaunch
 LAUNCHES: tuple[Launched, ...] = (
     *_quantized(),
     *_mma(),
     *_depthwise(),
     *_wgmma(),
     *BETWEEN_LAUNCHES,
+    *ROW_LAUNCHES,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint64
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint32, c_uint64
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class GemmCall(ctypes.Structure):
         *((name, c_int32) for name in ("n", "n_padded", "run", "run_padded", "k_padded")),
         *((name, c_int32) for name in ("groups", "device", "pixel_bytes")),
         ("windows", Windows),
+        *(("row_scale", c_uint64), ("row_zero_point", c_uint64), ("rows_per_range", c_uint32)),
     ]
 
 

@@ -144,9 +144,15 @@ def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:
     parts = unpack(packed)
     buffer, header = pack_for_cuda(parts)
     again = unpack(torch.from_numpy(buffer.copy()))
-    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table"):
+    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table", "float_bias"):
         assert torch.equal(getattr(again, name), getattr(parts, name)), name
     return buffer, header
+
+
+def bind_weight(packed: Tensor, launchers: Launchers) -> tuple[np.ndarray, PackedHeader, GemmCall]:
+    """Return a weight packed for the CUDA kernels, its header, and the call of a product."""
+    buffer, header = _pack_again(packed)
+    return buffer, header, _call(header, launchers)
 
 
 def _call(header: PackedHeader, launchers: Launchers) -> GemmCall:
