@@ -36,7 +36,10 @@ from ptx_cases import (
     square,
 )
 from ptx_cases_between import Between
+from ptx_cases_rows import Dynamic, FloatRows, Ranges
 from ptx_mutants_between import BETWEEN_MISTAKES, header_and_kernel
+from ptx_mutants_rows import ROW_MISTAKES
+from ptx_mutants_rows import header_and_kernel as header_and_kernel_of_rows
 
 from fastinfer.testing.cases import Conv
 
@@ -100,6 +103,8 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
     """Return the file of a launch's kernel, and the kernel's instantiation if it is a template."""
     if isinstance(launch, Between):
         return header_and_kernel(launch)
+    if isinstance(launch, FloatRows | Ranges | Dynamic):
+        return header_and_kernel_of_rows(launch)
     if isinstance(launch, Depthwise):
         if launch.strips is None:
             return "int8_depthwise.cuh", None
@@ -346,5 +351,5 @@ MUTANTS = (
     Mutant("quantize: lines of whole banks", "quantize.cuh",
            "tile[kTurnPixels][kTurnWords + 1];", "tile[kTurnPixels][kTurnWords];",
            _PLANES, (CONFLICTS,)),
-    *(Mutant(*mistake) for mistake in BETWEEN_MISTAKES),
+    *(Mutant(*mistake) for mistake in (*BETWEEN_MISTAKES, *ROW_MISTAKES)),
 )  # fmt: skip
