@@ -97,6 +97,7 @@ CUDA_SOURCES = [
     "csrc/cuda/bindings.cpp",
     "csrc/cuda/choice.cpp",
     "csrc/cuda/gemm_config.cpp",
+    "csrc/cuda/first_conv_choice.cpp",
     "csrc/cuda/conv_windows.cpp",
     "csrc/cuda/int8_conv2d.cpp",
     "csrc/cuda/int8_depthwise.cpp",
@@ -125,6 +126,7 @@ CUDA_UNITS = {
     "csrc/cuda/quantize_rows_launch.cu": CUDA_ARCHS,
     "csrc/cuda/upsample_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_depthwise_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/int8_first_conv_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
 }

@@ -161,6 +161,10 @@ DeviceFacts checked_facts(const char* op, const DeviceScope& scope) {
 
 void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
   const DeviceFacts facts = checked_facts(op, scope);
+  if (const auto first = first_conv_in_force(call, facts.multiprocessors)) {
+    check_launch(op, launch_first_conv(call, *first, scope.stream()));
+    return;
+  }
   const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
                       facts.capability, facts.multiprocessors};
   const GemmConfig config = config_in_force(desc);

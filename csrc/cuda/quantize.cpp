@@ -6,10 +6,18 @@
 #include "tensors.h"
 
 namespace fastinfer::cuda {
+namespace {
+
+FloatType float_type(const Tensor& t) {
+  if (t.scalar_type() == ScalarType::Half) return FloatType::kFloat16;
+  return t.scalar_type() == ScalarType::BFloat16 ? FloatType::kBfloat16 : FloatType::kFloat32;
+}
+
+}  // namespace
 
 Tensor quantize_cuda(Tensor x, double scale, int64_t zero_point, bool channels_last) {
   constexpr const char* kOp = "quantize";
-  check_dtype(kOp, "x", x, ScalarType::Float);
+  check_any_float(kOp, "x", x);
   STD_TORCH_CHECK(scale > 0 && zero_point >= 0 && zero_point <= 255, kOp,
                   ": expected scale > 0 and zero_point in 0..255, got ", scale, ", ", zero_point);
   STD_TORCH_CHECK(!channels_last || x.dim() == 4, kOp,
@@ -21,7 +29,8 @@ Tensor quantize_cuda(Tensor x, double scale, int64_t zero_point, bool channels_l
                        : scope.empty(sizes_of(x), ScalarType::Byte);
   if (x.numel() == 0) return out;
   QuantizeCall call{};
-  call.x = static_cast<const float*>(x.const_data_ptr());
+  call.x = x.const_data_ptr();
+  call.type = float_type(x);
   call.out = static_cast<uint8_t*>(out.mutable_data_ptr());
   call.count = x.numel();
   call.inverse = 1.0f / static_cast<float>(scale);

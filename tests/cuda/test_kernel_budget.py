@@ -43,9 +43,11 @@ KERNELS = [
     ("pool_launch", "19int8_finish_average", 1, 40, r"LDG\.E"),
     ("upsample_launch", "13int8_upsampleILi16E", 2, 40, r"(?s)LDG\.E\.128.*STG\.E\.128"),
     ("upsample_launch", "13int8_upsample", 6, 40, r"LDG\.E"),
-    ("quantize_launch", "quantize_in_order", 1, 40, r"LDG\.E\.128"),
-    ("quantize_launch", "quantize_planes", 1, 56, r"STG\.E\.128"),
-    ("quantize_launch", "quantize_few_planes", 3, 40, r"LDG\.E\.128"),
+    ("quantize_launch", "quantize_in_orderILNS0_9FloatTypeE0E", 1, 40, r"LDG\.E\.128"),
+    ("quantize_launch", "quantize_in_order", 3, 40, r"LDG\.E\.(64|128)"),
+    ("quantize_launch", "quantize_planes", 3, 56, r"STG\.E\.128"),
+    ("quantize_launch", "quantize_few_planesILNS0_9FloatTypeE0E", 3, 48, r"LDG\.E\.128"),
+    ("quantize_launch", "quantize_few_planes", 9, 48, r"LDG\.E\.(64|128)"),
 ]
 LOCAL_MEMORY = re.compile(r"\b(LDL|STL)\b")
 

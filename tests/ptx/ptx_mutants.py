@@ -111,7 +111,10 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
         kernel = "int8_depthwise_strip<{}, {}>".format(*launch.strips)
         return "int8_depthwise.cuh", f"{kernel}(const GemmCall, {', '.join(['const int32_t'] * 4)})"
     if isinstance(launch, Quantized):
-        return "quantize.cuh", "quantize_few_planes<3>(const QuantizeCall, bool)"
+        names = {(): "quantize_in_order<{}>", (1, 3): "quantize_few_planes<{}, 3>"}
+        name = names.get(launch.shape[:-2], "quantize_planes<{}>")
+        kernel = name.format("FloatType::kFloat32")
+        return "quantize.cuh", f"{kernel}(const QuantizeCall, bool)"
     t, source = launch.tile, launch.source.capitalize()
     if t.kernel == "mma":
         source = "Windows" if launch.source == "pixels" else source

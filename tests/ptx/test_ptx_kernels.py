@@ -10,6 +10,7 @@ from interpreter import Counters, Fault, Line, Module, Traffic
 from interpreter.faults import TRAP
 from ptx_cases import F32, LAUNCHES, MMA, U8, WGMMA, Depthwise, Product, depthwise
 from ptx_cases_between import BETWEEN_TEMPLATES
+from ptx_cases_first import FIRST_TEMPLATES
 from ptx_cases_rows import ROW_TEMPLATES
 
 from fastinfer import runtime
@@ -25,6 +26,7 @@ TEMPLATES = (
     "18int8_depthwise_any",
     "15int8_gemm_wgmma",
     *BETWEEN_TEMPLATES,
+    *FIRST_TEMPLATES,
     *ROW_TEMPLATES,
 )
 LEAST_COVERAGE = 0.95

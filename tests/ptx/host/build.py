@@ -15,6 +15,7 @@ CSRC = ROOT / "csrc"
 UNITS = {
     "quantize_launch": "80",
     "float_rows_launch": "80",
+    "int8_first_conv_launch": "80",
     "quantize_rows_launch": "80",
     "pointwise_launch": "80",
     "pool_launch": "80",
@@ -64,7 +65,10 @@ def compile_ptx(source: Path, arch: str, folder: Path) -> str:
 
 def link_launchers(objects: list[Path], folder: Path) -> Path:
     """Return the library of these objects' launchers, on the fake runtime."""
-    choices = [CSRC / "cuda" / f"{name}.cpp" for name in ("gemm_config", "choice", "pool_choice")]
+    choices = [
+        CSRC / "cuda" / f"{name}.cpp"
+        for name in ("gemm_config", "choice", "pool_choice", "first_conv_choice")
+    ]
     sources = [*(HERE / f"{n}.cpp" for n in CALLS), *choices]
     library = folder / "launchers.so"
     # Bsymbolic: torch has brought a real CUDA runtime into the process.

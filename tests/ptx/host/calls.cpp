@@ -21,6 +21,12 @@ int ptx_launch_depthwise(const GemmCall* call, bool float_output, int strip, int
   return launch_depthwise(*call, depthwise_in_force(*call, float_output), nullptr);
 }
 
+// A first layer's own kernel on a device of so many multiprocessors; -1 where it has none.
+int ptx_launch_first_conv(const GemmCall* call, int multiprocessors) {
+  const auto config = choose_first_conv(*call, multiprocessors);
+  return config ? launch_first_conv(*call, *config, nullptr) : -1;
+}
+
 int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call, nullptr); }
 
 int ptx_launch_quantize_planes(const QuantizeCall* call) {

@@ -53,6 +53,7 @@ class QuantizeCall(ctypes.Structure):
         *(("x", c_uint64), ("out", c_uint64), ("count", c_int64)),
         *(("inverse", c_float), ("low", c_float), ("high", c_float), ("zero_point", c_int32)),
         *(("images", c_int64), ("pixels", c_int64), ("channels", c_int32)),
+        ("type", c_int32),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ctypes import byref
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -100,6 +101,9 @@ def prepare_gemm(
     call.windows = _windows(x, want, rest) if is_conv else Windows(1, 1, header.k, *(1,) * 6, 0, 0,
                                                                    1, 1)  # fmt: skip
     source = launchers.row_source(call)
+    if tile.kernel == "first":
+        launched = launchers.launch("ptx_launch_first_conv", byref(call), multiprocessors)
+        return Run(*launched, memory, call.out, result)
     config = GemmConfig(
         KERNELS.index(tile.kernel), source, tile.block_m, tile.block_n, tile.cluster
     )
@@ -191,10 +195,12 @@ def prepare_quantize(
 ) -> Run:
     """Return the run of quantize on a contiguous tensor; offsets: of x and of the result."""
     want = _REFERENCE["quantize"](x, scale, zero_point, channels_last)
+    types = (torch.float32, torch.float16, torch.bfloat16)
     result = _bytes(_in_memory(want, channels_last))
     memory = GlobalMemory(1 << 22)
     call = QuantizeCall(
-        x=memory.add(x.numpy(), offsets[0]),
+        x=memory.add(x.view(torch.int16 if x.element_size() == 2 else x.dtype).numpy(), offsets[0]),
+        type=types.index(x.dtype),
         out=memory.add_result(result.size, offsets[1]),
         count=x.numel(),
         inverse=float(np.float32(1) / np.float32(scale)),
