@@ -20,6 +20,7 @@ KERNELS = [
     ("int8_gemm_wgmma", "int8_gemm_wgmma", 12, 224, r"IGMMA\.64x(64|128|256)x32\.U8\.S8"),
     ("int8_depthwise_launch", "int8_depthwise_strip", 4, 255, r"(?s)LDG\.E\.64.*IDP\.4A\.U8\.S8"),
     ("int8_depthwise_launch", "int8_depthwise_any", 1, 72, r"(?s)LDG\.E\.64.*IDP\.4A\.U8\.S8"),
+    ("int8_first_conv_launch", "15int8_first_conv", 3, 168, r"(?s)IMMA\.16832\.U8\.S8"),
     ("float_rows_launch", "16float_layer_normILi4E", 1, 64, r"(?s)LDG\.E\.128.*STG\.E\.128"),
     ("float_rows_launch", "16float_layer_norm", 2, 64, r"SHFL"),
     ("float_rows_launch", "13float_softmaxILi4E", 1, 64, r"(?s)LDG\.E\.128.*STG\.E\.128"),

@@ -42,6 +42,8 @@ def _launches() -> Iterator[First]:
         )
     yield First(conv_case(wide), 1, 1, AHEAD)
     yield First(conv_case(wide, zero_point=0), 0, 100)
+    # More tiles than blocks.
+    yield First(conv_case(Conv(5, 3, (13, 19), 40, **seven)), 0, 1, AHEAD)
     yield First(conv_case(Conv(1, 3, (6, 270), 16, (7, 7), (1, 2), (3, 3))))
     yield First(conv_case(Conv(3, 3, (13, 12), 32, (3, 3), (2, 2), (1, 1))), 3)
     yield First(conv_case(Conv(2, 4, (9, 20), 96, (3, 3), (1, 1), (1, 1))), 0, 1)

@@ -36,8 +36,11 @@ from ptx_cases import (
     square,
 )
 from ptx_cases_between import Between
+from ptx_cases_first import First
 from ptx_cases_rows import Dynamic, FloatRows, Ranges
 from ptx_mutants_between import BETWEEN_MISTAKES, header_and_kernel
+from ptx_mutants_first import FIRST_MISTAKES
+from ptx_mutants_first import header_and_kernel as header_and_kernel_of_first
 from ptx_mutants_rows import ROW_MISTAKES
 from ptx_mutants_rows import header_and_kernel as header_and_kernel_of_rows
 
@@ -103,6 +106,8 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
     """Return the file of a launch's kernel, and the kernel's instantiation if it is a template."""
     if isinstance(launch, Between):
         return header_and_kernel(launch)
+    if isinstance(launch, First):
+        return header_and_kernel_of_first(launch)
     if isinstance(launch, FloatRows | Ranges | Dynamic):
         return header_and_kernel_of_rows(launch)
     if isinstance(launch, Depthwise):
@@ -354,5 +359,5 @@ MUTANTS = (
     Mutant("quantize: lines of whole banks", "quantize.cuh",
            "tile[kTurnPixels][kTurnWords + 1];", "tile[kTurnPixels][kTurnWords];",
            _PLANES, (CONFLICTS,)),
-    *(Mutant(*mistake) for mistake in (*BETWEEN_MISTAKES, *ROW_MISTAKES)),
+    *(Mutant(*mistake) for mistake in (*BETWEEN_MISTAKES, *FIRST_MISTAKES, *ROW_MISTAKES)),
 )  # fmt: skip

@@ -119,6 +119,15 @@ class Launchers:
         """The launchers' library."""
         return self._library
 
+    def first_conv(self, call: GemmCall, multiprocessors: int) -> dict[str, int] | None:
+        """Return how a first layer would run; None where its own kernel does not do it."""
+        names = ("taps", "rows", "columns", "tiles_y", "tiles_x", "tiles", "in_rows", "pitch",
+                 "blocks")  # fmt: skip
+        numbers = (ctypes.c_int * len(names))()
+        self._library.ptx_choose_first_conv.restype = c_bool
+        found = self._library.ptx_choose_first_conv(byref(call), multiprocessors, numbers)
+        return dict(zip(names, numbers, strict=True)) if found else None
+
     def row_source(self, call: GemmCall) -> int:
         """Return the index in SOURCES of how a product's rows can be read."""
         return self._library.ptx_row_source(byref(call))
