@@ -91,6 +91,26 @@ def moves(batch: int) -> Iterator[Row]:
         yield Row("dequantize", f"{c}x{size}", (x, 0.0173, 101))
 
 
+def firsts(batch: int) -> Iterator[Row]:
+    images = torch.randn(batch, 3, 224, 224, device="cuda")
+    for dtype in (torch.float32, torch.float16):
+        x = images.to(dtype)
+        yield Row("quantize", f"3x224 {dtype} to NHWC", (x, 0.02, 128, True))
+    x = codes(batch, 3, 224, 224)
+    for n, kernel, stride in ((64, 7, 2), (32, 3, 2), (96, 4, 4)):
+        weight = torch.randint(-127, 128, (n, 3, kernel, kernel), device="cuda", dtype=torch.int8)
+        padding = kernel // 2 if kernel % 2 else 0
+        zeros, inf = torch.zeros(n, device="cuda", dtype=torch.int32), float("inf")
+        packed = torch.ops.fastinfer.int8_prepack(
+            "conv2d", weight, zeros, torch.rand(n, device="cuda") * 1e-3, None, None, None, 1, 114,
+            117, 0, 255, -inf, inf, False,
+        )  # fmt: skip
+        geometry = ([kernel] * 2, [stride] * 2, [padding] * 2, [1, 1])
+        own = partial(F.conv2d, half(x), half(weight), None, stride, padding)
+        yield Row("int8_conv2d", f"3x224 -> {n} {kernel}x{kernel}/{stride}",
+                  (x, packed, None, n, *geometry, 1, False), own)  # fmt: skip
+
+
 def pools(batch: int) -> Iterator[Row]:
     x = codes(batch, 64, 112, 112)
     yield Row(
@@ -198,10 +218,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON")
     options = parser.parse_args()
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
     copy_gbs = copy_bandwidth()
     figures: list[dict[str, Any]] = []
     failed: list[str] = []
-    for made in (pairs, moves, pools, rows, products):
+    for made in (firsts, pairs, moves, pools, rows, products):
         for row in made(options.batch):
             try:
                 figures.append(measured(row, copy_gbs))
