@@ -97,13 +97,20 @@ CUDA_SOURCES = [
     "csrc/cuda/bindings.cpp",
     "csrc/cuda/choice.cpp",
     "csrc/cuda/gemm_config.cpp",
+    "csrc/cuda/first_conv_choice.cpp",
     "csrc/cuda/conv_windows.cpp",
     "csrc/cuda/int8_conv2d.cpp",
     "csrc/cuda/int8_depthwise.cpp",
     "csrc/cuda/int8_linear.cpp",
+    "csrc/cuda/float_rows.cpp",
+    "csrc/cuda/int8_pointwise.cpp",
+    "csrc/cuda/int8_pool.cpp",
+    "csrc/cuda/int8_upsample.cpp",
     "csrc/cuda/packed_headers.cpp",
+    "csrc/cuda/pool_choice.cpp",
     "csrc/cuda/prepack.cpp",
     "csrc/cuda/quantize.cpp",
+    "csrc/cuda/quantize_dynamic.cpp",
     "csrc/cuda/tensors.cpp",
 ]
 
@@ -112,8 +119,14 @@ CUDA_SOURCES = [
 CUDA_ARCHS = os.environ.get("FASTINFER_CUDA_ARCHS", "80 90a").split()
 CUDA_UNITS = {
     "csrc/cuda/device.cu": CUDA_ARCHS,
+    "csrc/cuda/float_rows_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/pointwise_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/pool_launch.cu": CUDA_ARCHS,
     "csrc/cuda/quantize_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/quantize_rows_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/upsample_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_depthwise_launch.cu": CUDA_ARCHS,
+    "csrc/cuda/int8_first_conv_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
 }

@@ -176,7 +176,9 @@ def sanitize_commands(_folder: Path) -> list[Command]:
 def bench_commands(folder: Path) -> list[Command]:
     out = folder / f"gpu_bench_{gpu_name()}.json"
     arguments = [sys.executable, "bench/bench_gpu.py", "--out", str(out)]
-    return [Command("bench", arguments, 150)]
+    between = [sys.executable, "bench/bench_gpu_between.py", "--out",
+               str(folder / f"gpu_between_{gpu_name()}.json")]  # fmt: skip
+    return [Command("bench", arguments, 150), Command("between_bench", between, 40)]
 
 
 def model_commands(folder: Path) -> list[Command]:

@@ -6,10 +6,14 @@
 
 #include "gemm.h"
 #include "int8_depthwise.h"
+#include "int8_first_conv.h"
 
 namespace fastinfer::cuda {
 
 GemmConfig config_in_force(const GemmDesc& desc);
+
+// Of a first layer; none where another kernel does it, or a test asks for one.
+std::optional<FirstConvConfig> first_conv_in_force(const GemmCall& call, int32_t multiprocessors);
 
 // Has products use a kernel ("mma" or "wgmma") with a tile shape wherever it can run; an empty name
 // gives the choice back. Throws std::invalid_argument for what does not exist.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../packed.h"
+#include "codes.cuh"
 #include "gemm.h"
 #include "mma.cuh"
 
@@ -27,6 +28,11 @@ struct Epilogue {
   float low, high;       // clamp: before rounding for uint8
   bool float_output;
   bool is_wide;  // eight channels of a row are aligned
+  // Of a dynamic weight, else null. Then `bias` are the sums of the weights, and
+  // `residual_multiplier` is the bias.
+  const float* row_scale;
+  const int32_t* row_zero_point;
+  uint32_t rows_per_range;
   // Where a group's channels start, in a row of results and in the vectors.
   int32_t first_channel, first_value;
 
@@ -44,6 +50,7 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   e.bias = reinterpret_cast<const int32_t*>(c.packed + h.bias);
   e.multiplier = reinterpret_cast<const float*>(c.packed + h.multiplier);
   e.residual_multiplier = reinterpret_cast<const float*>(c.packed + h.residual_multiplier);
+  e.row_scale = nullptr;
   e.table = h.table != 0 ? c.packed + h.table : nullptr;
   e.residual = c.residual;
   e.out = c.out;
@@ -63,9 +70,23 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   const bool has_residual = (h.flags & kFlagResidual) != 0;
   const bool is_other = (h.layout != kLayoutCuda) | (h.n != c.n * c.groups) | (h.run != c.run) |
                         (h.weight != kPackedHeaderBytes) |
-                        (has_residual != (c.residual != nullptr));
+                        (has_residual != (c.residual != nullptr)) |
+                        ((c.row_scale != nullptr) != ((h.flags & kFlagDynamic) != 0));
   if (is_other) __trap();
   return e;
+}
+
+// Of a dynamic weight: what its epilogue reads instead. Its float bias and its weights' sums lie
+// behind the multipliers, found without the header: on sm_80 two more offsets cost int8_gemm_mma of
+// windows registers that it does not have.
+__device__ __forceinline__ void take_ranges(Epilogue& e, const GemmCall& c) {
+  if (c.row_scale == nullptr) return;
+  const int64_t channels = int64_t{c.n_padded} * c.groups;
+  e.residual_multiplier = e.multiplier + channels;
+  e.bias = reinterpret_cast<const int32_t*>(e.multiplier + 2 * channels);
+  e.row_scale = c.row_scale;
+  e.row_zero_point = c.row_zero_point;
+  e.rows_per_range = c.rows_per_range;
 }
 
 // What eight neighbouring channels need, loaded once for all rows of a lane, by both functions.
@@ -99,10 +120,10 @@ __device__ __forceinline__ bool load_channels(const Epilogue& e, int column, Cha
   return true;
 }
 
-// What a residual needs besides.
+// What a residual needs besides, or a dynamic weight.
 __device__ __forceinline__ void load_residual_channels(const Epilogue& e, int column,
                                                        ChannelValues& v) {
-  if (e.residual != nullptr && !e.float_output) {
+  if ((e.residual != nullptr && !e.float_output) || e.row_scale != nullptr) {
     load8(v.residual_multiplier, e.residual_multiplier + e.first_value + column);
   }
 }
@@ -133,26 +154,26 @@ __device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row
   __syncwarp();
 }
 
-__device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return word >> (8 * i) & 255u; }
-
-// The low bytes of four words.
-__device__ __forceinline__ uint32_t low_bytes(const uint32_t* words) {
-  const uint32_t front = __byte_perm(words[0], words[1], 0x0040);
-  const uint32_t back = __byte_perm(words[2], words[3], 0x0040);
-  return __byte_perm(front, back, 0x5410);
-}
-
-// Byte i as a float. 2^23 + a byte is the byte in the low bits of 2^23's, so nothing is rounded; a
-// conversion of a byte runs at a quarter of the rate.
-__device__ __forceinline__ float float_of(uint32_t word, int i) {
-  return __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + i)) - 8388608.0f;
-}
-
 __device__ __forceinline__ void scale(const ChannelValues& v, const int32_t (&acc)[kLaneChannels],
                                       float (&f)[kLaneChannels]) {
 #pragma unroll
   for (int i = 0; i < kLaneChannels; i++) {
     f[i] = __fmul_rn(__int2float_rn(acc[i] + v.bias[i]), v.multiplier[i]);
+  }
+}
+
+// Of rows with a range of their own: less what the zero point adds, and by the range's scale.
+__device__ __forceinline__ void scale_row(const Epilogue& e, const ChannelValues& v, int64_t row,
+                                          const int32_t (&acc)[kLaneChannels],
+                                          float (&f)[kLaneChannels]) {
+  const uint32_t range = static_cast<uint32_t>(row) / e.rows_per_range;
+  const float row_scale = __ldg(e.row_scale + range);
+  const int32_t zero_point = __ldg(e.row_zero_point + range);
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    const int32_t sum = acc[i] - zero_point * v.bias[i];
+    const float product = __fmul_rn(__int2float_rn(sum), v.multiplier[i]);
+    f[i] = __fadd_rn(__fmul_rn(product, row_scale), v.residual_multiplier[i]);
   }
 }
 
@@ -249,7 +270,11 @@ __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelV
   const int64_t at = row * e.ldc + e.first_channel + column;
   const int valid = e.n - column;
   float f[kLaneChannels];
-  scale(v, acc, f);
+  if (e.row_scale != nullptr) {
+    scale_row(e, v, row, acc, f);
+  } else {
+    scale(v, acc, f);
+  }
   if (e.float_output) {
     store_floats(e, at, valid, f);
   } else {

@@ -25,6 +25,12 @@ def _check_float(op: str, x: Tensor) -> None:
         raise TypeError(f"{op}: expected x float32, got {x.dtype}; call x.float() first")
 
 
+def _as_float32(op: str, x: Tensor) -> Tensor:
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f"{op}: expected x float32, float16 or bfloat16, got {x.dtype}")
+    return x.float()
+
+
 def _inverse(scale: float) -> Tensor:
     return torch.tensor(1.0, dtype=torch.float32) / torch.tensor(scale, dtype=torch.float32)
 
@@ -46,9 +52,10 @@ def quantize_fake(x: Tensor, scale: float, zero_point: int, channels_last: bool 
 def quantize_ref(x: Tensor, scale: float, zero_point: int, channels_last: bool = False) -> Tensor:
     """Return clamp(rint(x * (1/scale)) + zero_point, 0, 255), the product in float32.
 
-    x: any shape, float32. Result: same shape, uint8; channels_last asks for NHWC memory (4-D).
+    x: any shape; float32, or float16 and bfloat16, which are made float32 first. Result: same
+    shape, uint8; channels_last asks for NHWC memory (4-D).
     """
-    _check_float("quantize", x)
+    x = _as_float32("quantize", x)
     if scale <= 0 or not 0 <= zero_point <= 255:
         raise ValueError(
             f"quantize: expected scale > 0 and zero_point in 0..255, got {scale}, {zero_point}"
