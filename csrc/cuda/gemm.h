@@ -27,6 +27,7 @@ struct GemmCall {
   const void* residual;   // laid out as `out`, or null
   void* out;
   int64_t m;
+  int64_t sparse;      // where the buffer has the image of 2:4 weights (pack_two_of_four.h), or 0
   int32_t n;           // output channels of a group
   int32_t n_padded;    // rows of B of a group
   int32_t run;         // neighbouring bytes of x: channels of a group, or k of a matrix
@@ -41,6 +42,7 @@ struct GemmCall {
 enum class GemmKernel : int32_t {
   kMma,    // sm_80 and later: mma.sync, cp.async
   kWgmma,  // sm_90a: wgmma, bulk copies
+  kSparseWgmma,  // sm_90a: the same with 2:4 weights, block_m pixels x block_n channels
 };
 
 enum class RowSource : int32_t {
@@ -54,7 +56,7 @@ struct GemmConfig {
   GemmKernel kernel;
   RowSource source;
   int32_t block_m, block_n;
-  int32_t cluster;  // blocks that share tiles of B
+  int32_t cluster;  // blocks that share tiles of B, or of pixels where weights are sparse
 };
 
 // What the choice of a config depends on.
@@ -64,6 +66,7 @@ struct GemmDesc {
   RowSource source;
   int32_t capability;  // 80, 90, ...: of the device
   int32_t multiprocessors;
+  bool has_sparse = false;  // whether the weight is there for 2:4 tensor cores too
 };
 
 // The config for a product. Pure: no device is asked.
@@ -71,6 +74,12 @@ GemmConfig choose_config(const GemmDesc& desc);
 
 // Every kernel and tile there is; the source of rows does not matter in them.
 std::vector<GemmConfig> known_configs();
+
+// The same of sparse weights.
+std::vector<GemmConfig> known_sparse_configs();
+
+// Whether a sparse kernel can read these rows.
+bool takes_sparse(const GemmDesc& desc);
 
 // How the rows of A can be read.
 RowSource row_source(const GemmCall& call);
@@ -81,5 +90,16 @@ int32_t pixel_bytes(int32_t run);
 // Launch on a stream (a cudaStream_t); 0 or a cudaError_t.
 int launch_mma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
+int launch_sparse_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
+
+// The launch of a config's kernel.
+inline int launch_gemm(const GemmCall& call, const GemmConfig& config, void* stream) {
+  switch (config.kernel) {
+    case GemmKernel::kMma: return launch_mma(call, config, stream);
+    case GemmKernel::kWgmma: return launch_wgmma(call, config, stream);
+    case GemmKernel::kSparseWgmma: break;
+  }
+  return launch_sparse_wgmma(call, config, stream);
+}
 
 }  // namespace fastinfer::cuda

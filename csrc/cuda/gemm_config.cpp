@@ -13,8 +13,11 @@ struct Tile {
 
 constexpr Tile kWgmmaTiles[] = {{128, 256, 2}, {128, 256, 1}, {128, 128, 1},
                                 {128, 64, 1},  {64, 128, 1},  {64, 64, 1}};
+constexpr Tile kSparseTiles[] = {
+    {256, 128, 2}, {256, 128, 1}, {128, 128, 1}, {128, 64, 1}, {64, 64, 1}};
 constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
+constexpr double kSparseMargin = 1.05;  // by which sparse kernels must win to be chosen
 constexpr double kGather = 1.4;  // copying windows against rows of a matrix
 
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
@@ -52,6 +55,23 @@ double mma_cycles(const Tile& t, const GemmDesc& d) {
   return waves * (blocks * block + (is_large ? 1980 : 690));
 }
 
+// The same on wgmma.sp, whose tiles are pixels times channels. Not measured yet: a guess from what
+// its operands take of shared memory, which serves them no faster than 128 bytes a cycle.
+double sparse_cycles(const Tile& t, const GemmDesc& d) {
+  constexpr double kBytes = 49, kMultiplyAdds = 5200;  // a cycle; products with zeros count
+  constexpr double kTurn = 240, kEnd = 1320, kMeeting = 100;
+  const auto m = static_cast<double>(t.block_m), n = static_cast<double>(t.block_n);
+  const auto blocks = static_cast<double>(tiles(d.k_padded, 128));
+  const int64_t units =
+      tiles(d.m, t.block_m) * tiles(d.n, int64_t{t.block_n} * t.cluster) * d.groups;
+  const auto waves = static_cast<double>(tiles(units, d.multiprocessors / t.cluster));
+  const double gather = d.source == RowSource::kMatrix ? 1 : kGather;
+  const double copying = blocks * (128 * m / t.cluster * gather + 80 * n) / kBytes;
+  const double computing = blocks * 128 * m * n / kMultiplyAdds + kTurn * m / 32 + kEnd +
+                           (t.cluster > 1 ? kMeeting : 0);
+  return waves * std::max(copying, computing);
+}
+
 template <int kCount, class Cost>
 const Tile& cheapest(const Tile (&choices)[kCount], const Cost& cost) {
   return *std::min_element(choices, choices + kCount, [&cost](const auto& a, const auto& b) {
@@ -69,6 +89,14 @@ GemmConfig choose_config(const GemmDesc& d) {
   // wgmma is in Hopper only; later generations have other instructions for it.
   const bool has_wgmma = d.capability == 90 && (d.source == RowSource::kMatrix ||
                                                 d.source == RowSource::kPixels);
+  const double dense = has_wgmma ? std::min(wgmma_cost(wgmma), mma_cost(mma)) : mma_cost(mma);
+  if (takes_sparse(d)) {
+    const auto sparse_cost = [&d](const Tile& tile) { return sparse_cycles(tile, d); };
+    const Tile& sparse = cheapest(kSparseTiles, sparse_cost);
+    if (sparse_cost(sparse) * kSparseMargin < dense) {
+      return {GemmKernel::kSparseWgmma, d.source, sparse.block_m, sparse.block_n, sparse.cluster};
+    }
+  }
   if (has_wgmma && wgmma_cost(wgmma) <= mma_cost(mma)) {
     return {GemmKernel::kWgmma, d.source, wgmma.block_m, wgmma.block_n, wgmma.cluster};
   }
@@ -84,6 +112,19 @@ std::vector<GemmConfig> known_configs() {
     all.push_back({GemmKernel::kWgmma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
   }
   return all;
+}
+
+std::vector<GemmConfig> known_sparse_configs() {
+  std::vector<GemmConfig> all;
+  for (const Tile& t : kSparseTiles) {
+    all.push_back({GemmKernel::kSparseWgmma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
+  }
+  return all;
+}
+
+bool takes_sparse(const GemmDesc& d) {
+  return d.has_sparse && d.capability == 90 &&
+         (d.source == RowSource::kMatrix || d.source == RowSource::kPixels);
 }
 
 int32_t pixel_bytes(int32_t run) { return run % 128 == 0 ? 128 : run % 64 == 0 ? 64 : 32; }

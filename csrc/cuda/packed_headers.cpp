@@ -119,6 +119,7 @@ GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
   call.packed = static_cast<const uint8_t*>(packed.const_data_ptr());
   call.residual = residual ? residual->const_data_ptr() : nullptr;
   call.out = out.mutable_data_ptr();
+  call.sparse = header.index;
   call.n = header.n / header.groups;
   call.n_padded = header.panels_per_group * header.nr;
   call.run = header.run;
@@ -141,12 +142,8 @@ DeviceFacts checked_facts(const char* op, const DeviceScope& scope) {
 void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
   const DeviceFacts facts = checked_facts(op, scope);
   const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
-                      facts.capability, facts.multiprocessors};
-  const GemmConfig config = config_in_force(desc);
-  const int error = config.kernel == GemmKernel::kWgmma
-                        ? launch_wgmma(call, config, scope.stream())
-                        : launch_mma(call, config, scope.stream());
-  check_launch(op, error);
+                      facts.capability, facts.multiprocessors, call.sparse != 0};
+  check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }
 
 }  // namespace fastinfer::cuda

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 
+#include "choice.h"
 #include "int8_depthwise.h"
 #include "ops.h"
+#include "pack_two_of_four.h"
 #include "packed_headers.h"
 
 namespace fastinfer::cuda {
@@ -67,6 +69,41 @@ std::vector<T> pad_groups(const T* values, const PackedHeader& h) {
   return out;
 }
 
+// Products of so many rows are what a sparse image is made for; which kernel serves a call is chosen
+// again with its own number of rows.
+constexpr int64_t kManyRows = 1 << 16;
+
+bool is_sparse_wanted(const int8_t* weight, const PackedHeader& h, const DeviceFacts& facts) {
+  const SparseMode mode = sparse_in_force();
+  const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
+  // Pixels of 32 bytes are narrower than what an instruction takes of K.
+  const bool can_run = is_linear ? h.run % 16 == 0 : h.run % 64 == 0;
+  if (mode == SparseMode::kNever || !can_run || facts.capability != 90) return false;
+  if (mode == SparseMode::kAuto) {
+    GemmDesc desc{kManyRows, h.n / h.groups, padded_k(h), h.groups, RowSource::kMatrix,
+                  facts.capability, facts.multiprocessors, true};
+    if (!is_linear && (h.kh * h.kw > 1 || h.groups > 1)) desc.source = RowSource::kPixels;
+    if (choose_config(desc).kernel != GemmKernel::kSparseWgmma) return false;
+  }
+  return is_two_of_four({weight, h.n, h.k, h.run, padded_run(h.run)});
+}
+
+// Beside the dense rows, which serve what sparse kernels cannot read and calls of few rows.
+void add_sparse(const int8_t* weight, PackedHeader& h, const DeviceFacts& facts,
+                PackedBuffer& buffer) {
+  if (!is_sparse_wanted(weight, h, facts)) return;
+  const int32_t per_group = h.n / h.groups;
+  std::vector<uint8_t> images;
+  for (int64_t g = 0; g < h.groups; g++) {
+    const int8_t* rows = weight + g * per_group * h.k;
+    const std::vector<uint8_t> image =
+        pack_two_of_four({rows, per_group, h.k, h.run, padded_run(h.run)}, padded_k(h));
+    images.insert(images.end(), image.begin(), image.end());
+  }
+  h.index_bytes = static_cast<int64_t>(images.size());
+  h.index = buffer.add(images);
+}
+
 Tensor on_host(const Tensor& t) {
   return torch::stable::to(t, torch::stable::Device(torch::headeronly::DeviceType::CPU));
 }
@@ -97,19 +134,22 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
   h.layout = kLayoutCuda;
   h.nr = kPanel;
   h.panels_per_group = (h.n / h.groups + kPanel - 1) / kPanel;
-  std::vector<int8_t> rows;
-  if (h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d)) {
+  const bool is_depthwise = h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d);
+  std::vector<int8_t> rows, windows;
+  if (h.op == static_cast<int32_t>(PackedOp::kConv2d)) windows = window_order(w, h);
+  const int8_t* in_order = windows.empty() ? w : windows.data();
+  if (is_depthwise) {
     h.run = h.k;
     rows = pack_columns(w, h);
   } else {
-    const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
     h.form = static_cast<int32_t>(GemmForm::kFragments);
-    h.run = is_linear ? h.k : h.c_per_group;
-    rows = is_linear ? pack_fragments(w, h) : pack_fragments(window_order(w, h).data(), h);
+    h.run = windows.empty() ? h.k : h.c_per_group;
+    rows = pack_fragments(in_order, h);
   }
   h.weight_bytes = static_cast<int64_t>(rows.size());
   h.weight = buffer.add(rows);
   const auto add = [&](const auto* values) { return buffer.add(pad_groups(values, h)); };
+  if (!is_depthwise) add_sparse(in_order, h, device_facts(scope.device()), buffer);
   h.bias = add(static_cast<const int32_t*>(in.bias.const_data_ptr()));
   h.multiplier = add(static_cast<const float*>(in.multiplier.const_data_ptr()));
   if (const auto* p = data_of<float>(in.residual_multiplier)) h.residual_multiplier = add(p);

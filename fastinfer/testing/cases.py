@@ -24,7 +24,7 @@ def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     """Return int8 weights: "normal" as in a trained layer, "uniform", "extreme" (+-127), "zero".
 
     With zeros: "sparse" has 9 of 10, "shared" the same in channels 16 apart, and "apart" leaves
-    out seven of every eight runs of 64 products, too.
+    out seven of every eight runs of 64 products, too. "2:4" has two or fewer of every four inputs.
     """
     if kind == "uniform":
         return torch.randint(-127, 128, shape, generator=g, dtype=torch.int8)
@@ -33,6 +33,8 @@ def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     if kind == "zero":
         return torch.zeros(shape, dtype=torch.int8)
     weight = (torch.randn(shape, generator=g) * 32).round().clamp(-127, 127).to(torch.int8)
+    if kind == "2:4":
+        return weight * _two_of_four(g, shape)
     return weight * _kept(g, kind, shape) if kind in ("sparse", "shared", "apart") else weight
 
 
@@ -44,6 +46,17 @@ def _kept(g: torch.Generator, kind: str, shape: tuple[int, ...]) -> Tensor:
     if kind == "apart":
         kept &= torch.arange(k) // 64 % 8 == 0
     return kept.repeat(-(-n // rows), 1)[:n].reshape(shape).to(torch.int8)
+
+
+def _two_of_four(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Return 1 for two of every four neighbours in the order (kh, kw, c), and for fewer of some."""
+    n, c = shape[:2]
+    rows = n * math.prod(shape[2:])
+    quads = -(-c // 4)
+    order = torch.rand(rows, quads, 4, generator=g).argsort(-1)
+    kept = (order < torch.randint(0, 9, (rows, quads, 1), generator=g).clamp(max=2)).to(torch.int8)
+    kept = kept.reshape(n, *shape[2:], quads * 4)[..., :c]
+    return kept.movedim(-1, 1).contiguous()
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint64
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from interpreter import Kernel, Launch
 
-KERNELS = ("mma", "wgmma")
+KERNELS = ("mma", "wgmma", "sparse_wgmma")
 SOURCES = ("matrix", "pixels", "windows", "narrow")
 
 
@@ -32,7 +33,7 @@ class GemmCall(ctypes.Structure):
 
     _fields_ = [
         *((name, c_uint64) for name in ("x", "packed", "residual", "out")),
-        ("m", c_int64),
+        *((name, c_int64) for name in ("m", "sparse")),
         *((name, c_int32) for name in ("n", "n_padded", "run", "run_padded", "k_padded")),
         *((name, c_int32) for name in ("groups", "device", "pixel_bytes")),
         ("windows", Windows),
@@ -114,6 +115,21 @@ class Launchers:
     def row_source(self, call: GemmCall) -> int:
         """Return the index in SOURCES of how a product's rows can be read."""
         return self._library.ptx_row_source(byref(call))
+
+    def pack_two_of_four(self, weight: np.ndarray, run: int, padded: tuple[int, int]) -> np.ndarray:
+        """Return the image of rows [n, k] for sparse tensor cores; padded: run and K.
+
+        Raises AssertionError where four neighbours hold more than two.
+        """
+        self._library.ptx_pack_two_of_four.restype = c_int64
+        weight = np.ascontiguousarray(weight)
+        rest = (*weight.shape, run, *padded)
+        size = self._library.ptx_pack_two_of_four(c_void_p(weight.ctypes.data), *rest, None)
+        assert size, "not 2:4"
+        image = np.zeros(size, np.uint8)
+        to = c_void_p(image.ctypes.data)
+        self._library.ptx_pack_two_of_four(c_void_p(weight.ctypes.data), *rest, to)
+        return image
 
     def pixel_bytes(self, run: int) -> int:
         """Return the bytes that a bulk copy takes of a pixel."""

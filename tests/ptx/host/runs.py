@@ -17,7 +17,7 @@ from fastinfer.testing.case import Case
 from fastinfer.types.packed import PackedHeader, unpack
 
 from .launchers import KERNELS, SOURCES, GemmCall, GemmConfig, Launchers, QuantizeCall, Windows
-from .weights import pack_for_cuda, padded_k, padded_run
+from .weights import PADDING_AT, pack_for_cuda, padded_k, padded_run
 
 _REFERENCE = {op.name: op.reference for op in OPS}
 
@@ -85,6 +85,7 @@ def prepare_gemm(
     is_conv = case.op == "int8_conv2d"
     result = _bytes(_in_memory(want, is_conv))
     memory = GlobalMemory(1 << 23)
+    buffer, header = _with_sparse(buffer, header, tile, launchers)
     call = _call(header, launchers)
     # Kernels read whole words of x, of which some bytes may be beyond its ends.
     call.x = memory.add(_in_memory(x, is_conv).numpy(), offset, granule=4)
@@ -144,9 +145,31 @@ def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:
     return buffer, header
 
 
+def _with_sparse(
+    buffer: np.ndarray, header: PackedHeader, tile: Tile, launchers: Launchers
+) -> tuple[np.ndarray, PackedHeader]:
+    """Return a weight with the section that a sparse kernel reads, as add_sparse of prepack.cpp."""
+    if not tile.kernel.startswith("sparse"):
+        return buffer, header
+    padded = padded_run(header.run), padded_k(header)
+    parts = unpack(torch.from_numpy(buffer.copy()))
+    weight = parts.weight.numpy()
+    if weight.ndim == 4:
+        weight = weight.transpose(0, 2, 3, 1)
+    groups = weight.reshape(header.groups, header.n_per_group, -1)
+    images = [launchers.pack_two_of_four(rows, header.run, padded) for rows in groups]
+    image = np.concatenate(images)
+    header = replace(
+        header, index=buffer.size, index_bytes=image.size, total_bytes=buffer.size + image.size
+    )
+    start = np.frombuffer(header.to_bytes(), np.uint8)[:PADDING_AT]
+    return np.concatenate([start, buffer[PADDING_AT:], image]), header
+
+
 def _call(header: PackedHeader, launchers: Launchers) -> GemmCall:
     """Return what bind_call of packed_headers.cpp fills in."""
     return GemmCall(
+        sparse=header.index,
         n=header.n_per_group,
         n_padded=header.panels_per_group * header.nr,
         run=header.run,
