@@ -4,9 +4,9 @@
 
 Needs torch 2.11 or later with CUDA, nvcc, pybind11, ninja and pytest; no network. Every stage is
 one or more processes with time limits, and a stage that fails does not stop the next. Results go to
-$OUT when it is set, else to bench/results, in four files, as machines that are lent bring few back:
-gpu_check_<gpu>.json, gpu_bench_<gpu>.json, triton_bench_<gpu>.json, and gpu_check.log with what all
-processes said, one after the other.
+$OUT when it is set, else to bench/results, in few files, as machines that are lent bring few back:
+gpu_check_<gpu>.json, gpu_bench_<gpu>.json, gpu_sparse_bench_<gpu>.json, triton_bench_<gpu>.json,
+and gpu_check.log with what all processes said, one after the other.
 """
 
 from __future__ import annotations
@@ -176,7 +176,9 @@ def sanitize_commands(_folder: Path) -> list[Command]:
 def bench_commands(folder: Path) -> list[Command]:
     out = folder / f"gpu_bench_{gpu_name()}.json"
     arguments = [sys.executable, "bench/bench_gpu.py", "--out", str(out)]
-    return [Command("bench", arguments, 150)]
+    sparse = folder / f"gpu_sparse_bench_{gpu_name()}.json"
+    sparse_arguments = [sys.executable, "bench/bench_gpu_sparse.py", "--out", str(sparse)]
+    return [Command("bench", arguments, 150), Command("sparse_bench", sparse_arguments, 60)]
 
 
 STAGES: dict[str, Callable[[Path], list[Command]]] = {

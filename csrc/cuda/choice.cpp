@@ -38,8 +38,8 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
   } else if (kernel == "sparse_wgmma") {
     config.kernel = GemmKernel::kSparseWgmma;
   } else if (kernel != "mma") {
-    throw std::invalid_argument("force_config: expected kernel mma, wgmma, sparse_wgmma or '', got " +
-                                kernel);
+    throw std::invalid_argument(
+        "force_config: expected kernel mma, wgmma, sparse_wgmma or '', got " + kernel);
   }
   std::vector<GemmConfig> all = known_configs();
   for (const GemmConfig& sparse : known_sparse_configs()) all.push_back(sparse);

@@ -11,16 +11,16 @@ namespace fastinfer::cuda {
 
 GemmConfig config_in_force(const GemmDesc& desc);
 
-// Whether int8_prepack makes an image for sparse tensor cores of weights that can have one: where it
-// pays for some number of rows, never, or always. A weight packed under "never" stays dense.
+// Whether int8_prepack makes an image for sparse tensor cores of weights that can have one: where
+// it pays for many rows, never, or always. A weight packed under "never" stays dense.
 enum class SparseMode { kAuto, kNever, kAlways };
 SparseMode sparse_in_force();
 
 // mode: "auto", "never" or "always". Throws std::invalid_argument for others.
 void set_sparse(const std::string& mode);
 
-// Has products use a kernel ("mma", "wgmma" or "sparse_wgmma") with a tile shape wherever it can run; an empty name
-// gives the choice back. Throws std::invalid_argument for what does not exist.
+// Has products use a kernel ("mma", "wgmma" or "sparse_wgmma") with a tile shape wherever it can
+// run; an empty name gives the choice back. Throws std::invalid_argument for what does not exist.
 void force_config(const std::string& kernel, int block_m, int block_n, int cluster);
 
 // The same of depthwise convolutions by strips: other lengths of a strip and lanes of a block.

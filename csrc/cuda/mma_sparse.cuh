@@ -1,8 +1,9 @@
 // Tensor-core instructions for products with 2:4 sparse weights, and the transposing moves between
 // fragments and shared memory. The rest of mma.cuh.
 //
-// Sources: PTX ISA 9.0, "wgmma.mma_async.sp", "stmatrix", "ldmatrix", "cp.async.bulk.tensor". How the
-// places (metadata) of 8-bit weights lie: CUTLASS, mma_traits_sm90_gmma_sparse.hpp, ELayout_64x64.
+// Sources: PTX ISA 9.0, "wgmma.mma_async.sp", "stmatrix", "ldmatrix", "cp.async.bulk.tensor". How
+// the places (metadata) of 8-bit weights lie: CUTLASS, mma_traits_sm90_gmma_sparse.hpp,
+// ELayout_64x64.
 #pragma once
 
 #include "mma.cuh"
@@ -44,8 +45,8 @@ __device__ __forceinline__ void store_shared_16(uint32_t to, uint4 v) {
                : "memory");
 }
 
-// Four 8 x 8 matrices of pairs of bytes, transposed: lane l gives the address of row l % 8 of matrix
-// l / 8, and holds column l / 4 of rows 2 (l % 4) and 2 (l % 4) + 1 of each.
+// Four 8 x 8 matrices of pairs of bytes, transposed: lane l gives the address of row l % 8 of
+// matrix l / 8, and holds column l / 4 of rows 2 (l % 4) and 2 (l % 4) + 1 of each.
 __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&r)[4], uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -123,7 +124,8 @@ __device__ __forceinline__ void wgmma_sparse_s8u8<256>(int32_t (&d)[128], uint64
       "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
       "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
       "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127 "
+      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, "
+      "%127 "
       "}, %128, %129, %130, 0, p;\n}\n"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]),
         "+r"(d[6]), "+r"(d[7]), "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]),

@@ -1,5 +1,5 @@
-// Weights of which every four neighbours along K hold at most two: as sparse tensor cores read them.
-// No torch, no CUDA types.
+// Weights of which every four neighbours along K hold at most two: as sparse tensor cores read
+// them. No torch, no CUDA types.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace fastinfer::cuda {
 
-// Rows of a weight in window order, [n][k], and how K is padded: each of k / run runs to run_padded.
+// Rows of a weight in window order, [n][k], and how K is padded: k / run runs to run_padded each.
 struct WeightRows {
   const int8_t* data;
   int32_t n, k, run, run_padded;

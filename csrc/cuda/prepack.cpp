@@ -69,8 +69,8 @@ std::vector<T> pad_groups(const T* values, const PackedHeader& h) {
   return out;
 }
 
-// Products of so many rows are what a sparse image is made for; which kernel serves a call is chosen
-// again with its own number of rows.
+// Products of so many rows are what a sparse image is made for; which kernel serves a call is
+// chosen again with its own number of rows.
 constexpr int64_t kManyRows = 1 << 16;
 
 bool is_sparse_wanted(const int8_t* weight, const PackedHeader& h, const DeviceFacts& facts) {

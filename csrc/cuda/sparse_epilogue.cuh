@@ -1,11 +1,11 @@
-// The epilogue where accumulators have channels down and pixels along: a lane holds two neighbouring
-// channels of many pixels. The steps are those of epilogue.cuh.
+// The epilogue where accumulators have channels down and pixels along: a lane holds two
+// neighbouring channels of many pixels. The steps are those of epilogue.cuh.
 //
 // Bytes turn in shared memory, 32 pixels of a warpgroup's 64 channels at a time: the codes of two
 // channels are a 16-bit element, of which stmatrix stores 8 x 8 transposed, so that 16 bytes of a
 // pixel, a warp's channels, lie together. What comes out are 16 bytes a thread, 64 of a pixel.
 //
-//     pixel p of a turn    [channels 0..15][16..31][32..47][48..63]    16 bytes c at c ^ (p / 2 % 4)
+//     pixel p of a turn    [channels 0..15][16..31][32..47][48..63], sixteen c at c ^ (p / 2 % 4)
 #pragma once
 
 #include "int8_gemm_wgmma.cuh"

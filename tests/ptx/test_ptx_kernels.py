@@ -8,7 +8,8 @@ import pytest
 from host.build import CSRC, UNITS, compile_ptx
 from interpreter import Counters, Fault, Line, Module, Traffic
 from interpreter.faults import TRAP
-from ptx_cases import F32, LAUNCHES, MMA, U8, WGMMA, Depthwise, Product, depthwise
+from ptx_cases import F32, MMA, U8, WGMMA, Depthwise, Product, depthwise
+from ptx_sparse_cases import LAUNCHES, SPARSE
 
 from fastinfer import runtime
 from fastinfer.testing.cases import Conv
@@ -22,6 +23,7 @@ TEMPLATES = (
     *(f"20int8_depthwise_stripILi{kernel}ELi{stride}E" for kernel in (3, 5) for stride in (1, 2)),
     "18int8_depthwise_any",
     "15int8_gemm_wgmma",
+    "17int8_sparse_wgmma",
 )
 LEAST_COVERAGE = 0.95
 #: Eight neighbouring threads fill all banks at once; where some of a warp have no padding, a
@@ -66,6 +68,8 @@ def test_tiles_are_those_that_are_built():
         pytest.skip("known_configs: the CUDA kernels are not built")
     known = {tuple(c.values()) for c in runtime.require_cuda_kernels().known_configs()}
     assert known == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*MMA, *WGMMA)}
+    sparse = {tuple(c.values()) for c in runtime.require_cuda_kernels().known_sparse_configs()}
+    assert sparse == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in SPARSE}
 
 
 def lines_of_kernels(lines: set[Line]) -> set[Line]:
@@ -113,7 +117,18 @@ def test_bank_conflicts_of_wgmma(built):
     assert max(t.per_request for _, t in traffic["st"]) <= PADDING_PASSES
 
 
-@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0]], ids=str)
+def test_bank_conflicts_of_sparse(built):
+    """Products, places, and turns of results: one pass for what one pass can serve."""
+    traffic = shared_traffic(built, "sparse_wgmma", "wgmma", "ld", "st", "ldmatrix", "stmatrix")
+    for opcode, found in traffic.items():
+        assert found, opcode
+        passes = {t.per_request for line, t in found if line.file != "padding_fill.cuh"}
+        assert passes == {1.0}, opcode
+    filled = [t for line, t in traffic["st"] if line.file == "padding_fill.cuh"]
+    assert filled and max(t.per_request for t in filled) <= PADDING_PASSES
+
+
+@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0], SPARSE[0]], ids=str)
 def test_a_weight_of_another_layer_stops_the_kernel(tile, built):
     launch = next(p for p in LAUNCHES if isinstance(p, Product) and p.tile == tile)
     run = launch.prepare(built.launchers)

@@ -57,7 +57,8 @@ def compile_ptx(source: Path, arch: str, folder: Path) -> str:
 
 def link_launchers(objects: list[Path], folder: Path) -> Path:
     """Return the library of these objects' launchers, on the fake runtime."""
-    choices = [CSRC / "cuda" / f"{name}.cpp" for name in ("gemm_config", "choice", "pack_two_of_four")]
+    names = ("gemm_config", "choice", "pack_two_of_four")
+    choices = [CSRC / "cuda" / f"{name}.cpp" for name in names]
     sources = [HERE / "recorder.cpp", HERE / "calls.cpp", *choices]
     library = folder / "launchers.so"
     # Bsymbolic: torch has brought a real CUDA runtime into the process.

@@ -1,0 +1,183 @@
+"""Sparse weights on the GPU against our own dense kernels, cuDNN, cuBLASLt and cuSPARSELt.
+
+    python3 bench/bench_gpu_sparse.py --out sparse.json [--suite linear conv] [--batch 32]
+
+Every result is first compared with the dense kernel's, which tests hold equal to the reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_gpu import config_name, cudnn_us, forced, packed_weight, random_codes, random_weights
+from gpu_timing import time_call
+from harness import read_shapes, show
+from torch import Tensor
+
+from fastinfer import runtime
+from fastinfer.measure import describe_machine
+
+SUITES = ("linear", "conv")
+RUNS, SWEEP_RUNS = 20, 9
+#: Output pixels or rows, inputs, outputs that are worth a sparse kernel.
+LINEAR = (
+    (8192, 8192, 8192),
+    (4096, 4096, 4096),
+    (8192, 14336, 4096),
+    (1024, 4096, 4096),
+    (8192, 4096, 1024),
+    (4096, 3072, 768),
+    (4096, 768, 3072),
+    (128, 4096, 4096),
+)
+
+
+def two_of_four(weight: Tensor) -> Tensor:
+    """Return weights [n, c, ...] of which every four inputs keep two."""
+    n, c, *rest = weight.shape
+    scores = torch.rand(n, c // 4, 4, *rest, device=weight.device)
+    kept = scores.argsort(2).argsort(2) < 2
+    return weight * kept.reshape(weight.shape)
+
+
+def times_of(
+    configs: list[dict[str, Any]], call: Callable[[], Tensor], want: Tensor
+) -> dict[str, float]:
+    """Return microseconds of each kernel and tile, each checked."""
+    found = {}
+    for config in configs:
+        with forced(config):
+            got = call()
+            if not torch.equal(got, want):
+                wrong = int((got != want).sum())
+                raise AssertionError(f"{config_name(config)}: {wrong} of {got.numel()} differ")
+            found[config_name(config)] = time_call(call, SWEEP_RUNS).median
+    return found
+
+
+def facts() -> tuple[int, int]:
+    properties = torch.cuda.get_device_properties(0)
+    return properties.major * 10 + properties.minor, properties.multi_processor_count
+
+
+def compared(
+    name: str, m: int, n: int, k: int, source: str, packed: Tensor, call: Callable[[], Tensor]
+) -> dict[str, Any]:
+    """Return dense and sparse times of a call on a weight that has both, and what is chosen."""
+    kernels = runtime.require_cuda_kernels()
+    dense = kernels.choose_config(m, n, k, 1, source, *facts())
+    chosen = kernels.choose_config(m, n, k, 1, source, *facts(), True)
+    with forced(dense):
+        want = call().clone()
+        dense_us = time_call(call, RUNS).median
+    sweep = times_of(kernels.known_sparse_configs(), call, want)
+    best = min(sweep, key=sweep.__getitem__)
+    operations = 2e-6 * m * n * k
+    return {
+        "shape": name,
+        "dense": config_name(dense),
+        "dense us": dense_us,
+        "dense TOPS": operations / dense_us,
+        "chosen": config_name(chosen),
+        "best": best,
+        "us": sweep[best],
+        "TOPS": operations / sweep[best],
+        "vs dense": dense_us / sweep[best],
+        "sweep": sweep,
+    }
+
+
+def cusparselt_us(x: Tensor, weight: Tensor) -> tuple[float | None, str]:
+    """Return microseconds of torch's own 2:4 product with int32 results, or why there is none."""
+    try:
+        a = weight.contiguous()
+        b = (x & 127).view(torch.int8)
+        compressed = torch._cslt_compress(a)
+
+        def call() -> Tensor:
+            return torch._cslt_sparse_mm(compressed, b.t(), out_dtype=torch.int32)
+
+        want = torch._int_mm(b, a.t()).t()
+        if not torch.equal(call(), want):
+            return None, "its result is not the product"
+        return time_call(call, SWEEP_RUNS).median, ""
+    except (RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
+        return None, str(error).splitlines()[0][:120]
+
+
+def linear(m: int, n: int, k: int) -> dict[str, Any]:
+    """Return the figures of one matrix product with a 2:4 weight."""
+    x, weight = random_codes(m, k), two_of_four(random_weights(n, k))
+    packed = packed_weight("linear", weight)
+    row = compared(
+        f"{m}x{n}x{k}", m, n, k, "matrix", packed,
+        lambda: torch.ops.fastinfer.int8_linear(x, packed, None, n, False),
+    )  # fmt: skip
+    theirs, why = cusparselt_us(x, weight)
+    signed, transposed = x.view(torch.int8), weight.t()
+    row["_int_mm us"] = time_call(lambda: torch._int_mm(signed, transposed), SWEEP_RUNS).median
+    row["cuSPARSELt us"], row["cuSPARSELt"] = theirs, why
+    return row
+
+
+def conv(shape: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Return the figures of one convolution with a 2:4 weight; its input's zero point is 0."""
+    c, size, out, kernel = shape["channels"], shape["size"], shape["out_channels"], shape["kernel"]
+    stride, padding = [shape["stride"]] * 2, [shape["padding"]] * 2
+    name = f"{batch}x{c}x{size} -> {out} {kernel}x{kernel}/{shape['stride']}"
+    x = random_codes(batch, c, size, size).contiguous(memory_format=torch.channels_last)
+    weight = two_of_four(random_weights(out, c, kernel, kernel))
+    rest = (None, out, [kernel] * 2, stride, padding, [1, 1], 1, False)
+    packed = packed_weight("conv2d", weight, 0)
+    m = batch * ((size + 2 * padding[0] - kernel) // stride[0] + 1) ** 2
+    source = "matrix" if kernel == stride[0] == 1 else "pixels"
+    row = compared(
+        name, m, out, c * kernel**2, source, packed,
+        lambda: torch.ops.fastinfer.int8_conv2d(x, packed, *rest),
+    )  # fmt: skip
+    half_us = cudnn_us(x, weight, torch.float16, stride, padding)
+    return {**row, "fp16 us": half_us, "vs fp16": half_us / row["us"], "times": shape["count"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", choices=SUITES, nargs="+", default=SUITES)
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 128], help="of convolutions")
+    parser.add_argument("--out", type=Path, required=True, help="JSON")
+    options = parser.parse_args()
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(0)
+    found: dict[str, Any] = {"machine": describe_machine(cuda=torch.version.cuda)}
+    failed: list[str] = []
+    convs = [
+        row for row in read_shapes("resnet50")
+        if row["channels"] % 64 == 0 and (row["kernel"] == 3 or row["stride"] == 1)
+    ]  # fmt: skip
+    work = {
+        "linear": [lambda s=s: linear(*s) for s in LINEAR],
+        "conv": [lambda r=r, b=b: conv(r, b) for b, r in product(options.batch, convs)],
+    }
+    kernels = runtime.require_cuda_kernels()
+    kernels.set_sparse("always")
+    for suite in options.suite:
+        found[suite] = []
+        for row in work[suite]:
+            try:
+                found[suite].append(row())
+            except (AssertionError, RuntimeError) as error:  # the others are worth their time
+                failed.append(f"{suite}: {error}")
+        shown = [{k: v for k, v in r.items() if k != "sweep"} for r in found[suite]]
+        show(f"sparse {suite}", shown)
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()
