@@ -101,6 +101,7 @@ CUDA_SOURCES = [
     "csrc/cuda/int8_conv2d.cpp",
     "csrc/cuda/int8_depthwise.cpp",
     "csrc/cuda/int8_linear.cpp",
+    "csrc/cuda/pack_gathered.cpp",
     "csrc/cuda/pack_two_of_four.cpp",
     "csrc/cuda/packed_headers.cpp",
     "csrc/cuda/prepack.cpp",
@@ -118,6 +119,7 @@ CUDA_UNITS = {
     "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
     "csrc/cuda/int8_sparse_wgmma.cu": ["90a"],
+    "csrc/cuda/int8_gather_wgmma.cu": ["90a"],
 }
 NVCC_FLAGS = [
     "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",

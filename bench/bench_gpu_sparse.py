@@ -46,6 +46,18 @@ def two_of_four(weight: Tensor) -> Tensor:
     return weight * kept.reshape(weight.shape)
 
 
+def gathered(weight: Tensor, channels: int, kept: int = 16) -> Tensor:
+    """Return weights [n, c, ...] of which `channels` neighbours keep the same of every 64 inputs.
+
+    Inputs count in the order (kh, kw, c); c is a multiple of 64.
+    """
+    n, c, *rest = weight.shape
+    tiles = -(-n // channels)
+    scores = torch.rand(tiles, c // 64, 64, *rest, device=weight.device)
+    mask = scores.argsort(2).argsort(2) < kept
+    return weight * mask.reshape(tiles, c, *rest).repeat_interleave(channels, 0)[:n]
+
+
 def times_of(
     configs: list[dict[str, Any]], call: Callable[[], Tensor], want: Tensor
 ) -> dict[str, float]:
@@ -67,30 +79,54 @@ def facts() -> tuple[int, int]:
 
 
 def compared(
-    name: str, m: int, n: int, k: int, source: str, packed: Tensor, call: Callable[[], Tensor]
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    source: str,
+    call: Callable[[Tensor], Tensor],
+    pack: Callable[[Callable[[Tensor], Tensor]], Tensor],
 ) -> dict[str, Any]:
-    """Return dense and sparse times of a call on a weight that has both, and what is chosen."""
+    """Return dense, 2:4 and gathered times of a layer, and what would be chosen for 2:4.
+
+    pack: makes a packed weight of a function that sets weights to zero.
+    """
     kernels = runtime.require_cuda_kernels()
     dense = kernels.choose_config(m, n, k, 1, source, *facts())
     chosen = kernels.choose_config(m, n, k, 1, source, *facts(), True)
-    with forced(dense):
-        want = call().clone()
-        dense_us = time_call(call, RUNS).median
-    sweep = times_of(kernels.known_sparse_configs(), call, want)
-    best = min(sweep, key=sweep.__getitem__)
+    sweep: dict[str, float] = {}
+    for kind in ("2:4", *kernels.known_gather_configs()):
+        if kind == "2:4":
+            configs, zeros = kernels.known_sparse_configs(), two_of_four
+        else:
+            channels = kind["block_n"]
+            if channels >= 2 * n:
+                continue
+            configs, zeros = [kind], lambda w, channels=channels: gathered(w, channels)
+        with forced(configs[0]):  # packed for it
+            packed = pack(zeros)
+        with forced(dense):
+            want = call(packed).clone()
+            if kind == "2:4":
+                dense_us = time_call(lambda packed=packed: call(packed), RUNS).median
+        sweep |= times_of(configs, lambda packed=packed: call(packed), want)
     operations = 2e-6 * m * n * k
-    return {
+    found = {
         "shape": name,
         "dense": config_name(dense),
         "dense us": dense_us,
         "dense TOPS": operations / dense_us,
         "chosen": config_name(chosen),
-        "best": best,
-        "us": sweep[best],
-        "TOPS": operations / sweep[best],
-        "vs dense": dense_us / sweep[best],
-        "sweep": sweep,
     }
+    for kind, prefix in (("2:4", "sparse"), ("gather", "gather")):
+        best = min((c for c in sweep if c.startswith(prefix)), key=sweep.__getitem__)
+        found |= {
+            f"{kind} best": best,
+            f"{kind} us": sweep[best],
+            f"{kind} TOPS": operations / sweep[best],
+            f"{kind} vs dense": dense_us / sweep[best],
+        }
+    return {**found, "sweep": sweep}
 
 
 def cusparselt_us(x: Tensor, weight: Tensor) -> tuple[float | None, str]:
@@ -112,14 +148,14 @@ def cusparselt_us(x: Tensor, weight: Tensor) -> tuple[float | None, str]:
 
 
 def linear(m: int, n: int, k: int) -> dict[str, Any]:
-    """Return the figures of one matrix product with a 2:4 weight."""
-    x, weight = random_codes(m, k), two_of_four(random_weights(n, k))
-    packed = packed_weight("linear", weight)
+    """Return the figures of one matrix product."""
+    x, weight = random_codes(m, k), random_weights(n, k)
     row = compared(
-        f"{m}x{n}x{k}", m, n, k, "matrix", packed,
-        lambda: torch.ops.fastinfer.int8_linear(x, packed, None, n, False),
+        f"{m}x{n}x{k}", m, n, k, "matrix",
+        lambda packed: torch.ops.fastinfer.int8_linear(x, packed, None, n, False),
+        lambda zeros: packed_weight("linear", zeros(weight)),
     )  # fmt: skip
-    theirs, why = cusparselt_us(x, weight)
+    theirs, why = cusparselt_us(x, two_of_four(weight))
     signed, transposed = x.view(torch.int8), weight.t()
     row["_int_mm us"] = time_call(lambda: torch._int_mm(signed, transposed), SWEEP_RUNS).median
     row["cuSPARSELt us"], row["cuSPARSELt"] = theirs, why
@@ -127,22 +163,28 @@ def linear(m: int, n: int, k: int) -> dict[str, Any]:
 
 
 def conv(shape: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Return the figures of one convolution with a 2:4 weight; its input's zero point is 0."""
+    """Return the figures of one convolution; its input's zero point is 0."""
     c, size, out, kernel = shape["channels"], shape["size"], shape["out_channels"], shape["kernel"]
     stride, padding = [shape["stride"]] * 2, [shape["padding"]] * 2
     name = f"{batch}x{c}x{size} -> {out} {kernel}x{kernel}/{shape['stride']}"
     x = random_codes(batch, c, size, size).contiguous(memory_format=torch.channels_last)
-    weight = two_of_four(random_weights(out, c, kernel, kernel))
+    weight = random_weights(out, c, kernel, kernel)
     rest = (None, out, [kernel] * 2, stride, padding, [1, 1], 1, False)
-    packed = packed_weight("conv2d", weight, 0)
     m = batch * ((size + 2 * padding[0] - kernel) // stride[0] + 1) ** 2
     source = "matrix" if kernel == stride[0] == 1 else "pixels"
     row = compared(
-        name, m, out, c * kernel**2, source, packed,
-        lambda: torch.ops.fastinfer.int8_conv2d(x, packed, *rest),
+        name, m, out, c * kernel**2, source,
+        lambda packed: torch.ops.fastinfer.int8_conv2d(x, packed, *rest),
+        lambda zeros: packed_weight("conv2d", zeros(weight), 0),
     )  # fmt: skip
     half_us = cudnn_us(x, weight, torch.float16, stride, padding)
-    return {**row, "fp16 us": half_us, "vs fp16": half_us / row["us"], "times": shape["count"]}
+    return {
+        **row,
+        "fp16 us": half_us,
+        "2:4 vs fp16": half_us / row["2:4 us"],
+        "gather vs fp16": half_us / row["gather us"],
+        "times": shape["count"],
+    }
 
 
 def main() -> None:

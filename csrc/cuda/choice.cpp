@@ -20,7 +20,11 @@ GemmConfig config_in_force(const GemmDesc& desc) {
   GemmConfig config = *forced;
   config.source = desc.source;
   if (config.kernel == GemmKernel::kMma) return config;
-  if (config.kernel == GemmKernel::kSparseWgmma) return takes_sparse(desc) ? config : chosen;
+  if (config.kernel == GemmKernel::kSparseWgmma || config.kernel == GemmKernel::kGatherWgmma) {
+    const bool is_gather = config.kernel == GemmKernel::kGatherWgmma;
+    const int32_t channels = is_gather ? config.block_n : 0;
+    return takes_sparse(desc) && desc.gather_channels == channels ? config : chosen;
+  }
   const bool can_run = desc.capability == 90 && (desc.source == RowSource::kMatrix ||
                                                  desc.source == RowSource::kPixels);
   return can_run ? config : chosen;
@@ -37,12 +41,16 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
     config.kernel = GemmKernel::kWgmma;
   } else if (kernel == "sparse_wgmma") {
     config.kernel = GemmKernel::kSparseWgmma;
+  } else if (kernel == "gather_wgmma") {
+    config.kernel = GemmKernel::kGatherWgmma;
   } else if (kernel != "mma") {
     throw std::invalid_argument(
-        "force_config: expected kernel mma, wgmma, sparse_wgmma or '', got " + kernel);
+        "force_config: expected kernel mma, wgmma, sparse_wgmma, gather_wgmma or '', got " +
+        kernel);
   }
   std::vector<GemmConfig> all = known_configs();
   for (const GemmConfig& sparse : known_sparse_configs()) all.push_back(sparse);
+  for (const GemmConfig& gather : known_gather_configs()) all.push_back(gather);
   for (const GemmConfig& known : all) {
     if (known.kernel == config.kernel && known.block_m == block_m && known.block_n == block_n &&
         known.cluster == cluster) {
@@ -53,6 +61,11 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
   throw std::invalid_argument("force_config: no kernel " + kernel + " with tiles " +
                               std::to_string(block_m) + " x " + std::to_string(block_n) +
                               " and clusters of " + std::to_string(cluster));
+}
+
+std::optional<GemmConfig> forced_config() {
+  const std::lock_guard lock(mutex);
+  return forced;
 }
 
 SparseMode sparse_in_force() {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pack_gathered.h"
+
 namespace fastinfer::cuda {
 namespace {
 
@@ -17,7 +19,6 @@ constexpr Tile kSparseTiles[] = {
     {256, 128, 2}, {256, 128, 1}, {128, 128, 1}, {128, 64, 1}, {64, 64, 1}};
 constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
-constexpr double kSparseMargin = 1.05;  // by which sparse kernels must win to be chosen
 constexpr double kGather = 1.4;  // copying windows against rows of a matrix
 
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
@@ -72,6 +73,32 @@ double sparse_cycles(const Tile& t, const GemmDesc& d) {
   return waves * std::max(copying, computing);
 }
 
+constexpr int32_t kGatherChannels[] = {256, 128, 64};
+
+// The same where channels keep the same inputs. Not measured yet: what loads of bytes, copies and
+// products take of shared memory, which is more than the products themselves take.
+double gather_cycles(const GemmDesc& d) {
+  constexpr double kBytes = 49, kMultiplyAdds = 3750, kPanel = 540, kEnd = 1320;
+  constexpr double kSharedBytes = 128, kLoad = 160;  // a cycle; 32 kept inputs of 128 rows
+  const auto n = static_cast<double>(d.gather_channels);
+  const auto steps = static_cast<double>(d.gather_steps);
+  const double rows = kGatherRows, image = n * 32 * steps + 128;
+  const auto blocks = static_cast<double>(tiles(d.k_padded, 128));
+  const int64_t units = tiles(d.m, kGatherRows) * tiles(d.n, d.gather_channels) * d.groups;
+  const auto waves = static_cast<double>(tiles(units, d.multiprocessors));
+  const double gather = d.source == RowSource::kMatrix ? 1 : kGather;
+  const double copying = (128 * rows * gather + image) / kBytes;
+  const double shared = kLoad * steps + (128 * rows + image + 2 * n * 32 * steps) / kSharedBytes;
+  const double computing = rows * n * 32 * steps / kMultiplyAdds;
+  return waves * (blocks * std::max({copying, shared, computing}) + kPanel * n / 32 + kEnd);
+}
+
+// wgmma is in Hopper only; later generations have other instructions for it.
+bool has_wgmma(const GemmDesc& d) {
+  return d.capability == 90 &&
+         (d.source == RowSource::kMatrix || d.source == RowSource::kPixels);
+}
+
 template <int kCount, class Cost>
 const Tile& cheapest(const Tile (&choices)[kCount], const Cost& cost) {
   return *std::min_element(choices, choices + kCount, [&cost](const auto& a, const auto& b) {
@@ -86,18 +113,19 @@ GemmConfig choose_config(const GemmDesc& d) {
   const auto wgmma_cost = [&d](const Tile& tile) { return wgmma_cycles(tile, d); };
   const Tile& mma = cheapest(kMmaTiles, mma_cost);
   const Tile& wgmma = cheapest(kWgmmaTiles, wgmma_cost);
-  // wgmma is in Hopper only; later generations have other instructions for it.
-  const bool has_wgmma = d.capability == 90 && (d.source == RowSource::kMatrix ||
-                                                d.source == RowSource::kPixels);
-  const double dense = has_wgmma ? std::min(wgmma_cost(wgmma), mma_cost(mma)) : mma_cost(mma);
-  if (takes_sparse(d)) {
+  const double dense = dense_cost(d);
+  if (takes_sparse(d) && d.gather_channels != 0) {
+    if (gather_cycles(d) * kSparseMargin < dense) {
+      return {GemmKernel::kGatherWgmma, d.source, kGatherRows, d.gather_channels, 1};
+    }
+  } else if (takes_sparse(d)) {
     const auto sparse_cost = [&d](const Tile& tile) { return sparse_cycles(tile, d); };
     const Tile& sparse = cheapest(kSparseTiles, sparse_cost);
     if (sparse_cost(sparse) * kSparseMargin < dense) {
       return {GemmKernel::kSparseWgmma, d.source, sparse.block_m, sparse.block_n, sparse.cluster};
     }
   }
-  if (has_wgmma && wgmma_cost(wgmma) <= mma_cost(mma)) {
+  if (has_wgmma(d) && wgmma_cost(wgmma) <= mma_cost(mma)) {
     return {GemmKernel::kWgmma, d.source, wgmma.block_m, wgmma.block_n, wgmma.cluster};
   }
   return {GemmKernel::kMma, d.source, mma.block_m, mma.block_n, mma.cluster};
@@ -122,9 +150,33 @@ std::vector<GemmConfig> known_sparse_configs() {
   return all;
 }
 
+std::vector<GemmConfig> known_gather_configs() {
+  std::vector<GemmConfig> all;
+  for (const int32_t channels : kGatherChannels) {
+    all.push_back({GemmKernel::kGatherWgmma, RowSource::kMatrix, kGatherRows, channels, 1});
+  }
+  return all;
+}
+
+double dense_cost(const GemmDesc& d) {
+  const double mma = mma_cycles(cheapest(kMmaTiles, [&d](const Tile& t) {
+    return mma_cycles(t, d);
+  }), d);
+  if (!has_wgmma(d)) return mma;
+  return std::min(mma, wgmma_cycles(cheapest(kWgmmaTiles, [&d](const Tile& t) {
+    return wgmma_cycles(t, d);
+  }), d));
+}
+
+double gather_cost(const GemmDesc& d) { return gather_cycles(d); }
+
+double two_of_four_cost(const GemmDesc& d) {
+  return sparse_cycles(cheapest(kSparseTiles, [&d](const Tile& t) { return sparse_cycles(t, d); }),
+                       d);
+}
+
 bool takes_sparse(const GemmDesc& d) {
-  return d.has_sparse && d.capability == 90 &&
-         (d.source == RowSource::kMatrix || d.source == RowSource::kPixels);
+  return d.has_sparse && has_wgmma(d);
 }
 
 int32_t pixel_bytes(int32_t run) { return run % 128 == 0 ? 128 : run % 64 == 0 ? 64 : 32; }

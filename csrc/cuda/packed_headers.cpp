@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "choice.h"
+#include "pack_gathered.h"
 
 namespace fastinfer::cuda {
 namespace {
@@ -120,6 +121,14 @@ GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
   call.residual = residual ? residual->const_data_ptr() : nullptr;
   call.out = out.mutable_data_ptr();
   call.sparse = header.index;
+  call.gather_channels = header.index != 0 ? header.pixels : 0;
+  if (call.gather_channels != 0) {
+    const int64_t images = header.index_bytes / header.groups /
+                           (gathered_bytes({header.pixels, 1}, header.n / header.groups,
+                                           padded_k(header)) /
+                            gathered_block_bytes({header.pixels, 1}));
+    call.gather_steps = static_cast<int32_t>((images - kGatherPlaces) / (32 * header.pixels));
+  }
   call.n = header.n / header.groups;
   call.n_padded = header.panels_per_group * header.nr;
   call.run = header.run;
@@ -142,7 +151,8 @@ DeviceFacts checked_facts(const char* op, const DeviceScope& scope) {
 void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
   const DeviceFacts facts = checked_facts(op, scope);
   const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
-                      facts.capability, facts.multiprocessors, call.sparse != 0};
+                      facts.capability, facts.multiprocessors, call.sparse != 0,
+                      call.gather_channels, call.gather_steps};
   check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }
 

@@ -4,11 +4,12 @@
 #include "../prepack.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "choice.h"
 #include "int8_depthwise.h"
 #include "ops.h"
-#include "pack_two_of_four.h"
+#include "pack_gathered.h"
 #include "packed_headers.h"
 
 namespace fastinfer::cuda {
@@ -73,33 +74,95 @@ std::vector<T> pad_groups(const T* values, const PackedHeader& h) {
 // chosen again with its own number of rows.
 constexpr int64_t kManyRows = 1 << 16;
 
-bool is_sparse_wanted(const int8_t* weight, const PackedHeader& h, const DeviceFacts& facts) {
+// With fewer zeros in 100 no sparse kernel has anything to leave out.
+constexpr int64_t kLeastZeros = 40;
+
+// What a weight's zeros allow: a 2:4 image, or one of channels that keep the same inputs, where a
+// kernel for it would be faster than the dense one.
+struct SparseChoice {
+  bool is_two_of_four = false;
+  GatherShape gather{0, 0};
+};
+
+GemmDesc desc_of(const PackedHeader& h, const DeviceFacts& facts) {
+  GemmDesc desc{kManyRows, h.n / h.groups, padded_k(h), h.groups, RowSource::kMatrix,
+                facts.capability, facts.multiprocessors, true};
+  if (h.kh * h.kw > 1 || h.groups > 1) desc.source = RowSource::kPixels;
+  return desc;
+}
+
+// Whether packing for a kernel is left open, or asked for by forcing it.
+bool is_asked(const std::optional<GemmConfig>& forced, GemmKernel kernel, int32_t channels) {
+  if (!forced || forced->kernel == GemmKernel::kMma || forced->kernel == GemmKernel::kWgmma) {
+    return true;
+  }
+  return forced->kernel == kernel && (channels == 0 || forced->block_n == channels);
+}
+
+// The steps that every group's channels can do with; 0: none has anything to gain.
+int32_t steps_of_groups(const int8_t* weight, const PackedHeader& h, int32_t channels) {
+  const int32_t per_group = h.n / h.groups;
+  int32_t steps = 0;
+  for (int32_t g = 0; g < h.groups; g++) {
+    const WeightRows rows{weight + int64_t{g} * per_group * h.k, per_group, h.k, h.run,
+                          padded_run(h.run)};
+    const int32_t needed = gather_steps(rows, padded_k(h), channels);
+    if (needed == 0) return 0;
+    steps = std::max(steps, needed);
+  }
+  return steps;
+}
+
+SparseChoice choose_sparse(const int8_t* weight, const PackedHeader& h, const DeviceFacts& facts) {
   const SparseMode mode = sparse_in_force();
   const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
-  // Pixels of 32 bytes are narrower than what an instruction takes of K.
+  // Pixels of 32 bytes are narrower than what sparse kernels take of K.
   const bool can_run = is_linear ? h.run % 16 == 0 : h.run % 64 == 0;
-  if (mode == SparseMode::kNever || !can_run || facts.capability != 90) return false;
-  if (mode == SparseMode::kAuto) {
-    GemmDesc desc{kManyRows, h.n / h.groups, padded_k(h), h.groups, RowSource::kMatrix,
-                  facts.capability, facts.multiprocessors, true};
-    if (!is_linear && (h.kh * h.kw > 1 || h.groups > 1)) desc.source = RowSource::kPixels;
-    if (choose_config(desc).kernel != GemmKernel::kSparseWgmma) return false;
+  const int64_t all = int64_t{h.n} * h.k;
+  const bool has_zeros = std::count(weight, weight + all, int8_t{0}) * 100 >= all * kLeastZeros;
+  SparseChoice found;
+  if (mode == SparseMode::kNever || !can_run || !has_zeros || facts.capability != 90) return found;
+  const std::optional<GemmConfig> forced = forced_config();
+  GemmDesc desc = desc_of(h, facts);
+  double least = mode == SparseMode::kAlways ? INFINITY : dense_cost(desc) / kSparseMargin;
+  if (is_asked(forced, GemmKernel::kSparseWgmma, 0) && two_of_four_cost(desc) < least &&
+      is_two_of_four({weight, h.n, h.k, h.run, padded_run(h.run)})) {
+    found.is_two_of_four = true;
+    least = two_of_four_cost(desc);
   }
-  return is_two_of_four({weight, h.n, h.k, h.run, padded_run(h.run)});
+  // As rows of a matrix and as windows such pixels lie differently, and which comes is not known.
+  if (!is_linear && h.kh * h.kw == 1 && h.run % 128 != 0 && h.run != 64) return found;
+  for (const GemmConfig& config : known_gather_configs()) {
+    if (!is_asked(forced, config.kernel, config.block_n)) continue;
+    desc.gather_channels = config.block_n;
+    desc.gather_steps = 1;
+    if (gather_cost(desc) >= least) continue;  // with the fewest steps
+    desc.gather_steps = steps_of_groups(weight, h, config.block_n);
+    if (desc.gather_steps == 0 || gather_cost(desc) >= least) continue;
+    found = {false, {config.block_n, desc.gather_steps}};
+    least = gather_cost(desc);
+  }
+  return found;
 }
 
 // Beside the dense rows, which serve what sparse kernels cannot read and calls of few rows.
 void add_sparse(const int8_t* weight, PackedHeader& h, const DeviceFacts& facts,
                 PackedBuffer& buffer) {
-  if (!is_sparse_wanted(weight, h, facts)) return;
+  const SparseChoice choice = choose_sparse(weight, h, facts);
+  if (!choice.is_two_of_four && choice.gather.channels == 0) return;
   const int32_t per_group = h.n / h.groups;
+  const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
+  // A 1 x 1 convolution of stride 1 reads rows of a matrix, of 128 inputs too.
+  const int32_t bytes = is_linear ? kTwoOfFourBlock : pixel_bytes(h.run);
   std::vector<uint8_t> images;
   for (int64_t g = 0; g < h.groups; g++) {
-    const int8_t* rows = weight + g * per_group * h.k;
+    const WeightRows rows{weight + g * per_group * h.k, per_group, h.k, h.run, padded_run(h.run)};
     const std::vector<uint8_t> image =
-        pack_two_of_four({rows, per_group, h.k, h.run, padded_run(h.run)}, padded_k(h));
+        choice.is_two_of_four ? pack_two_of_four(rows, padded_k(h))
+                              : pack_gathered(rows, padded_k(h), choice.gather, bytes);
     images.insert(images.end(), image.begin(), image.end());
   }
+  h.pixels = choice.gather.channels;
   h.index_bytes = static_cast<int64_t>(images.size());
   h.index = buffer.add(images);
 }

@@ -24,7 +24,8 @@ def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     """Return int8 weights: "normal" as in a trained layer, "uniform", "extreme" (+-127), "zero".
 
     With zeros: "sparse" has 9 of 10, "shared" the same in channels 16 apart, and "apart" leaves
-    out seven of every eight runs of 64 products, too. "2:4" has two or fewer of every four inputs.
+    out seven of every eight runs of 64 products, too. "2:4" has two or fewer of every four inputs,
+    and "v128" the same 16 of every 64 in 128 channels, "v128 half" 32.
     """
     if kind == "uniform":
         return torch.randint(-127, 128, shape, generator=g, dtype=torch.int8)
@@ -35,6 +36,8 @@ def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     weight = (torch.randn(shape, generator=g) * 32).round().clamp(-127, 127).to(torch.int8)
     if kind == "2:4":
         return weight * _two_of_four(g, shape)
+    if kind in _SHARED:
+        return weight * _shared(g, shape, *_SHARED[kind])
     return weight * _kept(g, kind, shape) if kind in ("sparse", "shared", "apart") else weight
 
 
@@ -46,6 +49,24 @@ def _kept(g: torch.Generator, kind: str, shape: tuple[int, ...]) -> Tensor:
     if kind == "apart":
         kept &= torch.arange(k) // 64 % 8 == 0
     return kept.repeat(-(-n // rows), 1)[:n].reshape(shape).to(torch.int8)
+
+
+#: Kind -> inputs kept of every 64, channels that keep the same ones.
+_SHARED = {
+    f"v{channels}{name}": (kept, channels)
+    for channels in (64, 128, 256)
+    for kept, name in ((16, ""), (32, " half"))
+}
+
+
+def _shared(g: torch.Generator, shape: tuple[int, ...], kept: int, channels: int) -> Tensor:
+    """Return 1 where one of `kept` of every 64 inputs in the order (kh, kw, c) is, else 0."""
+    n, c = shape[:2]
+    k = math.prod(shape[1:])
+    tiles, chunks = -(-n // channels), -(-k // 64)
+    order = torch.rand(tiles, chunks, 64, generator=g).argsort(-1).argsort(-1)
+    rows = (order < kept).reshape(tiles, -1)[:, :k].repeat_interleave(channels, 0)[:n]
+    return rows.reshape(n, *shape[2:], c).movedim(-1, 1).contiguous().to(torch.int8)
 
 
 def _two_of_four(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:

@@ -23,6 +23,17 @@ KERNELS = runtime.require_cuda_kernels()
 CONFIGS = KERNELS.known_sparse_configs()
 IDS = ["{kernel}_{block_m}x{block_n}_c{cluster}".format(**c) for c in CONFIGS]
 PAIRS = "2:4"
+#: Channels that keep the same inputs, which is the tile too.
+GATHERS = KERNELS.known_gather_configs()
+
+
+@pytest.fixture(params=GATHERS, ids=[f"gather_{c['block_n']}" for c in GATHERS])
+def gather(request):
+    KERNELS.set_sparse("always")
+    KERNELS.force_config(**request.param)
+    yield f"v{request.param['block_n']}"
+    KERNELS.force_config("")
+    KERNELS.set_sparse("auto")
 
 
 @pytest.fixture(params=CONFIGS, ids=IDS)
@@ -94,6 +105,51 @@ def test_zero_points_of_padding_on_every_tile(conv, zero_point, config):
     check(conv_case(conv, weights=PAIRS, zero_point=zero_point))
 
 
+GATHER_SHAPES = (
+    (1, 16, 64, OUTPUTS[0]),
+    (127, 48, 128, OUTPUTS[1]),
+    (128, 256, 256, OUTPUTS[3]),
+    (129, 272, 320, OUTPUTS[5]),
+    (257, 520, 1152, OUTPUTS[1]),
+    (300, 320, 2048, OUTPUTS[4]),
+    (70, 33, 192, OUTPUTS[6]),
+    (1000, 528, 640, UNBOUNDED[1]),
+)
+
+
+@pytest.mark.parametrize("shape", GATHER_SHAPES, ids=str)
+def test_gathered_linear(shape, gather):
+    m, n, k, output = shape
+    for weights in (gather, f"{gather} half"):
+        check(linear_case((m,), n, k, output, weights))
+
+
+@pytest.mark.parametrize("zero_point", [0, 7])
+@pytest.mark.parametrize("conv", CONVS, ids=str)
+def test_gathered_conv(conv, zero_point, gather):
+    # 192 channels under a row of taps: of two boxes in a block, one and a half are there.
+    for output in (OUTPUTS[0], OUTPUTS[1]):
+        check(conv_case(conv, output, gather, zero_point=zero_point))
+    if conv.groups == 1:  # else channels of two tiles are neighbours in a group
+        check(conv_case(conv, OUTPUTS[5], f"{gather} half", zero_point=zero_point))
+
+
+def test_many_gathered_tiles(gather):
+    g = torch.Generator("cuda").manual_seed(1)
+    m, n, k = 9001, 2064, 640
+    x = torch.randint(0, 256, (m, k), generator=g, device="cuda", dtype=torch.uint8)
+    packed = on_device(linear_case((9,), n, k, OUTPUTS[0], gather).build(), "cuda")[1]
+    got = torch.ops.fastinfer.int8_linear(x, packed, None, n, False)
+    assert_equal(got, SPECS["int8_linear"].reference(x, packed, None, n, False))
+
+
+def test_a_narrow_pointwise_weight_stays_dense(mode):
+    """192 channels lie differently as rows of a matrix and as windows of stride 2."""
+    mode("always")
+    conv = Conv(2, 192, (9, 9), 64, kernel=(1, 1), padding=(0, 0))
+    check(conv_case(conv, weights="v64"), False)
+
+
 def test_many_tiles(config):
     """Several tiles for each block of threads, ragged on both sides."""
     g = torch.Generator("cuda").manual_seed(1)
@@ -118,7 +174,7 @@ def test_what_sparse_kernels_cannot_read_is_served_densely(mode):
 
 def test_choice_of_the_packer(mode):
     """Zeros of another pattern, small layers, and a weight that is to stay dense: no image."""
-    for weights, is_sparse in ((PAIRS, True), ("normal", False), ("sparse", False)):
+    for weights, is_sparse in ((PAIRS, True), ("v64", True), ("normal", False), ("uniform", False)):
         mode("always")
         check(linear_case((40,), 64, 128, OUTPUTS[0], weights), is_sparse)
     mode("never")

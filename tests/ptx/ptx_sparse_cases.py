@@ -31,6 +31,7 @@ SPARSE = (
     Tile("sparse_wgmma", 256, 128),
     Tile("sparse_wgmma", 256, 128, 2),
 )
+GATHER = tuple(Tile("gather_wgmma", 128, channels) for channels in (64, 128, 256))
 PAIRS = "2:4"
 #: Whole sixteens of channels, padding that must be filled, half a block of K at the end.
 FILLED_WIDE = Conv(2, 64, (9, 10), 80)
@@ -63,5 +64,33 @@ def _two_of_four() -> Iterator[Product]:
         yield Product(case, small, "matrix")
 
 
-SPARSE_LAUNCHES: tuple[Product, ...] = tuple(_two_of_four())
+def _gathered() -> Iterator[Product]:
+    for tile in GATHER:
+        shared = f"v{tile.block_n}"
+        # More blocks of K than stages, more tiles than blocks.
+        deep = linear((148,), tile.block_n + 16, 1152, RESIDUAL, shared)
+        for order in (BEHIND, AHEAD) if tile is GATHER[0] else (AHEAD,):
+            yield Product(deep, tile, "matrix", 0, 1, order)
+        half = linear((70,), tile.block_n, 192, F32_RESIDUAL, f"{shared} half")
+        yield Product(half, tile, "matrix")
+        yield Product(conv(FILLED_WIDE, RESIDUAL, shared), tile, "pixels", 0, 2, AHEAD)
+        wide = Conv(1, 128, (9, 12), 80, (3, 2), (1, 3), (1, 2), (2, 1))
+        for weights in (shared, f"{shared} half"):
+            yield Product(conv(wide, U8, weights), tile, "pixels", 0, 2)
+    small = GATHER[0]
+    split = Conv(1, 128, (9, 6), 160, (5, 3), (2, 1), (2, 0), (1, 2), 2)
+    yield Product(conv(split, RESIDUAL, "v64"), small, "pixels")
+    yield Product(conv(FILLED, TABLE, "v64", zero_point=0), small, "pixels")
+    for case in (
+        linear((20,), 48, 64, CLAMPED, "v64"),
+        linear((97,), 48, 64, UNBOUNDED[0], "v64"),
+        linear((20,), 48, 64, RESIDUAL_TABLE, "v64"),
+        linear((20,), 21, 64, RESIDUAL, "v64"),
+        linear((20,), 21, 64, F32, "v64"),
+        linear((20,), 48, 64, U8, "zero"),
+    ):
+        yield Product(case, small, "matrix")
+
+
+SPARSE_LAUNCHES: tuple[Product, ...] = (*_two_of_four(), *_gathered())
 LAUNCHES: tuple[Launched, ...] = (*DENSE_LAUNCHES, *SPARSE_LAUNCHES)

@@ -110,4 +110,58 @@ SPARSE_MUTANTS = (
     Mutant("sparse: another layer's weight", _EPILOGUE,
            "->index != c.sparse", "->index == c.sparse", _FEW, ("trap",)),
 )  # fmt: skip
-MUTANTS: tuple[Mutant, ...] = (*DENSE_MUTANTS, *SPARSE_MUTANTS)
+_GATHER = Tile("gather_wgmma", 128, 64)
+_KEPT = Product(linear((148,), 80, 1152, RESIDUAL, "v64"), _GATHER, "matrix", 0, 1)
+_KEPT_AHEAD = Product(_KEPT.case, _GATHER, "matrix", 0, 1, AHEAD)
+_KEPT_FEW = Product(linear((20,), 48, 64, CLAMPED, "v64"), _GATHER, "matrix")
+_KEPT_FILLED = Product(conv(FILLED_WIDE, RESIDUAL, "v64"), _GATHER, "pixels", 0, 2, AHEAD)
+_HALF = Product(linear((70,), 64, 192, F32_RESIDUAL, "v128 half"), _GATHER, "matrix")
+_GATHER_FILE = "int8_gather_wgmma.cuh"
+
+GATHER_MUTANTS = (
+    Mutant("gather: a stage is not waited for", _GATHER_FILE,
+           "ptx::mbarrier_wait(ring.full(ring.stage), ring.phase);", "", _KEPT,
+           (RACE, UNINITIALISED)),
+    Mutant("gather: a stage is overwritten while it is read", _GATHER_FILE,
+           "ptx::mbarrier_wait(ring.empty(ring.stage), ring.phase ^ 1);", "", _KEPT,
+           (RACE, BARRIER)),
+    Mutant("gather: fewer bytes announced than come", _GATHER_FILE,
+           "Tile::kBytesA + Tile::kImageBytes);", "Tile::kBytesA);", _KEPT_FEW,
+           (RACE, DEADLOCK, UNINITIALISED)),
+    Mutant("gather: a stage is released too early", _GATHER_FILE,
+           "ptx::wgmma_wait<1>();", "ptx::wgmma_wait<2>();", _KEPT_AHEAD, (RACE,)),
+    Mutant("gather: the last products are not waited for", _GATHER_FILE,
+           "ptx::wgmma_wait<0>();", "", _KEPT, (WRONG, RACE)),
+    Mutant("gather: no fence before products", _GATHER_FILE,
+           "      ptx::wgmma_fence();\n", "", _KEPT_FEW, (INVALID,)),
+    Mutant("gather: the sums of the last tile stay", _GATHER_FILE,
+           "block != 0 || step != 0", "true", _KEPT_FEW, (WRONG,)),
+    Mutant("gather: another warpgroup's rows", _GATHER_FILE,
+           "row = consumer * 64 + warp * 16", "row = warp * 16", _KEPT, (WRONG,)),
+    Mutant("gather: rows without a swizzle", _GATHER_FILE,
+           "at = row + (place ^ turn);", "at = row + place;", _KEPT_FEW, (WRONG,)),
+    Mutant("gather: windows swizzled as rows of a matrix", _GATHER_FILE,
+           "(row >> 1 & 3) << 4", "(row & 3) << 4", _KEPT_FILLED, (WRONG,)),
+    Mutant("gather: places of another lane", _GATHER_FILE,
+           "lane % 4 * 16;", "lane / 8 * 16;", _KEPT_FEW, (WRONG,)),
+    Mutant("gather: places of the same step", _GATHER_FILE,
+           "places + step * 64", "places", _HALF, (WRONG,)),
+    Mutant("gather: weights of the same step", _GATHER_FILE,
+           "b + 2 * step", "b", _HALF, (WRONG,)),
+    Mutant("gather: rows of another swizzle", _GATHER_FILE,
+           "wgmma_descriptor(ring.b(), Tile::kRowBytes)", "wgmma_descriptor(ring.b(), 128)",
+           _KEPT_FEW, (WRONG, UNINITIALISED, RACE)),
+    Mutant("gather: two bytes mixed up", _GATHER_FILE,
+           "front, back, 0x5410", "front, back, 0x1054", _KEPT_FEW, (WRONG,)),
+    Mutant("gather: images of another block", _GATHER_FILE,
+           "tile.n) * blocks + block;", "tile.n) * blocks;", _KEPT, (WRONG,)),
+    Mutant("gather: the last block's boxes", _GATHER_FILE,
+           "(blocks - 1) * Tile::kBlockK) / c.pixel_bytes;",
+           "(blocks - 1) * Tile::kBlockK) / c.pixel_bytes - 1;", _KEPT_FILLED,
+           (WRONG, DEADLOCK, RACE, UNINITIALISED)),
+    Mutant("gather: padding is not filled", _GATHER_FILE,
+           "padding.fill(c, ring.a(), consumer);", "{}", _KEPT_FILLED, (WRONG,)),
+    Mutant("gather: another layer's weight", _GATHER_FILE,
+           "h.pixels != Tile::kBlockN", "h.pixels == Tile::kBlockN", _KEPT_FEW, ("trap",)),
+)  # fmt: skip
+MUTANTS: tuple[Mutant, ...] = (*DENSE_MUTANTS, *SPARSE_MUTANTS, *GATHER_MUTANTS)

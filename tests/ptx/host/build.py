@@ -18,6 +18,7 @@ UNITS = {
     "int8_depthwise_launch": "80",
     "int8_gemm_wgmma": "90a",
     "int8_sparse_wgmma": "90a",
+    "int8_gather_wgmma": "90a",
 }
 
 FLAGS = ["-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fPIC"]
@@ -57,7 +58,7 @@ def compile_ptx(source: Path, arch: str, folder: Path) -> str:
 
 def link_launchers(objects: list[Path], folder: Path) -> Path:
     """Return the library of these objects' launchers, on the fake runtime."""
-    names = ("gemm_config", "choice", "pack_two_of_four")
+    names = ("gemm_config", "choice", "pack_two_of_four", "pack_gathered")
     choices = [CSRC / "cuda" / f"{name}.cpp" for name in names]
     sources = [HERE / "recorder.cpp", HERE / "calls.cpp", *choices]
     library = folder / "launchers.so"

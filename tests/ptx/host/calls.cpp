@@ -1,7 +1,7 @@
 // The launchers and pure host functions of csrc/cuda, for ctypes.
 #include "../../../csrc/cuda/choice.h"
 #include "../../../csrc/cuda/gemm.h"
-#include "../../../csrc/cuda/pack_two_of_four.h"
+#include "../../../csrc/cuda/pack_gathered.h"
 #include "../../../csrc/cuda/quantize.h"
 #include "recorder.h"
 
@@ -40,6 +40,23 @@ int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call
 
 int ptx_launch_quantize_planes(const QuantizeCall* call) {
   return launch_quantize_planes(*call, nullptr);
+}
+
+// The same of channels that keep the same inputs; steps: how many are needed, 0 where it is none.
+int ptx_gather_steps(const int8_t* weight, int n, int k, int run, int run_padded, int k_padded,
+                     int channels) {
+  return gather_steps({weight, n, k, run, run_padded}, k_padded, channels);
+}
+
+int64_t ptx_pack_gathered(const int8_t* weight, int n, int k, int run, int run_padded, int k_padded,
+                          int channels, int steps, int pixel_bytes, uint8_t* image) {
+  const GatherShape shape{channels, steps};
+  if (image != nullptr) {
+    const std::vector<uint8_t> packed =
+        pack_gathered({weight, n, k, run, run_padded}, k_padded, shape, pixel_bytes);
+    std::copy(packed.begin(), packed.end(), image);
+  }
+  return gathered_bytes(shape, n, k_padded);
 }
 
 int ptx_row_source(const GemmCall* call) { return static_cast<int>(row_source(*call)); }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from interpreter import Kernel, Launch
 
-KERNELS = ("mma", "wgmma", "sparse_wgmma")
+KERNELS = ("mma", "wgmma", "sparse_wgmma", "gather_wgmma")
 SOURCES = ("matrix", "pixels", "windows", "narrow")
 
 
@@ -35,7 +35,8 @@ class GemmCall(ctypes.Structure):
         *((name, c_uint64) for name in ("x", "packed", "residual", "out")),
         *((name, c_int64) for name in ("m", "sparse")),
         *((name, c_int32) for name in ("n", "n_padded", "run", "run_padded", "k_padded")),
-        *((name, c_int32) for name in ("groups", "device", "pixel_bytes")),
+        *((name, c_int32) for name in ("groups", "device")),
+        *((name, c_int32) for name in ("gather_channels", "gather_steps", "pixel_bytes")),
         ("windows", Windows),
     ]
 
@@ -129,6 +130,23 @@ class Launchers:
         image = np.zeros(size, np.uint8)
         to = c_void_p(image.ctypes.data)
         self._library.ptx_pack_two_of_four(c_void_p(weight.ctypes.data), *rest, to)
+        return image
+
+    def gather_steps(self, weight: np.ndarray, run: int, padded: tuple[int, int], n: int) -> int:
+        """Return the steps of 32 kept inputs that n neighbours of rows [n, k] need, or 0."""
+        weight = np.ascontiguousarray(weight)
+        at = c_void_p(weight.ctypes.data)
+        return self._library.ptx_gather_steps(at, *weight.shape, run, *padded, n)
+
+    def pack_gathered(
+        self, weight: np.ndarray, run: int, padded: tuple[int, int], shape: tuple[int, int, int]
+    ) -> np.ndarray:
+        """Return the image of rows [n, k]; shape: channels, steps, bytes of a pixel's box."""
+        self._library.ptx_pack_gathered.restype = c_int64
+        weight = np.ascontiguousarray(weight)
+        rest = (c_void_p(weight.ctypes.data), *weight.shape, run, *padded, *shape)
+        image = np.zeros(self._library.ptx_pack_gathered(*rest, None), np.uint8)
+        self._library.ptx_pack_gathered(*rest, c_void_p(image.ctypes.data))
         return image
 
     def pixel_bytes(self, run: int) -> int:

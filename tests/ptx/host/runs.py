@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.case import Case
+from fastinfer.types.packed import OPS as PACKED_OPS
 from fastinfer.types.packed import PackedHeader, unpack
 
 from .launchers import KERNELS, SOURCES, GemmCall, GemmConfig, Launchers, QuantizeCall, Windows
@@ -149,7 +150,7 @@ def _with_sparse(
     buffer: np.ndarray, header: PackedHeader, tile: Tile, launchers: Launchers
 ) -> tuple[np.ndarray, PackedHeader]:
     """Return a weight with the section that a sparse kernel reads, as add_sparse of prepack.cpp."""
-    if not tile.kernel.startswith("sparse"):
+    if tile.kernel not in ("sparse_wgmma", "gather_wgmma"):
         return buffer, header
     padded = padded_run(header.run), padded_k(header)
     parts = unpack(torch.from_numpy(buffer.copy()))
@@ -157,7 +158,15 @@ def _with_sparse(
     if weight.ndim == 4:
         weight = weight.transpose(0, 2, 3, 1)
     groups = weight.reshape(header.groups, header.n_per_group, -1)
-    images = [launchers.pack_two_of_four(rows, header.run, padded) for rows in groups]
+    if tile.kernel == "sparse_wgmma":
+        images = [launchers.pack_two_of_four(rows, header.run, padded) for rows in groups]
+    else:
+        of = [launchers.gather_steps(rows, header.run, padded, tile.block_n) for rows in groups]
+        assert all(of), "too many inputs are kept"
+        pixel = launchers.pixel_bytes(header.run) if PACKED_OPS[header.op] == "conv2d" else 128
+        shape = (tile.block_n, max(of), pixel)
+        images = [launchers.pack_gathered(rows, header.run, padded, shape) for rows in groups]
+        header = replace(header, pixels=tile.block_n)
     image = np.concatenate(images)
     header = replace(
         header, index=buffer.size, index_bytes=image.size, total_bytes=buffer.size + image.size
@@ -166,10 +175,20 @@ def _with_sparse(
     return np.concatenate([start, buffer[PADDING_AT:], image]), header
 
 
+def _gather_steps(header: PackedHeader) -> int:
+    """Return the steps of 32 kept inputs of a weight whose channels share them."""
+    if not header.index or not header.pixels:
+        return 0
+    blocks = header.groups * -(-header.n_per_group // header.pixels) * -(-padded_k(header) // 128)
+    return (header.index_bytes // blocks - 128) // (32 * header.pixels)
+
+
 def _call(header: PackedHeader, launchers: Launchers) -> GemmCall:
     """Return what bind_call of packed_headers.cpp fills in."""
     return GemmCall(
         sparse=header.index,
+        gather_channels=header.pixels if header.index else 0,
+        gather_steps=_gather_steps(header),
         n=header.n_per_group,
         n_padded=header.panels_per_group * header.nr,
         run=header.run,
