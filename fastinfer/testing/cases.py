@@ -6,7 +6,6 @@ case's label, so a failing case is the same one again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fastinfer.testing.case import Case, generator, random_uint8
 from fastinfer.testing.cases_between import between_cases
+from fastinfer.testing.zeros import kept_weights
 
 _INF = float("inf")
 
@@ -23,9 +23,7 @@ _INF = float("inf")
 def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     """Return int8 weights: "normal" as in a trained layer, "uniform", "extreme" (+-127), "zero".
 
-    With zeros: "sparse" has 9 of 10, "shared" the same in channels 16 apart, and "apart" leaves
-    out seven of every eight runs of 64 products, too. "2:4" has two or fewer of every four inputs,
-    and "v128" the same 16 of every 64 in 128 channels, "v128 half" 32.
+    Other kinds are a trained layer's with zeros, see zeros.py.
     """
     if kind == "uniform":
         return torch.randint(-127, 128, shape, generator=g, dtype=torch.int8)
@@ -34,50 +32,7 @@ def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     if kind == "zero":
         return torch.zeros(shape, dtype=torch.int8)
     weight = (torch.randn(shape, generator=g) * 32).round().clamp(-127, 127).to(torch.int8)
-    if kind == "2:4":
-        return weight * _two_of_four(g, shape)
-    if kind in _SHARED:
-        return weight * _shared(g, shape, *_SHARED[kind])
-    return weight * _kept(g, kind, shape) if kind in ("sparse", "shared", "apart") else weight
-
-
-def _kept(g: torch.Generator, kind: str, shape: tuple[int, ...]) -> Tensor:
-    """Return 1 where a weight with zeros keeps its value, else 0."""
-    n, k = shape[0], math.prod(shape[1:])
-    rows = 16 if kind == "shared" else n
-    kept = torch.rand(rows, k, generator=g) < 0.1
-    if kind == "apart":
-        kept &= torch.arange(k) // 64 % 8 == 0
-    return kept.repeat(-(-n // rows), 1)[:n].reshape(shape).to(torch.int8)
-
-
-#: Kind -> inputs kept of every 64, channels that keep the same ones.
-_SHARED = {
-    f"v{channels}{name}": (kept, channels)
-    for channels in (64, 128, 256)
-    for kept, name in ((16, ""), (32, " half"))
-}
-
-
-def _shared(g: torch.Generator, shape: tuple[int, ...], kept: int, channels: int) -> Tensor:
-    """Return 1 where one of `kept` of every 64 inputs in the order (kh, kw, c) is, else 0."""
-    n, c = shape[:2]
-    k = math.prod(shape[1:])
-    tiles, chunks = -(-n // channels), -(-k // 64)
-    order = torch.rand(tiles, chunks, 64, generator=g).argsort(-1).argsort(-1)
-    rows = (order < kept).reshape(tiles, -1)[:, :k].repeat_interleave(channels, 0)[:n]
-    return rows.reshape(n, *shape[2:], c).movedim(-1, 1).contiguous().to(torch.int8)
-
-
-def _two_of_four(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:
-    """Return 1 for two of every four neighbours in the order (kh, kw, c), and for fewer of some."""
-    n, c = shape[:2]
-    rows = n * math.prod(shape[2:])
-    quads = -(-c // 4)
-    order = torch.rand(rows, quads, 4, generator=g).argsort(-1)
-    kept = (order < torch.randint(0, 9, (rows, quads, 1), generator=g).clamp(max=2)).to(torch.int8)
-    kept = kept.reshape(n, *shape[2:], quads * 4)[..., :c]
-    return kept.movedim(-1, 1).contiguous()
+    return weight if kind == "normal" else weight * kept_weights(g, kind, shape)
 
 
 @dataclass(frozen=True)
