@@ -55,8 +55,8 @@ Pattern = Unstructured | NM
 def named_pattern(name: str, sparsity: float | None) -> Pattern:
     """Return the pattern users call `name` with this share of zeros, 0..1.
 
-    name: "unstructured", "nm64", "nm64x2" (also x64, x128, x256), or n kept of every m as "2:4" or "1:8", which says the
-    sparsity itself: give the same or None.
+    name: "unstructured", "nm64", "nm64x2" (also x64, x128, x256), or n kept of every m as "2:4" or
+    "1:8", which says the sparsity itself: give the same or None.
 
     Raises:
         TypeError: name is no string or sparsity no number.
