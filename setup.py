@@ -118,6 +118,7 @@ CUDA_UNITS = {
     "csrc/cuda/int8_depthwise_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
+    "csrc/cuda/int8_sparse_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_sparse_wgmma.cu": ["90a"],
     "csrc/cuda/int8_gather_wgmma.cu": ["90a"],
 }

@@ -20,10 +20,10 @@ GemmConfig config_in_force(const GemmDesc& desc) {
   GemmConfig config = *forced;
   config.source = desc.source;
   if (config.kernel == GemmKernel::kMma) return config;
-  if (config.kernel == GemmKernel::kSparseWgmma || config.kernel == GemmKernel::kGatherWgmma) {
-    const bool is_gather = config.kernel == GemmKernel::kGatherWgmma;
-    const int32_t channels = is_gather ? config.block_n : 0;
-    return takes_sparse(desc) && desc.gather_channels == channels ? config : chosen;
+  if (config.kernel != GemmKernel::kWgmma) {  // of sparse weights
+    const bool is_other =
+        config.kernel == GemmKernel::kGatherWgmma && desc.gather_channels != config.block_n;
+    return takes_sparse(desc, config.kernel) && !is_other ? config : chosen;
   }
   const bool can_run = desc.capability == 90 && (desc.source == RowSource::kMatrix ||
                                                  desc.source == RowSource::kPixels);
@@ -43,10 +43,12 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
     config.kernel = GemmKernel::kSparseWgmma;
   } else if (kernel == "gather_wgmma") {
     config.kernel = GemmKernel::kGatherWgmma;
+  } else if (kernel == "sparse_mma") {
+    config.kernel = GemmKernel::kSparseMma;
   } else if (kernel != "mma") {
     throw std::invalid_argument(
-        "force_config: expected kernel mma, wgmma, sparse_wgmma, gather_wgmma or '', got " +
-        kernel);
+        "force_config: expected kernel mma, wgmma, sparse_mma, sparse_wgmma, gather_wgmma or '', "
+        "got " + kernel);
   }
   std::vector<GemmConfig> all = known_configs();
   for (const GemmConfig& sparse : known_sparse_configs()) all.push_back(sparse);

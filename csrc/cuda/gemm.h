@@ -46,6 +46,7 @@ enum class GemmKernel : int32_t {
   kWgmma,  // sm_90a: wgmma, bulk copies
   kSparseWgmma,  // sm_90a: the same with 2:4 weights, block_m pixels x block_n channels
   kGatherWgmma,  // sm_90a: the same where channels keep the same inputs
+  kSparseMma,    // sm_80 and later: mma.sp, block_m pixels x block_n channels
 };
 
 enum class RowSource : int32_t {
@@ -71,6 +72,7 @@ struct GemmDesc {
   int32_t multiprocessors;
   bool has_sparse = false;  // whether the weight is there for a sparse kernel too
   int32_t gather_channels = 0, gather_steps = 0;  // as in GemmCall
+  int32_t pixel_bytes = 128;                      // as in GemmCall
 };
 
 // The config for a product. Pure: no device is asked.
@@ -91,8 +93,8 @@ double dense_cost(const GemmDesc& desc);
 double two_of_four_cost(const GemmDesc& desc);
 double gather_cost(const GemmDesc& desc);
 
-// Whether a sparse kernel can read these rows.
-bool takes_sparse(const GemmDesc& desc);
+// Whether a sparse kernel can read these rows and this weight.
+bool takes_sparse(const GemmDesc& desc, GemmKernel kernel);
 
 // How the rows of A can be read.
 RowSource row_source(const GemmCall& call);
@@ -105,6 +107,7 @@ int launch_mma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_sparse_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_gather_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
+int launch_sparse_mma(const GemmCall& call, const GemmConfig& config, void* stream);
 
 // The launch of a config's kernel.
 inline int launch_gemm(const GemmCall& call, const GemmConfig& config, void* stream) {
@@ -112,9 +115,10 @@ inline int launch_gemm(const GemmCall& call, const GemmConfig& config, void* str
     case GemmKernel::kMma: return launch_mma(call, config, stream);
     case GemmKernel::kWgmma: return launch_wgmma(call, config, stream);
     case GemmKernel::kSparseWgmma: return launch_sparse_wgmma(call, config, stream);
-    case GemmKernel::kGatherWgmma: break;
+    case GemmKernel::kGatherWgmma: return launch_gather_wgmma(call, config, stream);
+    case GemmKernel::kSparseMma: break;
   }
-  return launch_gather_wgmma(call, config, stream);
+  return launch_sparse_mma(call, config, stream);
 }
 
 }  // namespace fastinfer::cuda

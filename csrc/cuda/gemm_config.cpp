@@ -17,6 +17,7 @@ constexpr Tile kWgmmaTiles[] = {{128, 256, 2}, {128, 256, 1}, {128, 128, 1},
                                 {128, 64, 1},  {64, 128, 1},  {64, 64, 1}};
 constexpr Tile kSparseTiles[] = {
     {256, 128, 2}, {256, 128, 1}, {128, 128, 1}, {128, 64, 1}, {64, 64, 1}};
+constexpr Tile kSparseMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 constexpr Tile kMmaTiles[] = {{128, 128, 1}, {64, 64, 1}};
 
 constexpr double kGather = 1.4;  // copying windows against rows of a matrix
@@ -106,6 +107,20 @@ const Tile& cheapest(const Tile (&choices)[kCount], const Cost& cost) {
   });
 }
 
+// 2:4 on what this device has for it. mma.sp is not measured yet: its products are taken to be a
+// third faster than those of mma.
+double two_of_four_cycles(const Tile& t, const GemmDesc& d) {
+  constexpr double kMmaShare = 0.75;
+  return takes_sparse(d, GemmKernel::kSparseWgmma) ? sparse_cycles(t, d)
+                                                   : kMmaShare * mma_cycles(t, d);
+}
+
+const Tile& best_two_of_four(const GemmDesc& d) {
+  const auto cost = [&d](const Tile& tile) { return two_of_four_cycles(tile, d); };
+  return takes_sparse(d, GemmKernel::kSparseWgmma) ? cheapest(kSparseTiles, cost)
+                                                   : cheapest(kSparseMmaTiles, cost);
+}
+
 }  // namespace
 
 GemmConfig choose_config(const GemmDesc& d) {
@@ -113,17 +128,15 @@ GemmConfig choose_config(const GemmDesc& d) {
   const auto wgmma_cost = [&d](const Tile& tile) { return wgmma_cycles(tile, d); };
   const Tile& mma = cheapest(kMmaTiles, mma_cost);
   const Tile& wgmma = cheapest(kWgmmaTiles, wgmma_cost);
-  const double dense = dense_cost(d);
-  if (takes_sparse(d) && d.gather_channels != 0) {
-    if (gather_cycles(d) * kSparseMargin < dense) {
-      return {GemmKernel::kGatherWgmma, d.source, kGatherRows, d.gather_channels, 1};
-    }
-  } else if (takes_sparse(d)) {
-    const auto sparse_cost = [&d](const Tile& tile) { return sparse_cycles(tile, d); };
-    const Tile& sparse = cheapest(kSparseTiles, sparse_cost);
-    if (sparse_cost(sparse) * kSparseMargin < dense) {
-      return {GemmKernel::kSparseWgmma, d.source, sparse.block_m, sparse.block_n, sparse.cluster};
-    }
+  const double least = dense_cost(d) / kSparseMargin;
+  if (takes_sparse(d, GemmKernel::kGatherWgmma) && gather_cost(d) < least) {
+    return {GemmKernel::kGatherWgmma, d.source, kGatherRows, d.gather_channels, 1};
+  }
+  const bool is_hopper = takes_sparse(d, GemmKernel::kSparseWgmma);
+  if ((is_hopper || takes_sparse(d, GemmKernel::kSparseMma)) && two_of_four_cost(d) < least) {
+    const Tile& tile = best_two_of_four(d);
+    const GemmKernel kernel = is_hopper ? GemmKernel::kSparseWgmma : GemmKernel::kSparseMma;
+    return {kernel, d.source, tile.block_m, tile.block_n, tile.cluster};
   }
   if (has_wgmma(d) && wgmma_cost(wgmma) <= mma_cost(mma)) {
     return {GemmKernel::kWgmma, d.source, wgmma.block_m, wgmma.block_n, wgmma.cluster};
@@ -146,6 +159,9 @@ std::vector<GemmConfig> known_sparse_configs() {
   std::vector<GemmConfig> all;
   for (const Tile& t : kSparseTiles) {
     all.push_back({GemmKernel::kSparseWgmma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
+  }
+  for (const Tile& t : kSparseMmaTiles) {
+    all.push_back({GemmKernel::kSparseMma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
   }
   return all;
 }
@@ -170,13 +186,15 @@ double dense_cost(const GemmDesc& d) {
 
 double gather_cost(const GemmDesc& d) { return gather_cycles(d); }
 
-double two_of_four_cost(const GemmDesc& d) {
-  return sparse_cycles(cheapest(kSparseTiles, [&d](const Tile& t) { return sparse_cycles(t, d); }),
-                       d);
-}
+double two_of_four_cost(const GemmDesc& d) { return two_of_four_cycles(best_two_of_four(d), d); }
 
-bool takes_sparse(const GemmDesc& d) {
-  return d.has_sparse && has_wgmma(d);
+bool takes_sparse(const GemmDesc& d, GemmKernel kernel) {
+  if (!d.has_sparse || (kernel == GemmKernel::kGatherWgmma) != (d.gather_channels != 0)) {
+    return false;
+  }
+  if (kernel == GemmKernel::kSparseMma) return d.source != RowSource::kNarrow;
+  // Pixels of 32 bytes are narrower than what sparse products of a warpgroup take of K.
+  return has_wgmma(d) && (d.source == RowSource::kMatrix || d.pixel_bytes >= 64);
 }
 
 int32_t pixel_bytes(int32_t run) { return run % 128 == 0 ? 128 : run % 64 == 0 ? 64 : 32; }

@@ -127,6 +127,41 @@ __device__ __forceinline__ void copy_sparse_boxes(const GemmCall& c, const CUten
   }
 }
 
+// Any results: a loop over 32 pixels, not written out.
+template <int kPixels, int kCount>
+__device__ __forceinline__ void store_each(const Epilogue& e, const int32_t (&acc)[kCount],
+                                           const TwoChannels& v, int64_t row0, int32_t column,
+                                           int channel, int lane) {
+#pragma unroll 1
+  for (int i = 0; i < kPixels / kTurnPixels; i++) {
+    int32_t panel[16];
+    take_panel(acc, i, panel);
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      const int half = j / 2 % 2;
+      const int64_t row = row0 + i * kTurnPixels + j / 4 * 8 + lane % 4 * 2 + j % 2;
+      if (row < e.m && channel + half < e.n) {
+        store_one(e, panel[j], v.bias[half], v.multiplier[half], v.residual_multiplier[half],
+                  row * e.ldc + column + half);
+      }
+    }
+  }
+}
+
+// A warpgroup's results: 64 channels from `first` of the group on, kPixels rows from row0 on. v: of
+// the lane's two channels from `channel` on.
+template <int kPixels, int kCount>
+__device__ __forceinline__ void store_sparse(const SparseEpilogue& s, const int32_t (&acc)[kCount],
+                                             const TwoChannels& v, uint32_t turn, int barrier,
+                                             int64_t row0, int first, int channel, int thread) {
+  if (first >= s.e.n) return;
+  if (s.is_wide && !s.e.float_output && s.e.table == nullptr) {
+    store_turns<kPixels>(s, acc, turn, barrier, v, row0, s.e.first_channel + first, first, thread);
+  } else {
+    store_each<kPixels>(s.e, acc, v, row0, s.e.first_channel + channel, channel, thread % 32);
+  }
+}
+
 // A warpgroup: 64 channels of every tile.
 template <class Tile>
 __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ring, int blocks,
@@ -135,7 +170,7 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
   const uint32_t row_bytes = Tile::kIsMatrix ? 128 : static_cast<uint32_t>(c.pixel_bytes);
   // From the pixels' first 64 bytes of K to the next: units of 16 bytes.
   const uint32_t next_64 = (row_bytes == 128 ? 64 : Tile::kBlockM * 64) >> 4;
-  const SparseEpilogue e = read_sparse_epilogue(c);
+  SparseEpilogue s = read_sparse_epilogue(c);
   const int first_fill = consumer * Tile::kFills * 64;
   PaddingFill<Tile::kBlockM> padding[Tile::kFills] = {};
   if constexpr (!Tile::kIsMatrix) {
@@ -149,6 +184,12 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
     int32_t acc[Tile::kBlockM / 2];
     int previous = 0;
     const int64_t row0 = int64_t{tile.m} * Tile::kBlockM;
+    if constexpr (!Tile::kIsMatrix) s.e.set_group(walk.group(), c.n_padded);
+    const int first = tile.n * Tile::kBlockN + consumer * 64;
+    // What the epilogue reads is there, or on its way to L2, before the products are done.
+    prefetch_epilogue<Tile::kBlockM, 64, kWarpgroup>(s.e, row0, first, thread);
+    const int channel = first + thread / 32 * 16 + lane / 4 * 2;  // of rows lane / 4 and 8 on
+    const TwoChannels v = load_two(s.e, s.e.first_value, channel);
     if constexpr (!Tile::kIsMatrix) {
 #pragma unroll
       for (int i = 0; i < Tile::kFills; i++) {
@@ -183,8 +224,7 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
     ptx::wgmma_wait<0>();
     release(ring, previous, lane);
     const uint32_t turn = ring.base + Tile::kResultsAt + consumer * kTurnBytes;
-    store_sparse<Tile::kBlockM>(e, acc, turn, 2 + consumer, walk.group(), row0,
-                                tile.n * Tile::kBlockN + consumer * 64, thread);
+    store_sparse<Tile::kBlockM>(s, acc, v, turn, 2 + consumer, row0, first, channel, thread);
   }
 }
 

@@ -60,6 +60,18 @@ __device__ __forceinline__ void stmatrix_x4_transposed(uint32_t to, const uint32
                : "memory");
 }
 
+// d[16 x 8] += a[16 x 64] int8, of which every four neighbours hold two that are stored
+// ([16 x 32]), times b[64 x 8] uint8. d as of mma_u8s8, `places` as of a warp of wgmma_sparse_s8u8.
+__device__ __forceinline__ void mma_sparse_s8u8(int32_t (&d)[4], const uint32_t (&a)[4],
+                                                const uint32_t (&b)[4], uint32_t places) {
+  asm volatile(
+      "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.s32.s8.u8.s32 {%0, %1, %2, %3}, "
+      "{%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),
+        "r"(places));
+}
+
 // d[64 x N] (+)= a[64 x 64] int8, of which every four neighbours hold two that are stored
 // ([64 x 32]), times b[N x 64] uint8, both in shared memory; d as of wgmma_u8s8. `places`: two bits
 // for each stored value, where it stands of its four. Lane l of warp w has those of row

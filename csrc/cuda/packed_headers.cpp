@@ -152,7 +152,7 @@ void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
   const DeviceFacts facts = checked_facts(op, scope);
   const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
                       facts.capability, facts.multiprocessors, call.sparse != 0,
-                      call.gather_channels, call.gather_steps};
+                      call.gather_channels, call.gather_steps, call.pixel_bytes};
   check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }
 

@@ -87,7 +87,9 @@ struct SparseChoice {
 GemmDesc desc_of(const PackedHeader& h, const DeviceFacts& facts) {
   GemmDesc desc{kManyRows, h.n / h.groups, padded_k(h), h.groups, RowSource::kMatrix,
                 facts.capability, facts.multiprocessors, true};
-  if (h.kh * h.kw > 1 || h.groups > 1) desc.source = RowSource::kPixels;
+  const bool is_pixels = h.kh * h.kw > 1 || h.groups > 1;
+  if (is_pixels) desc.source = h.run % 32 == 0 ? RowSource::kPixels : RowSource::kWindows;
+  desc.pixel_bytes = pixel_bytes(h.run);
   return desc;
 }
 
@@ -116,22 +118,24 @@ int32_t steps_of_groups(const int8_t* weight, const PackedHeader& h, int32_t cha
 SparseChoice choose_sparse(const int8_t* weight, const PackedHeader& h, const DeviceFacts& facts) {
   const SparseMode mode = sparse_in_force();
   const bool is_linear = h.op == static_cast<int32_t>(PackedOp::kLinear);
-  // Pixels of 32 bytes are narrower than what sparse kernels take of K.
-  const bool can_run = is_linear ? h.run % 16 == 0 : h.run % 64 == 0;
+  const bool can_run = h.run % 16 == 0;
   const int64_t all = int64_t{h.n} * h.k;
   const bool has_zeros = std::count(weight, weight + all, int8_t{0}) * 100 >= all * kLeastZeros;
   SparseChoice found;
-  if (mode == SparseMode::kNever || !can_run || !has_zeros || facts.capability != 90) return found;
+  if (mode == SparseMode::kNever || !can_run || !has_zeros || facts.capability < 80) return found;
   const std::optional<GemmConfig> forced = forced_config();
   GemmDesc desc = desc_of(h, facts);
   double least = mode == SparseMode::kAlways ? INFINITY : dense_cost(desc) / kSparseMargin;
-  if (is_asked(forced, GemmKernel::kSparseWgmma, 0) && two_of_four_cost(desc) < least &&
+  const bool is_two_asked = is_asked(forced, GemmKernel::kSparseWgmma, 0) ||
+                            is_asked(forced, GemmKernel::kSparseMma, 0);
+  if (is_two_asked && two_of_four_cost(desc) < least &&
       is_two_of_four({weight, h.n, h.k, h.run, padded_run(h.run)})) {
     found.is_two_of_four = true;
     least = two_of_four_cost(desc);
   }
   // As rows of a matrix and as windows such pixels lie differently, and which comes is not known.
   if (!is_linear && h.kh * h.kw == 1 && h.run % 128 != 0 && h.run != 64) return found;
+  if (facts.capability != 90 || (!is_linear && h.run % 64 != 0)) return found;
   for (const GemmConfig& config : known_gather_configs()) {
     if (!is_asked(forced, config.kernel, config.block_n)) continue;
     desc.gather_channels = config.block_n;
@@ -148,6 +152,8 @@ SparseChoice choose_sparse(const int8_t* weight, const PackedHeader& h, const De
 // Beside the dense rows, which serve what sparse kernels cannot read and calls of few rows.
 void add_sparse(const int8_t* weight, PackedHeader& h, const DeviceFacts& facts,
                 PackedBuffer& buffer) {
+  // Some kernels find their image by 32 bits.
+  if (h.weight_bytes > (int64_t{1} << 30)) return;
   const SparseChoice choice = choose_sparse(weight, h, facts);
   if (!choice.is_two_of_four && choice.gather.channels == 0) return;
   const int32_t per_group = h.n / h.groups;

@@ -8,7 +8,7 @@
 //     pixel p of a turn    [channels 0..15][16..31][32..47][48..63], sixteen c at c ^ (p / 2 % 4)
 #pragma once
 
-#include "int8_gemm_wgmma.cuh"
+#include "epilogue.cuh"
 #include "mma_sparse.cuh"
 
 namespace fastinfer::cuda {
@@ -18,12 +18,11 @@ constexpr int kTurnBytes = 2 * kTurnPixels * 64;  // two turns: one is stored wh
 
 struct SparseEpilogue {
   Epilogue e;
-  int32_t n_padded;
   bool is_wide;  // sixteen channels of a pixel are aligned
 };
 
 __device__ __forceinline__ SparseEpilogue read_sparse_epilogue(const GemmCall& c) {
-  SparseEpilogue s{read_epilogue(c), c.n_padded, false};
+  SparseEpilogue s{read_epilogue(c), false};
   const auto places = reinterpret_cast<uintptr_t>(c.out) | reinterpret_cast<uintptr_t>(c.residual);
   s.is_wide = c.n % 16 == 0 && places % 16 == 0;
   if (reinterpret_cast<const PackedHeader*>(c.packed)->index != c.sparse) __trap();
@@ -148,44 +147,6 @@ __device__ __forceinline__ void store_one(const Epilogue& e, int32_t acc, int32_
   uint32_t code = (rounded_code(e, f) + e.zero_points) & 255u;
   if (e.table != nullptr) code = __ldg(e.table + code);
   static_cast<uint8_t*>(e.out)[at] = static_cast<uint8_t>(code);
-}
-
-// Any results: a loop over 32 pixels, not written out.
-template <int kPixels, int kCount>
-__device__ __forceinline__ void store_each(const Epilogue& e, const int32_t (&acc)[kCount],
-                                           const TwoChannels& v, int64_t row0, int32_t column,
-                                           int channel, int lane) {
-#pragma unroll 1
-  for (int i = 0; i < kPixels / kTurnPixels; i++) {
-    int32_t panel[16];
-    take_panel(acc, i, panel);
-#pragma unroll
-    for (int j = 0; j < 16; j++) {
-      const int half = j / 2 % 2;
-      const int64_t row = row0 + i * kTurnPixels + j / 4 * 8 + lane % 4 * 2 + j % 2;
-      if (row < e.m && channel + half < e.n) {
-        store_one(e, panel[j], v.bias[half], v.multiplier[half], v.residual_multiplier[half],
-                  row * e.ldc + column + half);
-      }
-    }
-  }
-}
-
-// A warpgroup's results: 64 channels from `first` of the group on, kPixels rows from row0 on.
-template <int kPixels, int kCount>
-__device__ __forceinline__ void store_sparse(const SparseEpilogue& s, const int32_t (&acc)[kCount],
-                                             uint32_t turn, int barrier, int32_t group,
-                                             int64_t row0, int first, int thread) {
-  if (first >= s.e.n) return;
-  const int warp = thread / 32, lane = thread % 32;
-  const int channel = first + warp * 16 + lane / 4 * 2;  // of rows lane / 4 and lane / 4 + 8
-  const TwoChannels v = load_two(s.e, group * s.n_padded, channel);
-  const int32_t column = group * s.e.n + first;
-  if (s.is_wide && !s.e.float_output && s.e.table == nullptr) {
-    store_turns<kPixels>(s, acc, turn, barrier, v, row0, column, first, thread);
-  } else {
-    store_each<kPixels>(s.e, acc, v, row0, group * s.e.n + channel, channel, lane);
-  }
 }
 
 }  // namespace fastinfer::cuda

@@ -86,6 +86,13 @@ CONVS = (
     Conv(1, 128, (9, 12), 80, kernel=(3, 2), stride=(1, 3), padding=(1, 2), dilation=(2, 1)),
     Conv(9, 64, (5, 6), 80, kernel=(5, 5), padding=(2, 2)),
 )
+#: What only the kernel on mma.sp can read: narrow pixels, padding that no tensor map says.
+GATHERED_CONVS = (
+    Conv(2, 32, (14, 14), 48),
+    Conv(1, 16, (9, 7), 33, kernel=(5, 3), padding=(2, 0), dilation=(2, 1)),
+    Conv(1, 64, (9, 150), 16, padding=(1, 128)),
+    Conv(1, 96, (40, 9), 40, stride=(9, 1)),
+)
 
 
 @pytest.mark.parametrize("case", LINEAR, ids=str)
@@ -103,6 +110,12 @@ def test_conv_on_every_tile(conv, output, config):
 @pytest.mark.parametrize("conv", CONVS, ids=str)
 def test_zero_points_of_padding_on_every_tile(conv, zero_point, config):
     check(conv_case(conv, weights=PAIRS, zero_point=zero_point))
+
+
+@pytest.mark.parametrize("output", [OUTPUTS[0], OUTPUTS[1], OUTPUTS[5]], ids=lambda o: o.name)
+@pytest.mark.parametrize("conv", GATHERED_CONVS, ids=str)
+def test_convs_that_warps_gather(conv, output, config):
+    check(conv_case(conv, output, PAIRS))
 
 
 GATHER_SHAPES = (
@@ -183,7 +196,8 @@ def test_choice_of_the_packer(mode):
     check(linear_case((40,), 16, 32, OUTPUTS[0], PAIRS), False)
     check(linear_case((40,), 1024, 2048, OUTPUTS[0], PAIRS), True)
     mode("always")
-    check(conv_case(Conv(1, 32, (9, 9), 64), weights=PAIRS), False)  # too narrow
+    check(conv_case(Conv(1, 32, (9, 9), 64), weights=PAIRS), True)  # served by sparse_mma
+    check(conv_case(Conv(1, 24, (9, 9), 64), weights=PAIRS), False)
     check(linear_case((40,), 64, 40, OUTPUTS[0], PAIRS), False)
     with pytest.raises(ValueError, match="set_sparse: expected mode auto, never or always"):
         mode("maybe")

@@ -25,8 +25,16 @@ def test_every_choice_is_built_and_can_read_its_rows(source, capability):
             for k in (16, 1000, 20_000):
                 chosen = choose(m, n, k, source, capability)
                 assert chosen in known
-                if capability != 90 or source in ("windows", "narrow"):
+                if chosen["kernel"] == "sparse_wgmma":
+                    assert capability == 90 and source in ("matrix", "pixels")
+                if source == "narrow":
                     assert chosen == choose(m, n, k, source, capability, False)
+
+
+def test_other_generations_have_sparse_products_of_warps():
+    for capability in (80, 89, 100):
+        assert choose(8192, 8192, 8192, capability=capability)["kernel"] == "sparse_mma"
+    assert choose(8192, 8192, 8192, "windows")["kernel"] == "sparse_mma"
 
 
 def test_dense_weights_never_take_a_sparse_kernel():

@@ -109,6 +109,13 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
         source = "Windows" if launch.source == "pixels" else source
         kernel = f"int8_gemm_mma<{t.block_m}, {t.block_n}, RowSource::k{source}>"
         rest = "int32_t, int32_t"
+    elif t.kernel == "sparse_mma":
+        source = "Windows" if launch.source == "pixels" else source
+        kernel = f"int8_sparse_mma<{t.block_m}, {t.block_n}, RowSource::k{source}>"
+        return (
+            "int8_sparse_mma.cuh",
+            f"{kernel}(const __grid_constant__ GemmCall, int32_t, int32_t)",
+        )
     elif t.kernel == "gather_wgmma":
         steps = 2 if "half" in launch.case.label else 1
         maps = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)

@@ -13,6 +13,7 @@ from ptx_cases import (
     FILLED,
     RESIDUAL,
     RESIDUAL_TABLE,
+    SMALL,
     TABLE,
     U8,
     Launched,
@@ -31,6 +32,7 @@ SPARSE = (
     Tile("sparse_wgmma", 256, 128),
     Tile("sparse_wgmma", 256, 128, 2),
 )
+SPARSE_MMA = (Tile("sparse_mma", 64, 64), Tile("sparse_mma", 128, 128))
 GATHER = tuple(Tile("gather_wgmma", 128, channels) for channels in (64, 128, 256))
 PAIRS = "2:4"
 #: Whole sixteens of channels, padding that must be filled, half a block of K at the end.
@@ -92,5 +94,27 @@ def _gathered() -> Iterator[Product]:
         yield Product(case, small, "matrix")
 
 
-SPARSE_LAUNCHES: tuple[Product, ...] = (*_two_of_four(), *_gathered())
+def _two_of_four_mma() -> Iterator[Product]:
+    for tile in SPARSE_MMA:
+        # More blocks of K than stages, several tiles, ragged on all sides; an odd block of 64.
+        deep = linear((tile.block_m + 20,), tile.block_n + 16, 336, RESIDUAL, PAIRS)
+        yield Product(deep, tile, "matrix")
+        yield Product(linear((70,), tile.block_n + 3, 144, F32_RESIDUAL, PAIRS), tile, "matrix")
+        yield Product(conv(SMALL, RESIDUAL, PAIRS), tile, "pixels")
+    small = SPARSE_MMA[0]
+    split = Conv(1, 32, (9, 6), 96, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+    yield Product(conv(split, RESIDUAL, PAIRS), small, "pixels")
+    yield Product(conv(Conv(1, 16, (5, 6), 40), TABLE, PAIRS, zero_point=0), small, "windows")
+    for case in (
+        linear((20,), 48, 64, CLAMPED, PAIRS),
+        linear((97,), 48, 64, UNBOUNDED[0], PAIRS),
+        linear((20,), 48, 64, RESIDUAL_TABLE, PAIRS),
+        linear((20,), 21, 64, RESIDUAL, PAIRS),
+        linear((20,), 48, 16, U8, PAIRS),
+        linear((20,), 48, 64, U8, "zero"),
+    ):
+        yield Product(case, small, "matrix")
+
+
+SPARSE_LAUNCHES: tuple[Product, ...] = (*_two_of_four(), *_two_of_four_mma(), *_gathered())
 LAUNCHES: tuple[Launched, ...] = (*DENSE_LAUNCHES, *SPARSE_LAUNCHES)

@@ -104,12 +104,58 @@ SPARSE_MUTANTS = (
     Mutant("turns: sixteen channels too many", _EPILOGUE,
            "is_channel = channel + part * 16 < e.n;", "is_channel = true;", _FEW,
            (OUT_OF_BOUNDS, WRONG)),
-    Mutant("sparse: a channel too many is stored", _EPILOGUE,
+    Mutant("sparse: a channel too many is stored", _FILE,
            "row < e.m && channel + half < e.n", "row < e.m && channel + half <= e.n", _ODD,
            (OUT_OF_BOUNDS, WRONG)),
     Mutant("sparse: another layer's weight", _EPILOGUE,
            "->index != c.sparse", "->index == c.sparse", _FEW, ("trap",)),
 )  # fmt: skip
+_WARPS = Tile("sparse_mma", 64, 64)
+_WARPS_LONG = Product(linear((84,), 80, 336, RESIDUAL, PAIRS), _WARPS, "matrix")
+_WARPS_FEW = Product(linear((20,), 48, 64, CLAMPED, PAIRS), _WARPS, "matrix")
+_WARPS_ODD = Product(linear((70,), 67, 144, F32_RESIDUAL, PAIRS), _WARPS, "matrix")
+_WARPS_FILE = "int8_sparse_mma.cuh"
+
+WARP_MUTANTS = (
+    Mutant("mma.sp: stages without a barrier", _WARPS_FILE,
+           "    __syncthreads();\n    copy(block", "    copy(block", _WARPS_LONG, (RACE,)),
+    Mutant("mma.sp: waits for a group too few", _WARPS_FILE,
+           "cp_async_wait<Tile::kStages - 2>()", "cp_async_wait<Tile::kStages - 1>()",
+           _WARPS_LONG, (RACE,)),
+    Mutant("mma.sp: sums do not start at zero", _WARPS_FILE,
+           "acc[Tile::kFragmentsN][Tile::kFragmentsM][4] = {};",
+           "acc[Tile::kFragmentsN][Tile::kFragmentsM][4];", _WARPS_FEW, (WRONG,)),
+    Mutant("mma.sp: places of the first block", _WARPS_FILE,
+           "load_places(c, words, next, i);", "load_places(c, words, 0, i);", _WARPS_LONG,
+           (WRONG,)),
+    Mutant("mma.sp: places of an even block", _WARPS_FILE,
+           "block % 2 * 4;", "0;", _WARPS_LONG, (WRONG,)),
+    Mutant("mma.sp: places beyond the last block", _WARPS_FILE,
+           "min(block + 1, blocks - 1)", "block + 1 + 4096", _WARPS_FEW, (OUT_OF_BOUNDS,)),
+    Mutant("mma.sp: stored weights of the other half", _WARPS_FILE,
+           "block % 2 * 2 + half", "(block + 1) % 2 * 2 + half", _WARPS_LONG, (WRONG,)),
+    Mutant("mma.sp: stored rows without their swizzle", _WARPS_FILE,
+           "((chunk ^ (in_panel >> 1 & 3)) << 4)", "(chunk << 4)", _WARPS_FEW, (WRONG,)),
+    Mutant("mma.sp: no swizzle of a stage", _WARPS_FILE,
+           "(chunk ^ (row >> 2 & 1))", "chunk", _WARPS_FEW, (CONFLICTS,)),
+    Mutant("mma.sp: a panel beyond the last", _WARPS_FILE,
+           "min(channel / kTwoOfFourPanel, last)", "channel / kTwoOfFourPanel + 9", _WARPS_FEW,
+           (OUT_OF_BOUNDS, INVALID, WRONG)),
+    Mutant("mma.sp: results over stages that are read", _WARPS_FILE,
+           "  __syncthreads();  // stages are no longer read\n", "", _WARPS_FEW, (RACE,)),
+    Mutant("mma.sp: results stored without a barrier", _WARPS_FILE,
+           "  __syncthreads();\n  move_results<Tile, false>", "  move_results<Tile, false>",
+           _WARPS_FEW, (RACE, UNINITIALISED)),
+    Mutant("mma.sp: residual without a barrier", _WARPS_FILE,
+           "    __syncthreads();\n  }\n  if (!is_fast)", "  }\n  if (!is_fast)", _WARPS_LONG,
+           (RACE, UNINITIALISED)),
+    Mutant("mma.sp: a row too many", _WARPS_FILE,
+           "row0 + pixel >= e.m ||", "row0 + pixel > e.m ||", _WARPS_FEW, (OUT_OF_BOUNDS,)),
+    Mutant("mma.sp: a channel too many", _WARPS_FILE,
+           "if (channel >= e.n) continue;", "if (channel > e.n) continue;", _WARPS_ODD,
+           (OUT_OF_BOUNDS, WRONG)),
+)  # fmt: skip
+
 _GATHER = Tile("gather_wgmma", 128, 64)
 _KEPT = Product(linear((148,), 80, 1152, RESIDUAL, "v64"), _GATHER, "matrix", 0, 1)
 _KEPT_AHEAD = Product(_KEPT.case, _GATHER, "matrix", 0, 1, AHEAD)
@@ -164,4 +210,4 @@ GATHER_MUTANTS = (
     Mutant("gather: another layer's weight", _GATHER_FILE,
            "h.pixels != Tile::kBlockN", "h.pixels == Tile::kBlockN", _KEPT_FEW, ("trap",)),
 )  # fmt: skip
-MUTANTS: tuple[Mutant, ...] = (*DENSE_MUTANTS, *SPARSE_MUTANTS, *GATHER_MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (*DENSE_MUTANTS, *SPARSE_MUTANTS, *WARP_MUTANTS, *GATHER_MUTANTS)

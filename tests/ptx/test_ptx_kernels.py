@@ -9,7 +9,7 @@ from host.build import CSRC, UNITS, compile_ptx
 from interpreter import Counters, Fault, Line, Module, Traffic
 from interpreter.faults import TRAP
 from ptx_cases import F32, MMA, U8, WGMMA, Depthwise, Product, depthwise
-from ptx_sparse_cases import GATHER, LAUNCHES, SPARSE
+from ptx_sparse_cases import GATHER, LAUNCHES, SPARSE, SPARSE_MMA
 
 from fastinfer import runtime
 from fastinfer.testing.cases import Conv
@@ -24,6 +24,7 @@ TEMPLATES = (
     "18int8_depthwise_any",
     "15int8_gemm_wgmma",
     "17int8_sparse_wgmma",
+    "15int8_sparse_mma",
     "17int8_gather_wgmma",
 )
 LEAST_COVERAGE = 0.95
@@ -75,7 +76,7 @@ def test_tiles_are_those_that_are_built():
     gather = {tuple(c.values()) for c in kernels.known_gather_configs()}
     assert gather == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in GATHER}
     sparse = {tuple(c.values()) for c in kernels.known_sparse_configs()}
-    assert sparse == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in SPARSE}
+    assert sparse == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*SPARSE, *SPARSE_MMA)}
 
 
 def lines_of_kernels(lines: set[Line]) -> set[Line]:
@@ -123,6 +124,13 @@ def test_bank_conflicts_of_wgmma(built):
     assert max(t.per_request for _, t in traffic["st"]) <= PADDING_PASSES
 
 
+def test_bank_conflicts_of_sparse_mma(built):
+    """Copies and ldmatrix of the main loop take one pass; results may meet while they turn."""
+    for opcode, found in shared_traffic(built, "sparse_mma", "cp", "ldmatrix").items():
+        assert found, opcode
+        assert {traffic.per_request for _, traffic in found} == {1.0}, opcode
+
+
 def test_bank_conflicts_of_sparse(built):
     """Products, places, and turns of results: one pass for what one pass can serve."""
     traffic = shared_traffic(built, "sparse_wgmma", "wgmma", "ld", "st", "ldmatrix", "stmatrix")
@@ -142,7 +150,7 @@ def test_bank_conflicts_of_gather(built):
     assert taken / sum(t.requests for _, t in traffic["ld"]) <= GATHER_PASSES
 
 
-@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0], SPARSE[0], GATHER[0]], ids=str)
+@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0], SPARSE[0], SPARSE_MMA[0], GATHER[0]], ids=str)
 def test_a_weight_of_another_layer_stops_the_kernel(tile, built):
     launch = next(p for p in LAUNCHES if isinstance(p, Product) and p.tile == tile)
     run = launch.prepare(built.launchers)

@@ -17,6 +17,7 @@ UNITS = {
     "int8_gemm_mma": "80",
     "int8_depthwise_launch": "80",
     "int8_gemm_wgmma": "90a",
+    "int8_sparse_mma": "80",
     "int8_sparse_wgmma": "90a",
     "int8_gather_wgmma": "90a",
 }

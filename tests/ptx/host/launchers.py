@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from interpreter import Kernel, Launch
 
-KERNELS = ("mma", "wgmma", "sparse_wgmma", "gather_wgmma")
+KERNELS = ("mma", "wgmma", "sparse_wgmma", "gather_wgmma", "sparse_mma")
 SOURCES = ("matrix", "pixels", "windows", "narrow")
 
 

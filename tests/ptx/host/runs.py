@@ -150,7 +150,7 @@ def _with_sparse(
     buffer: np.ndarray, header: PackedHeader, tile: Tile, launchers: Launchers
 ) -> tuple[np.ndarray, PackedHeader]:
     """Return a weight with the section that a sparse kernel reads, as add_sparse of prepack.cpp."""
-    if tile.kernel not in ("sparse_wgmma", "gather_wgmma"):
+    if tile.kernel in ("mma", "wgmma"):
         return buffer, header
     padded = padded_run(header.run), padded_k(header)
     parts = unpack(torch.from_numpy(buffer.copy()))
@@ -158,7 +158,7 @@ def _with_sparse(
     if weight.ndim == 4:
         weight = weight.transpose(0, 2, 3, 1)
     groups = weight.reshape(header.groups, header.n_per_group, -1)
-    if tile.kernel == "sparse_wgmma":
+    if tile.kernel != "gather_wgmma":
         images = [launchers.pack_two_of_four(rows, header.run, padded) for rows in groups]
     else:
         of = [launchers.gather_steps(rows, header.run, padded, tile.block_n) for rows in groups]
