@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -95,19 +96,19 @@ def compared(
     dense = kernels.choose_config(m, n, k, 1, source, *facts())
     chosen = kernels.choose_config(m, n, k, 1, source, *facts(), True)
     sweep: dict[str, float] = {}
-    for kind in ("2:4", *kernels.known_gather_configs()):
-        if kind == "2:4":
+    for channels in (0, 64, 128, 256):  # that keep the same inputs; 0: 2:4
+        if channels == 0:
             configs, zeros = kernels.known_sparse_configs(), two_of_four
         else:
-            channels = kind["block_n"]
             if channels >= 2 * n:
                 continue
-            configs, zeros = [kind], lambda w, channels=channels: gathered(w, channels)
+            configs = [c for c in kernels.known_gather_configs() if c["block_n"] == channels]
+            zeros = partial(gathered, channels=channels)
         with forced(configs[0]):  # packed for it
             packed = pack(zeros)
         with forced(dense):
             want = call(packed).clone()
-            if kind == "2:4":
+            if channels == 0:
                 dense_us = time_call(lambda packed=packed: call(packed), RUNS).median
         sweep |= times_of(configs, lambda packed=packed: call(packed), want)
     operations = 2e-6 * m * n * k

@@ -74,22 +74,28 @@ double sparse_cycles(const Tile& t, const GemmDesc& d) {
   return waves * std::max(copying, computing);
 }
 
-constexpr int32_t kGatherChannels[] = {256, 128, 64};
+// Pixels times channels, of which a weight has the latter; weights of two steps, 128 pixels only.
+constexpr Tile kGatherTiles[] = {{256, 64, 1}, {128, 256, 1}, {128, 128, 1},
+                                 {128, 64, 1}, {64, 256, 1},  {64, 128, 1}};
 
 // The same where channels keep the same inputs. Not measured yet: what loads of bytes, copies and
 // products take of shared memory, which is more than the products themselves take.
-double gather_cycles(const GemmDesc& d) {
+double gather_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 49, kMultiplyAdds = 3750, kPanel = 540, kEnd = 1320;
-  constexpr double kSharedBytes = 128, kLoad = 160;  // a cycle; 32 kept inputs of 128 rows
+  constexpr double kSharedBytes = 128, kLoad = 80;  // a cycle; 32 kept inputs of 64 rows
+  if (t.block_n != d.gather_channels || (d.gather_steps == 2 && t.block_m != kGatherRows)) {
+    return 1e30;
+  }
   const auto n = static_cast<double>(d.gather_channels);
   const auto steps = static_cast<double>(d.gather_steps);
-  const double rows = kGatherRows, image = n * 32 * steps + 128;
+  const double rows = t.block_m, image = n * 32 * steps + 128;
   const auto blocks = static_cast<double>(tiles(d.k_padded, 128));
-  const int64_t units = tiles(d.m, kGatherRows) * tiles(d.n, d.gather_channels) * d.groups;
+  const int64_t units = tiles(d.m, t.block_m) * tiles(d.n, d.gather_channels) * d.groups;
   const auto waves = static_cast<double>(tiles(units, d.multiprocessors));
   const double gather = d.source == RowSource::kMatrix ? 1 : kGather;
   const double copying = (128 * rows * gather + image) / kBytes;
-  const double shared = kLoad * steps + (128 * rows + image + 2 * n * 32 * steps) / kSharedBytes;
+  const double shared = kLoad * steps * rows / 64 +
+                        (128 * rows + image + rows / 64 * n * 32 * steps) / kSharedBytes;
   const double computing = rows * n * 32 * steps / kMultiplyAdds;
   return waves * (blocks * std::max({copying, shared, computing}) + kPanel * n / 32 + kEnd);
 }
@@ -115,6 +121,10 @@ double two_of_four_cycles(const Tile& t, const GemmDesc& d) {
                                                    : kMmaShare * mma_cycles(t, d);
 }
 
+const Tile& best_gather(const GemmDesc& d) {
+  return cheapest(kGatherTiles, [&d](const Tile& tile) { return gather_cycles(tile, d); });
+}
+
 const Tile& best_two_of_four(const GemmDesc& d) {
   const auto cost = [&d](const Tile& tile) { return two_of_four_cycles(tile, d); };
   return takes_sparse(d, GemmKernel::kSparseWgmma) ? cheapest(kSparseTiles, cost)
@@ -130,7 +140,8 @@ GemmConfig choose_config(const GemmDesc& d) {
   const Tile& wgmma = cheapest(kWgmmaTiles, wgmma_cost);
   const double least = dense_cost(d) / kSparseMargin;
   if (takes_sparse(d, GemmKernel::kGatherWgmma) && gather_cost(d) < least) {
-    return {GemmKernel::kGatherWgmma, d.source, kGatherRows, d.gather_channels, 1};
+    const Tile& tile = best_gather(d);
+    return {GemmKernel::kGatherWgmma, d.source, tile.block_m, tile.block_n, tile.cluster};
   }
   const bool is_hopper = takes_sparse(d, GemmKernel::kSparseWgmma);
   if ((is_hopper || takes_sparse(d, GemmKernel::kSparseMma)) && two_of_four_cost(d) < least) {
@@ -168,8 +179,8 @@ std::vector<GemmConfig> known_sparse_configs() {
 
 std::vector<GemmConfig> known_gather_configs() {
   std::vector<GemmConfig> all;
-  for (const int32_t channels : kGatherChannels) {
-    all.push_back({GemmKernel::kGatherWgmma, RowSource::kMatrix, kGatherRows, channels, 1});
+  for (const Tile& t : kGatherTiles) {
+    all.push_back({GemmKernel::kGatherWgmma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
   }
   return all;
 }
@@ -184,7 +195,7 @@ double dense_cost(const GemmDesc& d) {
   }), d));
 }
 
-double gather_cost(const GemmDesc& d) { return gather_cycles(d); }
+double gather_cost(const GemmDesc& d) { return gather_cycles(best_gather(d), d); }
 
 double two_of_four_cost(const GemmDesc& d) { return two_of_four_cycles(best_two_of_four(d), d); }
 

@@ -33,12 +33,14 @@ int launch(const GemmCall& call, int multiprocessors, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-template <int kBlockN, int kSteps>
+template <int kBlockM, int kBlockN, int kSteps>
 int launch_from(const GemmCall& call, RowSource source, int multiprocessors, cudaStream_t on) {
   if (source == RowSource::kMatrix) {
-    return launch<GatherTile<kBlockN, kSteps, RowSource::kMatrix>>(call, multiprocessors, on);
+    return launch<GatherTile<kBlockM, kBlockN, kSteps, RowSource::kMatrix>>(
+        call, multiprocessors, on);
   }
-  return launch<GatherTile<kBlockN, kSteps, RowSource::kPixels>>(call, multiprocessors, on);
+  return launch<GatherTile<kBlockM, kBlockN, kSteps, RowSource::kPixels>>(
+      call, multiprocessors, on);
 }
 
 }  // namespace
@@ -50,16 +52,23 @@ int launch_gather_wgmma(const GemmCall& call, const GemmConfig& config, void* st
           &multiprocessors, cudaDevAttrMultiProcessorCount, call.device)) {
     return error;
   }
-  const auto is = [&call](int n, int steps) {
-    return call.gather_channels == n && call.gather_steps == steps;
-  };
   const RowSource from = config.source;
-  if (is(256, 1)) return launch_from<256, 1>(call, from, multiprocessors, on);
-  if (is(256, 2)) return launch_from<256, 2>(call, from, multiprocessors, on);
-  if (is(128, 1)) return launch_from<128, 1>(call, from, multiprocessors, on);
-  if (is(128, 2)) return launch_from<128, 2>(call, from, multiprocessors, on);
-  if (is(64, 1)) return launch_from<64, 1>(call, from, multiprocessors, on);
-  if (is(64, 2)) return launch_from<64, 2>(call, from, multiprocessors, on);
+  const int n = call.gather_channels;
+  if (call.gather_steps == 2) {  // of one height
+    if (n == 256) return launch_from<128, 256, 2>(call, from, multiprocessors, on);
+    if (n == 128) return launch_from<128, 128, 2>(call, from, multiprocessors, on);
+    if (n == 64) return launch_from<128, 64, 2>(call, from, multiprocessors, on);
+    return cudaErrorInvalidValue;
+  }
+  const auto is = [&config, n](int m, int channels) {
+    return config.block_m == m && n == channels;
+  };
+  if (is(256, 64)) return launch_from<256, 64, 1>(call, from, multiprocessors, on);
+  if (is(128, 256)) return launch_from<128, 256, 1>(call, from, multiprocessors, on);
+  if (is(128, 128)) return launch_from<128, 128, 1>(call, from, multiprocessors, on);
+  if (is(128, 64)) return launch_from<128, 64, 1>(call, from, multiprocessors, on);
+  if (is(64, 256)) return launch_from<64, 256, 1>(call, from, multiprocessors, on);
+  if (is(64, 128)) return launch_from<64, 128, 1>(call, from, multiprocessors, on);
   return cudaErrorInvalidValue;
 }
 

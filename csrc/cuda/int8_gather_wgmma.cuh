@@ -15,11 +15,12 @@
 
 namespace fastinfer::cuda {
 
-template <int kBlockNIn, int kStepsIn, RowSource kSourceIn>
+template <int kBlockMIn, int kBlockNIn, int kStepsIn, RowSource kSourceIn>
 struct GatherTile {
   static constexpr RowSource kSource = kSourceIn;
-  static constexpr int kConsumers = 2, kCluster = 1, kSteps = kStepsIn;
-  static constexpr int kBlockM = 64 * kConsumers, kBlockN = kBlockNIn, kBlockK = 128;
+  static constexpr int kConsumers = kBlockMIn == 64 ? 1 : 2, kCluster = 1, kSteps = kStepsIn;
+  static constexpr int kBlockM = kBlockMIn, kParts = kBlockM / 64 / kConsumers;  // of a warpgroup
+  static constexpr int kBlockN = kBlockNIn, kBlockK = 128;
   static constexpr int kThreads = kWarpgroup * (1 + kConsumers);
   static constexpr int kRowBytes = 32 * kSteps;  // of kept weights
   static constexpr int kImageBytes = gathered_block_bytes({kBlockN, kSteps});
@@ -32,7 +33,8 @@ struct GatherTile {
   static constexpr bool kIsMatrix = kSource == RowSource::kMatrix;
   static constexpr int kCopyRegisters = 40, kMultiplyRegisters = 232;
   static_assert(kStages >= 3 && 2 * 8 * kStages <= kBarrierBytes && kImageBytes % 128 == 0);
-  static_assert(kBlockM == kGatherRows && (kSteps == 1 || kSteps == 2));
+  static_assert(kParts * 64 * kConsumers == kBlockM && kParts * kBlockN <= 256);
+  static_assert(kSteps == 1 || kSteps == 2);
 };
 
 // One thread: boxes of A and images of weights.
@@ -66,14 +68,19 @@ __device__ __forceinline__ void copy_gather_boxes(const GemmCall& c, const CUten
 }
 
 // The bytes that a lane's fragment takes of its two rows, from where places (eight of 16 bits, less
-// the row) say; `turn`: how rows are swizzled.
+// the row) say; `turn`: how rows are swizzled. Places are those of stages of kGatherRows pixels.
+template <class Tile>
 __device__ __forceinline__ void gather_fragment(uint32_t row, uint32_t next_rows, uint32_t turn,
                                                 uint4 places, uint32_t (&a)[4]) {
   const uint32_t words[4] = {places.x, places.y, places.z, places.w};
   uint32_t byte[2][8];
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    const uint32_t place = i % 2 == 0 ? words[i / 2] & 0xFFFFu : words[i / 2] >> 16;
+    uint32_t place = i % 2 == 0 ? words[i / 2] & 0xFFFFu : words[i / 2] >> 16;
+    if constexpr (!Tile::kIsMatrix && Tile::kBlockM != kGatherRows) {
+      constexpr uint32_t kBox = kGatherRows * 64;  // where the second box of 64 bytes begins
+      place = place % kBox + place / kBox * (Tile::kBlockM * 64);
+    }
     const uint32_t at = row + (place ^ turn);
     byte[0][i] = ptx::load_shared_byte(at);
     byte[1][i] = ptx::load_shared_byte(at + next_rows);
@@ -90,7 +97,7 @@ __device__ __forceinline__ void gather_fragment(uint32_t row, uint32_t next_rows
   }
 }
 
-// A warpgroup: 64 rows of every tile.
+// A warpgroup: kParts times 64 rows of every tile.
 template <class Tile>
 __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> ring, int blocks,
                                                   int consumer) {
@@ -100,38 +107,56 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
   const auto& h = *reinterpret_cast<const PackedHeader*>(c.packed);
   if (h.index != c.sparse || h.pixels != Tile::kBlockN) __trap();
   const uint32_t row_bytes = Tile::kIsMatrix ? 128 : static_cast<uint32_t>(c.pixel_bytes);
-  const uint32_t row = consumer * 64 + warp * 16 + lane / 4;
+  const int own = consumer * Tile::kParts * 64;  // the first row of a tile
+  const uint32_t row = own + warp * 16 + lane / 4;
   // Of rows of 128 bytes, the place of 16 of them; of 64 bytes, of two rows.
   const uint32_t turn = row_bytes == 128 ? (row & 7) << 4 : (row >> 1 & 3) << 4;
-  PaddingFill<Tile::kBlockM> padding(c, thread, consumer * 64);
-  const auto prefetch = [&](const TilePlace& tile) {
-    prefetch_epilogue<64, Tile::kBlockN, kWarpgroup>(
-        e, int64_t{tile.m} * Tile::kBlockM + consumer * 64, tile.n * Tile::kBlockN, thread);
-  };
+  PaddingFill<Tile::kBlockM> padding[Tile::kParts] = {};
+  if constexpr (!Tile::kIsMatrix) {
+#pragma unroll
+    for (int i = 0; i < Tile::kParts; i++) {
+      padding[i] = PaddingFill<Tile::kBlockM>(c, thread, own + i * 64);
+    }
+  }
   for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(0);
-    int32_t acc[Tile::kBlockN / 2];
+    int32_t acc[Tile::kParts][Tile::kBlockN / 2];
     int previous = 0;
     if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
-    const int64_t row0 = int64_t{tile.m} * Tile::kBlockM + consumer * 64;
+    const int64_t row0 = int64_t{tile.m} * Tile::kBlockM + own;
     const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
-    prefetch(tile);
-    if constexpr (!Tile::kIsMatrix) padding.start(c, row0, thread);
+    prefetch_epilogue<Tile::kParts * 64, Tile::kBlockN, kWarpgroup>(e, row0, tile.n * Tile::kBlockN,
+                                                                    thread);
+    if constexpr (!Tile::kIsMatrix) {
+#pragma unroll
+      for (int i = 0; i < Tile::kParts; i++) padding[i].start(c, row0 + i * 64, thread);
+    }
     for (int block = 0; block < blocks; block++) {
       ptx::mbarrier_wait(ring.full(ring.stage), ring.phase);
-      if constexpr (!Tile::kIsMatrix) padding.fill(c, ring.a(), consumer);
+      if constexpr (!Tile::kIsMatrix) {
+#pragma unroll
+        for (int i = 0; i < Tile::kParts; i++) padding[i].fill(c, ring.a(), consumer);
+      }
       const uint64_t b = ptx::wgmma_descriptor(ring.b(), Tile::kRowBytes);
       const uint32_t places = ring.b() + Tile::kBlockN * Tile::kRowBytes + lane % 4 * 16;
-      uint32_t a[Tile::kSteps][4];
+      uint32_t a[Tile::kParts][Tile::kSteps][4];
 #pragma unroll
       for (int step = 0; step < Tile::kSteps; step++) {
-        gather_fragment(ring.a() + row * row_bytes, 8 * row_bytes, turn,
-                        ptx::load_shared_16(places + step * 64), a[step]);
+        const uint4 eight = ptx::load_shared_16(places + step * 64);
+#pragma unroll
+        for (int i = 0; i < Tile::kParts; i++) {
+          gather_fragment<Tile>(ring.a() + (row + i * 64) * row_bytes, 8 * row_bytes, turn, eight,
+                                a[i][step]);
+        }
       }
       ptx::wgmma_fence();
 #pragma unroll
-      for (int step = 0; step < Tile::kSteps; step++) {
-        ptx::wgmma_held_u8s8<Tile::kBlockN>(acc, a[step], b + 2 * step, block != 0 || step != 0);
+      for (int i = 0; i < Tile::kParts; i++) {
+#pragma unroll
+        for (int step = 0; step < Tile::kSteps; step++) {
+          ptx::wgmma_held_u8s8<Tile::kBlockN>(acc[i], a[i][step], b + 2 * step,
+                                              block != 0 || step != 0);
+        }
       }
       ptx::wgmma_commit();
       // One group stays in flight; the stage of the one before is free.
@@ -143,11 +168,14 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
     ptx::wgmma_wait<0>();
     release(ring, previous, lane);
 
-    const int64_t first_row = row0 + warp * 16 + lane / 4;
-    if (e.is_wide && !e.float_output && e.table == nullptr) {
-      store_panels(e, acc, first_row, tile.n * Tile::kBlockN, first_column);
-    } else {
-      store_any(e, acc, first_row, first_column);
+#pragma unroll
+    for (int i = 0; i < Tile::kParts; i++) {
+      const int64_t first_row = row0 + i * 64 + warp * 16 + lane / 4;
+      if (e.is_wide && !e.float_output && e.table == nullptr) {
+        store_panels(e, acc[i], first_row, tile.n * Tile::kBlockN, first_column);
+      } else {
+        store_any(e, acc[i], first_row, first_column);
+      }
     }
   }
 }
@@ -172,11 +200,11 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   __syncthreads();
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == 0) {
-    ptx::lower_registers<Tile::kCopyRegisters>();
+    if constexpr (Tile::kConsumers == 2) ptx::lower_registers<Tile::kCopyRegisters>();
     if (threadIdx.x == 0) copy_gather_boxes<Tile>(c, x_map, weight_map, ring, blocks);
     __syncwarp();
   } else {
-    ptx::raise_registers<Tile::kMultiplyRegisters>();
+    if constexpr (Tile::kConsumers == 2) ptx::raise_registers<Tile::kMultiplyRegisters>();
     multiply_gathered<Tile>(c, ring, blocks, warpgroup - 1);
   }
 }

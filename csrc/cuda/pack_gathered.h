@@ -15,7 +15,7 @@ struct GatherShape {
   int32_t steps;     // of 32 kept inputs, in each block of 128
 };
 
-constexpr int32_t kGatherRows = 128;    // pixels of a tile
+constexpr int32_t kGatherRows = 128;    // pixels of the stage that places are of
 constexpr int32_t kGatherPlaces = 128;  // bytes of an image; at most two steps
 
 constexpr int32_t gathered_block_bytes(const GatherShape& s) {

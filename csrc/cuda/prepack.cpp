@@ -136,14 +136,14 @@ SparseChoice choose_sparse(const int8_t* weight, const PackedHeader& h, const De
   // As rows of a matrix and as windows such pixels lie differently, and which comes is not known.
   if (!is_linear && h.kh * h.kw == 1 && h.run % 128 != 0 && h.run != 64) return found;
   if (facts.capability != 90 || (!is_linear && h.run % 64 != 0)) return found;
-  for (const GemmConfig& config : known_gather_configs()) {
-    if (!is_asked(forced, config.kernel, config.block_n)) continue;
-    desc.gather_channels = config.block_n;
+  for (const int32_t channels : {256, 128, 64}) {
+    if (!is_asked(forced, GemmKernel::kGatherWgmma, channels)) continue;
+    desc.gather_channels = channels;
     desc.gather_steps = 1;
     if (gather_cost(desc) >= least) continue;  // with the fewest steps
-    desc.gather_steps = steps_of_groups(weight, h, config.block_n);
+    desc.gather_steps = steps_of_groups(weight, h, channels);
     if (desc.gather_steps == 0 || gather_cost(desc) >= least) continue;
-    found = {false, {config.block_n, desc.gather_steps}};
+    found = {false, {channels, desc.gather_steps}};
     least = gather_cost(desc);
   }
   return found;

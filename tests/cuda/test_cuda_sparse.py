@@ -27,7 +27,7 @@ PAIRS = "2:4"
 GATHERS = KERNELS.known_gather_configs()
 
 
-@pytest.fixture(params=GATHERS, ids=[f"gather_{c['block_n']}" for c in GATHERS])
+@pytest.fixture(params=GATHERS, ids=[f"gather_{c['block_m']}x{c['block_n']}" for c in GATHERS])
 def gather(request):
     KERNELS.set_sparse("always")
     KERNELS.force_config(**request.param)

@@ -119,7 +119,7 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
     elif t.kernel == "gather_wgmma":
         steps = 2 if "half" in launch.case.label else 1
         maps = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)
-        tile = f"GatherTile<{t.block_n}, {steps}, RowSource::k{source}>"
+        tile = f"GatherTile<{t.block_m}, {t.block_n}, {steps}, RowSource::k{source}>"
         kernel = f"int8_gather_wgmma<{tile}>(const __grid_constant__ GemmCall, {maps})"
         return "int8_gather_wgmma.cuh", kernel
     elif t.kernel == "sparse_wgmma":

@@ -33,7 +33,10 @@ SPARSE = (
     Tile("sparse_wgmma", 256, 128, 2),
 )
 SPARSE_MMA = (Tile("sparse_mma", 64, 64), Tile("sparse_mma", 128, 128))
-GATHER = tuple(Tile("gather_wgmma", 128, channels) for channels in (64, 128, 256))
+GATHER = (
+    *(Tile("gather_wgmma", 128, channels) for channels in (64, 128, 256)),
+    *(Tile("gather_wgmma", *sizes) for sizes in ((256, 64), (64, 128), (64, 256))),
+)
 PAIRS = "2:4"
 #: Whole sixteens of channels, padding that must be filled, half a block of K at the end.
 FILLED_WIDE = Conv(2, 64, (9, 10), 80)
@@ -70,15 +73,16 @@ def _gathered() -> Iterator[Product]:
     for tile in GATHER:
         shared = f"v{tile.block_n}"
         # More blocks of K than stages, more tiles than blocks.
-        deep = linear((148,), tile.block_n + 16, 1152, RESIDUAL, shared)
+        deep = linear((tile.block_m + 20,), tile.block_n + 16, 1152, RESIDUAL, shared)
         for order in (BEHIND, AHEAD) if tile is GATHER[0] else (AHEAD,):
             yield Product(deep, tile, "matrix", 0, 1, order)
-        half = linear((70,), tile.block_n, 192, F32_RESIDUAL, f"{shared} half")
+        weights = f"{shared} half" if tile.block_m == 128 else shared
+        half = linear((70,), tile.block_n, 192, F32_RESIDUAL, weights)
         yield Product(half, tile, "matrix")
         yield Product(conv(FILLED_WIDE, RESIDUAL, shared), tile, "pixels", 0, 2, AHEAD)
         wide = Conv(1, 128, (9, 12), 80, (3, 2), (1, 3), (1, 2), (2, 1))
-        for weights in (shared, f"{shared} half"):
-            yield Product(conv(wide, U8, weights), tile, "pixels", 0, 2)
+        for zeros in dict.fromkeys((shared, weights)):
+            yield Product(conv(wide, U8, zeros), tile, "pixels", 0, 2)
     small = GATHER[0]
     split = Conv(1, 128, (9, 6), 160, (5, 3), (2, 1), (2, 0), (1, 2), 2)
     yield Product(conv(split, RESIDUAL, "v64"), small, "pixels")

@@ -183,7 +183,7 @@ GATHER_MUTANTS = (
     Mutant("gather: the sums of the last tile stay", _GATHER_FILE,
            "block != 0 || step != 0", "true", _KEPT_FEW, (WRONG,)),
     Mutant("gather: another warpgroup's rows", _GATHER_FILE,
-           "row = consumer * 64 + warp * 16", "row = warp * 16", _KEPT, (WRONG,)),
+           "row = own + warp * 16", "row = warp * 16", _KEPT, (WRONG,)),
     Mutant("gather: rows without a swizzle", _GATHER_FILE,
            "at = row + (place ^ turn);", "at = row + place;", _KEPT_FEW, (WRONG,)),
     Mutant("gather: windows swizzled as rows of a matrix", _GATHER_FILE,
@@ -206,7 +206,7 @@ GATHER_MUTANTS = (
            "(blocks - 1) * Tile::kBlockK) / c.pixel_bytes - 1;", _KEPT_FILLED,
            (WRONG, DEADLOCK, RACE, UNINITIALISED)),
     Mutant("gather: padding is not filled", _GATHER_FILE,
-           "padding.fill(c, ring.a(), consumer);", "{}", _KEPT_FILLED, (WRONG,)),
+           "padding[i].fill(c, ring.a(), consumer);", "{}", _KEPT_FILLED, (WRONG,)),
     Mutant("gather: another layer's weight", _GATHER_FILE,
            "h.pixels != Tile::kBlockN", "h.pixels == Tile::kBlockN", _KEPT_FEW, ("trap",)),
 )  # fmt: skip

@@ -189,7 +189,6 @@ class _Factors:
         sums = np.matmul(rows, elements(right, self.b_kind).T)
         return sums.reshape(_ROWS, self.n), places
 
-
     def _expanded(
         self, packed: np.ndarray, missing: np.ndarray, group: int
     ) -> tuple[np.ndarray, np.ndarray]:
