@@ -164,6 +164,48 @@ def test_images_hold_the_weight(n, k, run, built):
     assert not channels[n:].any() and not channels[:, k_padded:].any()
 
 
+@pytest.mark.parametrize("pixel", [64, 128])
+@pytest.mark.parametrize(("n", "k", "run", "channels", "kept"), [
+    (64, 128, 128, 64, 16), (200, 320, 64, 128, 16), (70, 192, 192, 64, 32),
+    (300, 256, 128, 256, 9),
+])  # fmt: skip
+def test_gathered_images_hold_the_weight(n, k, run, channels, kept, pixel, built):
+    """A pixel's bytes at the places times the kept weights: the product with the whole weight."""
+    tiles = -(-n // channels)
+    mask = RANDOM.random((tiles, k // 64, 64)).argsort(-1).argsort(-1) < kept
+    weight = RANDOM.integers(-127, 128, (n, k)).astype(np.int8)
+    weight *= mask.reshape(tiles, k).repeat(channels, 0)[:n]
+    steps = built.launchers.gather_steps(weight, run, (run, k), channels)
+    assert steps == (2 * kept + 31) // 32
+    shape = (channels, steps, pixel)
+    image = built.launchers.pack_gathered(weight, run, (run, k), shape)
+    blocks, width = -(-k // 128), 32 * steps
+    parts = image.reshape(tiles, blocks, channels * width + 128)
+    x = np.zeros(blocks * 128, np.int64)
+    x[:k] = RANDOM.integers(0, 256, k)
+    row, byte = np.indices((channels, width))
+    got = np.zeros((tiles, channels), np.int64)
+    for tile in range(tiles):
+        for block in range(blocks):
+            part = parts[tile, block]
+            rows = part[swizzle(row * width + byte, width)].view(np.int8).astype(np.int64)
+            places = part[channels * width :].view(np.uint16)[:width].reshape(steps, 4, 8)
+            # Lane t holds bytes 4 t to 4 t + 3, and 16 further on: places 0 to 3, and 4 to 7.
+            order = places.reshape(steps, 4, 2, 4).transpose(0, 2, 1, 3).reshape(-1).astype(int)
+            inputs = order // (pixel * 128) * pixel + order % (pixel * 128)
+            assert (inputs < 128).all()
+            got[tile] += rows @ x[block * 128 + inputs]
+    # Rows lie as fragments: 8 j + 2 t + e of a panel of 32 is channel 8 t + 2 j + e.
+    natural = got.reshape(-1, 4, 4, 2).transpose(0, 2, 1, 3).reshape(-1)
+    np.testing.assert_array_equal(natural[:n], weight.astype(np.int64) @ x[:k])
+    assert not natural[n:].any()
+
+
+def test_too_many_kept_inputs_are_refused(built):
+    full = np.ones((64, 128), np.int8)
+    assert built.launchers.gather_steps(full, 128, (128, 128), 64) == 0
+
+
 def test_images_of_other_zeros_are_refused(built):
     three = np.zeros((8, 32), np.int8)
     three[3, 4:7] = 1
