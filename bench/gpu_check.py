@@ -178,7 +178,13 @@ def bench_commands(folder: Path) -> list[Command]:
     arguments = [sys.executable, "bench/bench_gpu.py", "--out", str(out)]
     between = [sys.executable, "bench/bench_gpu_between.py", "--out",
                str(folder / f"gpu_between_{gpu_name()}.json")]  # fmt: skip
-    return [Command("bench", arguments, 150), Command("between_bench", between, 40)]
+    sparse = [sys.executable, "bench/bench_gpu_sparse.py", "--out",
+              str(folder / f"gpu_sparse_{gpu_name()}.json")]  # fmt: skip
+    return [
+        Command("bench", arguments, 150),
+        Command("between_bench", between, 40),
+        Command("sparse_bench", sparse, 60),
+    ]
 
 
 def model_commands(folder: Path) -> list[Command]:

@@ -81,7 +81,9 @@ struct PackedHeader {
   int32_t flags;
   int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
-  int32_t pixels;  // whose channels stand side by side in the blocks; depthwise, else 0
+  // Whose channels stand side by side in the blocks, of depthwise; for CUDA, how many channels keep the
+  // same inputs in the image at `index`; else 0.
+  int32_t pixels;
   // Neighbouring products that lie together in an image; in forms that read runs each fills whole quads.
   int32_t run;
   // Byte offsets from the start of the buffer; 0 where the section is absent.

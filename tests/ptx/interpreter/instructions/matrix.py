@@ -134,6 +134,14 @@ def sparse_metadata(words: np.ndarray, kind: str, selector: int) -> np.ndarray:
     return np.concatenate(rows, 1)
 
 
+def rising_places(words: np.ndarray, kind: str, selector: int) -> np.ndarray:
+    """Return sparse_metadata's places; fault where the two of a pair do not rise."""
+    found = sparse_metadata(words, kind, selector)
+    if (found[..., 0::2] >= found[..., 1::2]).any():
+        raise Fault(INVALID, "sparse product: places of a pair that do not rise")
+    return found.astype(np.int64)
+
+
 _SHAPES = {"m16n8k8", "m16n8k16", "m16n8k32", "m16n8k64"}
 
 
@@ -178,14 +186,7 @@ def _sparse(ins: Instruction, m: Machine, kind: str) -> Callable[[np.ndarray], n
     if selector > (0 if kind in ("s8", "u8") else 1):
         raise Fault(UNSUPPORTED, f"{ins.opcode} of {kind} with selector {selector}")
 
-    def places(warps: np.ndarray) -> np.ndarray:
-        found = sparse_metadata(metadata.reshape(-1, WARP)[warps], kind, selector)
-        first, second = found[..., 0::2], found[..., 1::2]
-        if (first >= second).any():
-            raise Fault(INVALID, "mma.sp: places of a pair that do not rise")
-        return found.astype(np.int64)
-
-    return places
+    return lambda warps: rising_places(metadata.reshape(-1, WARP)[warps], kind, selector)
 
 
 def accumulate(sums: np.ndarray, old: np.ndarray, saturates: bool = False) -> np.ndarray:
