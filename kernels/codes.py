@@ -49,6 +49,11 @@ class Codes:
         return torch.int8 if self.signed else torch.uint8
 
 
+def is_of_row(codes: Codes | None) -> bool:
+    """Return True where a row's codes depend on all of its values."""
+    return codes is not None and codes.scale is None
+
+
 class QuantizedRows(NamedTuple):
     """codes [*, n]; scale [*] float32 and zero_point [*] int32 of each row, None where not its own.
 
@@ -98,11 +103,12 @@ def new_result(x: Tensor, codes: Codes | None) -> Result:
 def round_to_codes(scaled, zero_point, low, high):
     """Return round half even of clamped float32, plus zero_point, as int32; NaN is `high`.
 
-    Adding 1.5 * 2^23, an even number, leaves the integer in the low bits.
+    The smaller of NaN and a number is the number. Adding 1.5 * 2^23, an even number, whose bits are
+    0x4B400000, leaves the integer in the low bits: of a code that is stored in a byte, only this
+    sum, a sum of integers and no conversion remain.
     """
-    f = tl.where(scaled != scaled, high, scaled)
-    f = tl.maximum(tl.minimum(f, high), low)
-    return ((f + 12582912.0) - 12582912.0).to(tl.int32) + zero_point
+    f = tl.maximum(tl.minimum(scaled, high), low) + 12582912.0
+    return f.to(tl.int32, bitcast=True) - 0x4B400000 + zero_point
 
 
 @triton.jit
@@ -121,7 +127,10 @@ def store_rows(
     MODE: tl.constexpr,
     SIGNED: tl.constexpr,
 ):
-    """Store float32 rows y [R, C] as MODE says; results are dense, n values a row."""
+    """Store float32 rows y [R, C] as MODE says; results are dense, n values a row.
+
+    y is 0 outside the rows, or NaN: a row's range has 0 in it anyway, and NaN has none.
+    """
     to = out_ptr + row[:, None] * n + column[None, :]
     if MODE == FLOAT:
         tl.store(to, y.to(out_ptr.dtype.element_ty), mask=inside)
@@ -131,12 +140,12 @@ def store_rows(
             inverse = tl.div_rn(one, tl.full([1, 1], step, tl.float32))
             zero_point = tl.full([1, 1], zero, tl.int32)
         else:
-            known = tl.where(inside & (y == y), y, 0.0)  # NaN has no range
-            high = tl.maximum(tl.max(known, axis=1), 0.0)  # 0 is in every one
-            low = tl.minimum(tl.min(known, axis=1), 0.0)
             if SIGNED:
-                scale = tl.maximum(high, -low) * 0.007874015718698502  # float32(1 / 127)
+                largest = tl.maximum(tl.max(tl.abs(y), axis=1), 0.0)
+                scale = largest * 0.007874015718698502  # float32(1 / 127)
             else:
+                low = tl.minimum(tl.min(y, axis=1), 0.0)
+                high = tl.maximum(tl.max(y, axis=1), 0.0)
                 scale = (high - low) * 0.003921568859368563  # float32(1 / 255)
             scale = tl.where(scale > 0.0, scale, 1.0)
             tl.store(scale_ptr + row, scale, mask=row_inside)

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .activations import activate, activate_ref, activation_kind
-from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
-from .rows import as_rows, check_float, check_like, row_config, tile_of_rows
+from .codes import OF_ROW, Codes, QuantizedRows, is_of_row, new_result, result_ref, store_rows
+from .rows import as_rows, check_float, check_like, row_config, row_programs, tile_of_rows
 
 _OP = "gated"
 
@@ -33,7 +33,9 @@ def _gated_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    row, column, row_inside, inside = tile_of_rows(
+        rows, n, MODE == OF_ROW, BLOCK_ROWS, BLOCK_COLUMNS
+    )
     gate = tl.load(gate_ptr + row[:, None] * gate_stride + column[None, :], mask=inside, other=0.0)
     up = tl.load(up_ptr + row[:, None] * up_stride + column[None, :], mask=inside, other=0.0)
     y = activate(gate.to(tl.float32), KIND) * up.to(tl.float32)
@@ -62,16 +64,16 @@ def gated(
     check_float(_OP, "gate", gate)
     check_like(_OP, "up", up, gate.shape, gate)
     kind = activation_kind(_OP, activation)
-    config = row_config(_OP, gate.shape[-1])
+    config = row_config(_OP, gate.shape[-1], is_of_row(codes))
     result = new_result(gate, codes)
     gates, ups = as_rows(gate), as_rows(up)
     if gates.shape[0]:
         with torch.cuda.device_of(gate):
-            _gated_kernel[(triton.cdiv(gates.shape[0], config.rows),)](
+            _gated_kernel[(row_programs(config, *gates.shape),)](
                 gates, ups, result.out, result.scale, result.zero_point, *gates.shape,
                 gates.stride(0), ups.stride(0), result.step, result.zero, kind, result.mode,
                 result.signed, config.rows, config.columns, num_warps=config.warps,
-                enable_fp_fusion=False,
+                maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

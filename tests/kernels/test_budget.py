@@ -26,6 +26,7 @@ from fastinfer.kernels import quantize_rows as quantize_rows_module  # noqa: E40
 from fastinfer.kernels import rms_norm as rms_norm_module  # noqa: E402
 from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
+from fastinfer.kernels import split_k as split_k_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.rows import ROW_CONFIGS  # noqa: E402
 from fastinfer.kernels.tiles import INT4_CONFIGS, INT8_CONFIGS, WEIGHT_ONLY_CONFIGS  # noqa: E402
@@ -73,15 +74,16 @@ RESULT = {"out_ptr": "*u8", "scale_ptr": "*fp32", "zero_point_ptr": "*i32", "row
           "n": "i32", "step": "fp32", "zero": "i32"}  # fmt: skip
 BY_ROW = {"MODE": 2, "SIGNED": False}
 #: A value is a register; the rest is addresses and codes.
-MOST_REGISTERS = {64: 64, 256: 64, 1024: 96, 2048: 64, 4096: 64, 8192: 64, 16384: 96}
+MOST_REGISTERS = {64: 64, 256: 64, 512: 64, 1024: 96, 2048: 64, 4096: 64, 8192: 64, 16384: 96}
 
 
 def check_rows(name, config, arch):
     kernel, types, constants = ROW_KERNELS[name]
     blocks = {"BLOCK_ROWS": config.rows, "BLOCK_COLUMNS": config.columns}
     made = compile_for(
-        kernel, arch, {**RESULT, **types}, {**constants, **BY_ROW, **blocks}, config.warps
-    )
+        kernel, arch, {**RESULT, **types}, {**constants, **BY_ROW, **blocks}, config.warps,
+        most_registers=config.registers,
+    )  # fmt: skip
     assert made.stack == 0
     assert made.registers <= MOST_REGISTERS[config.columns]
     assert re.search(r"LDG\.E\.(LTC\S*)?128|LDG\.E\.128", made.code)
@@ -129,7 +131,7 @@ INT8_TYPES = {
 }  # fmt: skip
 WEIGHT_ONLY_TYPES = {
     "x_ptr": "*fp16", "weight_ptr": "*i8", "scale_ptr": "*fp32", "bias_ptr": "*fp16",
-    "out_ptr": "*fp16", "m": "i32", "n": "i32", "k": "i32", "x_stride": "i32",
+    "out_ptr": "*fp16", "m": "i32", "n": "i32", "k": "i32", "x_stride": "i32", "k_part": "i32",
 }  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def test_int8_products(config, arch):
 def test_weight_only_products(config, arch):
     made = compile_for(
         weight_only_module._weight_only_linear_kernel, arch, WEIGHT_ONLY_TYPES,
-        {"HAS_BIAS": False, **blocks_of(config)}, config.warps, config.stages,
+        {"HAS_BIAS": False, "IS_SPLIT": True, **blocks_of(config)}, config.warps, config.stages,
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 255
     assert re.search(r"\b(HMMA|HGMMA)\.", made.code)
@@ -168,12 +170,25 @@ def test_int4_products(config, arch):
     types = {k: v for k, v in WEIGHT_ONLY_TYPES.items() if k != "weight_ptr"}
     made = compile_for(
         int4_linear_module._int4_linear_kernel, arch, {**types, "codes_ptr": "*u8"},
-        {"HAS_BIAS": False, "HALF": config.k // 2, "BLOCK_M": config.m, "BLOCK_N": config.n},
+        {"HAS_BIAS": False, "IS_SPLIT": True, "HALF": config.k // 2, "BLOCK_M": config.m,
+         "BLOCK_N": config.n},
         config.warps, config.stages,
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 255
     assert re.search(r"\b(HMMA|HGMMA)\.", made.code)
     assert re.search(r"LDGSTS\.\S*128", made.code)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_sums_of_parts(arch):
+    types = {k: WEIGHT_ONLY_TYPES[k] for k in ("scale_ptr", "bias_ptr", "out_ptr", "m", "n")}
+    made = compile_for(
+        split_k_module._sum_parts_kernel, arch, {"parts_ptr": "*fp32", **types},
+        {"HAS_SCALE": True, "HAS_BIAS": True, "SPLITS": 8, "BLOCK": split_k_module.BLOCK},
+        split_k_module.WARPS,
+    )  # fmt: skip
+    assert made.stack == 0 and made.registers <= 64
+    assert re.search(r"LDG\.E\.128", made.code)
 
 
 def test_sizes_of_one_compile():

@@ -41,6 +41,7 @@ from fastinfer.kernels import (  # noqa: E402
     rms_norm,
     rotary,
     softmax,
+    split_k,
     weight_only_linear,
 )
 from fastinfer.kernels.codes import Codes  # noqa: E402
@@ -61,15 +62,13 @@ def launch(
 ) -> Any:  # fmt: skip
     """Return what the launcher of a module returns, its kernel interpreted."""
     op = module.__name__.rpartition(".")[2]
-    name = f"_{op}_kernel"
-    kernel = getattr(module, name)
-    stand_in = Interpreted(kernel, order, change, arch)
-    setattr(module, name, stand_in)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        kernel = Interpreted(getattr(module, f"_{op}_kernel"), order, change, arch)
+        patch.setattr(module, f"_{op}_kernel", kernel)
+        sums = Interpreted(split_k._sum_parts_kernel, order, None, arch)
+        patch.setattr(split_k, "_sum_parts_kernel", sums)
         result = getattr(module, op)(*arguments, **named)
-    finally:
-        setattr(module, name, kernel)
-    assert all(counters.issued.any() for counters in stand_in.launches)
+    assert all(counters.issued.any() for counters in (*kernel.launches, *sums.launches))
     return result
 
 
@@ -276,13 +275,11 @@ def check_product_on(arch, module, x, *others):
 def test_tiles_of_the_cases():
     """The rows of the cases above take every tile of float products."""
     tiles = sys.modules["fastinfer.kernels.tiles"]
-    # Wide tiles are for layers larger than these.
-    sizes = ((1, 33), (17, 70), (70, 40))
     for choose, configs in (
         (tiles.weight_only_config, WEIGHT_ONLY_CONFIGS),
         (tiles.int4_config, INT4_CONFIGS),
     ):
-        assert {choose(m, n) for m, n in sizes} == {c for c in configs if c.n == 32}
+        assert {choose(m) for m in (1, 17, 70)} == set(configs)
 
 
 def test_every_kernel_has_cases():
@@ -291,7 +288,8 @@ def test_every_kernel_has_cases():
     kernels = {name for text in texts for name in re.findall(r"^def (_\w+_kernel)\(", text, re.M)}
     mine = {f"_{case.module.__name__.rpartition('.')[2]}_kernel" for case in ROWS}
     products = {"_int8_linear_kernel", "_weight_only_linear_kernel", "_int4_linear_kernel"}
-    assert kernels == mine | products | {"_quantize_rows_kernel", "_rotary_kernel"}
+    others = {"_quantize_rows_kernel", "_rotary_kernel", "_sum_parts_kernel"}
+    assert kernels == mine | products | others
 
 
 def without_barriers(ptx: str) -> str:
