@@ -1,11 +1,13 @@
 """The Triton kernels against torch.compile and eager torch in the same run; results checked first.
 
-Every call of every contender is captured in a CUDA graph once, and replays are timed with cold L2:
-kernels count, Python launchers do not. torch.compile is in its default mode, which makes no graphs
+Every call of every contender is captured in a CUDA graph once, and replays are timed with L2 flushed
+by reading (gpu_timing says why): kernels count, Python launchers do not. torch.compile is in its default mode, which makes no graphs
 itself, and has compiled before capture. A contender that cannot be captured has no time, and the
 reason is under "not captured".
 
-What is read and written once counts as moved, so that bandwidth is comparable to a copy's.
+What is read and written once counts as moved. It is compared to a large copy's bandwidth, and in
+time to a copy of as many bytes, replayed likewise: the floor of a call so short that starting it and
+the first bytes' way count.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_timing import capture, copy_bandwidth, time_call, time_replay
+from gpu_timing import READ, capture, copy_bandwidth, copy_us, time_call, time_replay
 from harness import show
 from torch import Tensor
 
@@ -187,7 +189,7 @@ def compiled(row: Row) -> Callable[[], Any]:
 def other_us(name: str, call: Callable[[], Any], reasons: dict[str, str]) -> float | None:
     """Return microseconds of another contender; None where it fails, the reason among `reasons`."""
     try:
-        return time_replay(call).median
+        return time_replay(call, flush=READ).median
     except Exception as error:
         reasons[name] = f"{type(error).__name__}: {str(error)[:300]}"
         print(f"{name}: {reasons[name]}", flush=True)
@@ -209,12 +211,12 @@ def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
     """Return a call's figures."""
     replay, got = checked_replay(row.ours)
     require_near(row, got)
-    timing = time_call(replay)
+    timing = time_call(replay, flush=READ)
     reasons: dict[str, str] = {}
     compile_us = other_us("torch.compile", compiled(row), reasons)
     eager_us = other_us("eager", lambda: row.own(*row.inputs), reasons)
     moved = sum(t.numel() * t.element_size() for t in (*row.inputs, *parts(got)))
-    gbs = 1e-3 * moved / timing.median
+    gbs, floor_us = 1e-3 * moved / timing.median, copy_us(moved, READ)
     return {
         "op": row.name,
         "shape": row.shape,
@@ -223,6 +225,8 @@ def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
         "p80": timing.p80,
         "GB/s": gbs,
         "copy %": 100 * gbs / copy_gbs,
+        "same copy us": floor_us,
+        "same copy %": 100 * floor_us / timing.median,
         "compile us": compile_us,
         "vs compile": compile_us / timing.median if compile_us else None,
         "eager us": eager_us,
@@ -280,7 +284,7 @@ def int8_rows() -> Iterator[dict[str, Any]]:
         shape = f"{m}x{n}x{k}"
         if not torch.equal(ours(), cuda()):
             raise AssertionError(f"int8_linear {shape}: Triton and CUDA differ")
-        us, reasons = time_replay(ours).median, {}
+        us, reasons = time_replay(ours, flush=READ).median, {}
         cuda_us = other_us("cuda", cuda, reasons)
         yield {
             "shape": shape,
@@ -306,7 +310,7 @@ def main() -> None:
     copy_gbs = copy_bandwidth()
     found: dict[str, Any] = {
         "machine": describe_machine(cuda=torch.version.cuda),
-        "limits": {"copy_gbs": copy_gbs},
+        "limits": {"copy_gbs": copy_gbs, "launch_us": copy_us(32, READ)},
     }
     show("limits", [found["limits"]])
     suites, failed = options.suite or SUITES, []
