@@ -1,13 +1,13 @@
 """The Triton kernels against torch.compile and eager torch in the same run; results checked first.
 
-Every call of every contender is captured in a CUDA graph once, and replays are timed with L2 flushed
-by reading (gpu_timing says why): kernels count, Python launchers do not. torch.compile is in its default mode, which makes no graphs
-itself, and has compiled before capture. A contender that cannot be captured has no time, and the
-reason is under "not captured".
+Every call of every contender is captured in a CUDA graph once, and replays are timed with L2
+flushed by reading (gpu_timing says why): kernels count, Python launchers do not. torch.compile is
+in its default mode, which makes no graphs itself, and has compiled before capture. A contender that
+cannot be captured has no time, and the reason is under "not captured".
 
 What is read and written once counts as moved. It is compared to a large copy's bandwidth, and in
-time to a copy of as many bytes, replayed likewise: the floor of a call so short that starting it and
-the first bytes' way count.
+time to a copy of as many bytes, replayed likewise: the floor of a call so short that starting it
+and the first bytes' way count.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.codes import Codes, quantized_ref  # noqa: E402
+from fastinfer.kernels.fp8_linear import fp8_linear, fp8_linear_ref  # noqa: E402
 from fastinfer.kernels.int4_linear import (  # noqa: E402
     dequantize_int4,
     int4_linear,
@@ -49,7 +50,7 @@ from fastinfer.kernels.int4_linear import (  # noqa: E402
 )
 from fastinfer.kernels.int8_linear import Int8Weight, int8_linear  # noqa: E402
 
-SUITES = ("rows", "weight_only", "int8_linear")
+SUITES = ("rows", "weight_only", "int8_linear", "fp8_linear")
 #: A language model's rows, and those of a ViT of 32 images.
 LONG, SHORT = (4096, 4096), (32 * 197, 768)
 
@@ -296,6 +297,55 @@ def int8_rows() -> Iterator[dict[str, Any]]:
         }
 
 
+def fp8_rows() -> Iterator[dict[str, Any]]:
+    """Yield the figures of fp8_linear, each row of x and of the weight with a scale of its own.
+
+    Judged by torch._scaled_mm's distance from the float32 product. It takes the same scales.
+    """
+    for m, n, k in (
+        (16, 4096, 4096), (64, 4096, 4096), (1024, 4096, 4096), (4096, 4096, 4096),
+        (4096, 3072, 768), (8192, 14336, 4096),
+    ):  # fmt: skip
+        x, weight = random_half(m, k), random_half(n, k)
+        q, w = (quantize_module.quantize_rows(t, Codes(float8=True)) for t in (x, weight))
+        half, half_weight = x.bfloat16(), weight.bfloat16()
+        arguments = (q.codes, w.codes, q.scale, w.scale)
+
+        def ours(arguments: tuple[Tensor, ...] = arguments) -> Tensor:
+            return fp8_linear(*arguments, out=torch.bfloat16)
+
+        def own(q: Any = q, w: Any = w) -> Tensor:
+            return torch._scaled_mm(
+                q.codes, w.codes.t(), scale_a=q.scale[:, None], scale_b=w.scale[None],
+                out_dtype=torch.bfloat16,
+            )  # fmt: skip
+
+        def product(half: Tensor = half, weight: Tensor = half_weight) -> Tensor:
+            return F.linear(half, weight)
+
+        shape = f"{m}x{n}x{k}"
+        want = fp8_linear_ref(*arguments, out=torch.bfloat16).float()
+        error = float((ours().float() - want).abs().max())
+        reasons: dict[str, str] = {}
+        own_us, product_us = other_us("scaled_mm", own, reasons), other_us("bf16", product, reasons)
+        own_error = float((own().float() - want).abs().max()) if own_us else None
+        if own_error is not None and not error <= 4 * own_error + 1e-2 * float(want.abs().max()):
+            raise AssertionError(f"fp8_linear {shape}: off by {error}, torch by {own_error}")
+        us = time_replay(ours, flush=READ).median
+        yield {
+            "shape": shape,
+            "us": us,
+            "TFLOPS": 2e-6 * m * n * k / us,
+            "scaled_mm us": own_us,
+            "vs scaled_mm": own_us / us if own_us else None,
+            "bf16 us": product_us,
+            "vs bf16": product_us / us if product_us else None,
+            "off": error,
+            "scaled_mm off": own_error,
+            "not captured": reasons,
+        }
+
+
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows as they are shown; reasons were printed where they arose."""
     return [{key: v for key, v in row.items() if key != "not captured"} for row in rows]
@@ -329,15 +379,17 @@ def main() -> None:
                 failed.append(f"{row.name} {row.shape}: {str(error)[:500]}")
             keep()
         show(suite, table(found[suite]))
-    if "int8_linear" in suites:
-        found["int8_linear"] = []
+    for suite, figures_of in (("int8_linear", int8_rows), ("fp8_linear", fp8_rows)):
+        if suite not in suites:
+            continue
+        found[suite] = []
         try:
-            for figures in int8_rows():
-                found["int8_linear"].append(figures)
+            for figures in figures_of():
+                found[suite].append(figures)
                 keep()
-        except (AssertionError, RuntimeError) as error:
-            failed.append(str(error)[:500])
-        show("int8_linear", table(found["int8_linear"]))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            failed.append(f"{suite}: {str(error)[:500]}")
+        show(suite, table(found[suite]))
     keep()
     if failed:
         raise SystemExit("\n".join(failed))

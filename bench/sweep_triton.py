@@ -28,6 +28,7 @@ from fastinfer.testing.kernels_package import load_kernels
 load_kernels()
 from fastinfer.kernels import (  # noqa: E402
     bias_act_residual,
+    fp8_linear,
     gated,
     int4_linear,
     layer_norm,
@@ -43,7 +44,8 @@ from fastinfer.kernels.rows import RowConfig  # noqa: E402
 from fastinfer.kernels.tiles import TileConfig  # noqa: E402
 
 ROW_MODULES = (bias_act_residual, gated, layer_norm, quantize_rows, rms_norm, softmax)
-PRODUCTS = (int4_linear, weight_only_linear)
+PRODUCTS = (fp8_linear, int4_linear, weight_only_linear)
+FLOAT8 = torch.float8_e4m3fn
 SIGNED, UNSIGNED = Codes(signed=True), Codes()
 SHORT = 32 * 197
 Call = Callable[[], Any]
@@ -215,8 +217,29 @@ def product_jobs() -> Iterator[Job]:
                         )  # fmt: skip
 
 
+FP8 = (
+    (64, 64, 128, 4, 5), (64, 128, 128, 4, 4), (128, 128, 128, 8, 4), (128, 128, 128, 8, 3),
+    (128, 64, 128, 4, 4), (128, 128, 64, 8, 5), (64, 128, 256, 4, 3), (64, 64, 256, 4, 4),
+)  # fmt: skip
+
+
+def float8_jobs() -> Iterator[Job]:
+    for m, n, k in ((64, 4096, 4096), (1024, 4096, 4096), (4096, 4096, 4096), (4096, 3072, 768)):
+
+        def make(device: str, m: int = m, n: int = n, k: int = k) -> Call:
+            x, weight = half(device, m, k).to(FLOAT8), half(device, n, k).to(FLOAT8)
+            x_scale, scale = torch.ones(m, device=device), torch.ones(n, device=device)
+            return lambda: fp8_linear.fp8_linear(x, weight, x_scale, scale)
+
+        for sizes in FP8:
+            config = TileConfig(*sizes)
+            tile = f"{config.m}x{config.n}x{config.k} warps {config.warps} stages {config.stages}"
+            patches = ((fp8_linear, "fp8_config", lambda _m, _n, c=config: c),)
+            yield Job("fp8_linear", f"{m}x{n}x{k}", tile, make, patches)
+
+
 def all_jobs() -> list[Job]:
-    return [*row_jobs(), *product_jobs()]
+    return [*row_jobs(), *product_jobs(), *float8_jobs()]
 
 
 class Patched:

@@ -40,7 +40,7 @@ def _bias_act_residual_kernel(
     HAS_RESIDUAL: tl.constexpr,
     KIND: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -60,7 +60,7 @@ def _bias_act_residual_kernel(
         y = y + residual.to(tl.float32)
     store_rows(
         activate(y, KIND), row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr,
-        step, zero, MODE, SIGNED,
+        step, zero, MODE, CODE,
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def bias_act_residual(
     check_like(_OP, "residual", residual, x.shape, x)
     kind = activation_kind(_OP, activation)
     config = row_config(_OP, x.shape[-1], is_of_row(codes))
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     residuals = rows if residual is None else as_rows(residual)
     if rows.shape[0]:
@@ -95,7 +95,7 @@ def bias_act_residual(
                 rows, rows if bias is None else bias.contiguous(), residuals, result.out,
                 result.scale, result.zero_point, *rows.shape, rows.stride(0), residuals.stride(0),
                 result.step, result.zero, bias is not None, residual is not None, kind,
-                result.mode, result.signed, config.rows, config.columns, num_warps=config.warps,
+                result.mode, result.code, config.rows, config.columns, num_warps=config.warps,
                 maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value

@@ -29,7 +29,7 @@ def _gated_kernel(
     zero,
     KIND: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -41,7 +41,7 @@ def _gated_kernel(
     y = activate(gate.to(tl.float32), KIND) * up.to(tl.float32)
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -65,14 +65,14 @@ def gated(
     check_like(_OP, "up", up, gate.shape, gate)
     kind = activation_kind(_OP, activation)
     config = row_config(_OP, gate.shape[-1], is_of_row(codes))
-    result = new_result(gate, codes)
+    result = new_result(_OP, gate, codes)
     gates, ups = as_rows(gate), as_rows(up)
     if gates.shape[0]:
         with torch.cuda.device_of(gate):
             _gated_kernel[(row_programs(config, *gates.shape),)](
                 gates, ups, result.out, result.scale, result.zero_point, *gates.shape,
                 gates.stride(0), ups.stride(0), result.step, result.zero, kind, result.mode,
-                result.signed, config.rows, config.columns, num_warps=config.warps,
+                result.code, config.rows, config.columns, num_warps=config.warps,
                 maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value

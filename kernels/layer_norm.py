@@ -38,7 +38,7 @@ def _layer_norm_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -58,7 +58,7 @@ def _layer_norm_kernel(
         y = y + bias.to(tl.float32)
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def layer_norm(
     check_like(_OP, "weight", weight, [n], x, "float")
     check_like(_OP, "bias", bias, [n], x, "float")
     config = row_config(_OP, n)
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
@@ -91,7 +91,7 @@ def layer_norm(
                 rows, rows if weight is None else weight.contiguous(),
                 rows if bias is None else bias.contiguous(), result.out, result.scale,
                 result.zero_point, *rows.shape, rows.stride(0), eps, result.step, result.zero,
-                weight is not None, bias is not None, result.mode, result.signed, config.rows,
+                weight is not None, bias is not None, result.mode, result.code, config.rows,
                 config.columns, num_warps=config.warps,
                 maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip

@@ -25,7 +25,7 @@ def _quantize_rows_kernel(
     step,
     zero,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -35,7 +35,7 @@ def _quantize_rows_kernel(
     x = tl.load(x_ptr + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0)
     store_rows(
         x.to(tl.float32), row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr,
-        step, zero, MODE, SIGNED,
+        step, zero, MODE, CODE,
     )  # fmt: skip
 
 
@@ -52,13 +52,13 @@ def quantize_rows(x: Tensor, codes: Codes | None = None) -> QuantizedRows:
     check_float(_OP, "x", x)
     codes = codes or Codes()
     config = row_config(_OP, x.shape[-1], is_of_row(codes))
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
             _quantize_rows_kernel[(row_programs(config, *rows.shape),)](
                 rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
-                result.step, result.zero, result.mode, result.signed, config.rows, config.columns,
+                result.step, result.zero, result.mode, result.code, config.rows, config.columns,
                 num_warps=config.warps, maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return QuantizedRows(*result.value)

@@ -36,7 +36,7 @@ def _rms_norm_kernel(
     zero,
     HAS_WEIGHT: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -50,7 +50,7 @@ def _rms_norm_kernel(
         y = y * weight.to(tl.float32)
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -71,14 +71,14 @@ def rms_norm(
     check_float(_OP, "x", x)
     check_like(_OP, "weight", weight, [x.shape[-1]], x, "float")
     config = row_config(_OP, x.shape[-1])
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
             _rms_norm_kernel[(row_programs(config, *rows.shape),)](
                 rows, rows if weight is None else weight.contiguous(), result.out, result.scale,
                 result.zero_point, *rows.shape, rows.stride(0), eps, result.step, result.zero,
-                weight is not None, result.mode, result.signed, config.rows, config.columns,
+                weight is not None, result.mode, result.code, config.rows, config.columns,
                 num_warps=config.warps,
                 maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip

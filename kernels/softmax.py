@@ -26,7 +26,7 @@ def _softmax_kernel(
     step,
     zero,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
@@ -39,7 +39,7 @@ def _softmax_kernel(
     y = power * (1.0 / tl.sum(power, axis=1))[:, None]
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -55,13 +55,13 @@ def softmax(x: Tensor, factor: float = 1.0, codes: Codes | None = None) -> Tenso
     """
     check_float(_OP, "x", x)
     config = row_config(_OP, x.shape[-1])
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
             _softmax_kernel[(row_programs(config, *rows.shape),)](
                 rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
-                factor, result.step, result.zero, result.mode, result.signed, config.rows,
+                factor, result.step, result.zero, result.mode, result.code, config.rows,
                 config.columns, num_warps=config.warps,
                 maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip

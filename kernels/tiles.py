@@ -37,6 +37,12 @@ INT4_CONFIGS = (
     TileConfig(32, 64, 128, 4, 5),
     TileConfig(64, 64, 128, 4, 4),
 )
+#: Sums of a step and all sums are registers of their own. 64 rows are Hopper's least.
+FP8_CONFIGS = (
+    TileConfig(64, 64, 128, 4, 5),
+    TileConfig(64, 128, 128, 4, 4),
+    TileConfig(128, 128, 128, 8, 4),
+)
 #: Programs that keep most multiprocessors of a large GPU at work.
 ENOUGH_PROGRAMS = 100
 #: Two for each of a large GPU's multiprocessors; and parts of K at most.
@@ -54,6 +60,12 @@ def int8_config(m: int, n: int) -> TileConfig:
     if m <= flat.m:
         return flat
     return large if programs(large, m, n) >= ENOUGH_PROGRAMS else small
+
+
+def fp8_config(m: int, n: int) -> TileConfig:
+    """Return the largest tile of which there are enough, or the smallest."""
+    enough = (c for c in FP8_CONFIGS[::-1] if programs(c, m, n) >= ENOUGH_PROGRAMS)
+    return next((c for c in enough if m > 64 or c.m == 64), FP8_CONFIGS[0])
 
 
 def _lowest(configs: tuple[TileConfig, ...], m: int) -> TileConfig:

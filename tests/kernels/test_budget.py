@@ -18,6 +18,7 @@ from fastinfer.testing.kernels_package import load_kernels
 
 load_kernels()
 from fastinfer.kernels import bias_act_residual as bias_act_module  # noqa: E402
+from fastinfer.kernels import fp8_linear as fp8_linear_module  # noqa: E402
 from fastinfer.kernels import gated as gated_module  # noqa: E402
 from fastinfer.kernels import int4_linear as int4_linear_module  # noqa: E402
 from fastinfer.kernels import int8_linear as int8_linear_module  # noqa: E402
@@ -29,7 +30,12 @@ from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import split_k as split_k_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.rows import ROW_CONFIGS  # noqa: E402
-from fastinfer.kernels.tiles import INT4_CONFIGS, INT8_CONFIGS, WEIGHT_ONLY_CONFIGS  # noqa: E402
+from fastinfer.kernels.tiles import (  # noqa: E402
+    FP8_CONFIGS,
+    INT4_CONFIGS,
+    INT8_CONFIGS,
+    WEIGHT_ONLY_CONFIGS,
+)
 
 # Only where it is set for the whole run: test_interpreted.py does not name this file.
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -72,7 +78,7 @@ ROW_KERNELS = {
 }  # fmt: skip
 RESULT = {"out_ptr": "*u8", "scale_ptr": "*fp32", "zero_point_ptr": "*i32", "rows": "i32",
           "n": "i32", "step": "fp32", "zero": "i32"}  # fmt: skip
-BY_ROW = {"MODE": 2, "SIGNED": False}
+BY_ROW = {"MODE": 2, "CODE": 0}
 #: A value is a register; the rest is addresses and codes.
 MOST_REGISTERS = {64: 64, 256: 64, 512: 64, 1024: 96, 2048: 64, 4096: 64, 8192: 64, 16384: 96}
 
@@ -191,6 +197,35 @@ def test_sums_of_parts(arch):
     assert re.search(r"LDG\.E\.128", made.code)
 
 
+FP8_TYPES = {
+    "x_ptr": "*fp8e4nv", "weight_ptr": "*fp8e4nv", "x_scale_ptr": "*fp32",
+    "weight_scale_ptr": "*fp32", "bias_ptr": "*fp16", "residual_ptr": "*fp16", "out_ptr": "*fp16",
+    "m": "i32", "n": "i32", "k": "i32", "x_stride": "i32", "residual_stride": "i32", "step": "fp32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", FP8_CONFIGS, ids=lambda c: f"{c.m}x{c.n}")
+def test_fp8_products(config):
+    made = compile_for(
+        fp8_linear_module._fp8_linear_kernel, 90, FP8_TYPES,
+        {"IS_BY_ROW": True, "HAS_BIAS": True, "HAS_RESIDUAL": True, "KIND": 3, "IS_CODES": False,
+         **blocks_of(config)},
+        config.warps, config.stages,
+    )  # fmt: skip
+    assert made.stack == 0 and made.registers <= 255
+    assert re.search(r"\bQGMMA\.\S*E4M3\.E4M3", made.code)
+    assert re.search(r"LDGSTS\.\S*128", made.code)
+
+
+def test_float8_codes_are_converted_two_at_once():
+    kernel, types, constants = ROW_KERNELS["layer_norm"]
+    made = compile_for(
+        kernel, 90, {**RESULT, **types, "out_ptr": "*fp8e4nv"},
+        {**constants, "MODE": 2, "CODE": 2, "BLOCK_ROWS": 1, "BLOCK_COLUMNS": 4096}, 8,
+    )  # fmt: skip
+    assert made.stack == 0 and re.search(r"F2FP\.\S*E4M3", made.code)
+
+
 def test_sizes_of_one_compile():
     """Triton makes constants of arguments that are 1."""
     kernel, types, constants = ROW_KERNELS["layer_norm"]
@@ -206,6 +241,6 @@ def test_every_dtype_compiles():
         pointers = dict.fromkeys(("gate_ptr", "up_ptr", "out_ptr"), f"*{name}")
         made = compile_for(
             kernel, 90, {**RESULT, **types, **pointers},
-            {**constants, "MODE": 0, "SIGNED": False, "BLOCK_ROWS": 2, "BLOCK_COLUMNS": 1024}, 4,
+            {**constants, "MODE": 0, "CODE": 0, "BLOCK_ROWS": 2, "BLOCK_COLUMNS": 1024}, 4,
         )  # fmt: skip
         assert made.stack == 0

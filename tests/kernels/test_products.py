@@ -29,9 +29,9 @@ from fastinfer.kernels.int8_linear import (  # noqa: E402
 from fastinfer.kernels.tiles import (  # noqa: E402
     INT4_CONFIGS,
     INT8_CONFIGS,
+    MOST_SPLITS,
     WEIGHT_ONLY_CONFIGS,
     int4_config,
-    MOST_SPLITS,
     int8_config,
     split_of_k,
     weight_only_config,

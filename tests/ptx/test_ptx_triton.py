@@ -33,6 +33,7 @@ from fastinfer.types.packed import FLAG_FLOAT_OUTPUT, unpack
 load_kernels()
 from fastinfer.kernels import (  # noqa: E402
     bias_act_residual,
+    fp8_linear,
     gated,
     int4_linear,
     int8_linear,
@@ -46,6 +47,7 @@ from fastinfer.kernels import (  # noqa: E402
 )
 from fastinfer.kernels.codes import Codes  # noqa: E402
 from fastinfer.kernels.tiles import (  # noqa: E402
+    FP8_CONFIGS,
     INT4_CONFIGS,
     INT8_CONFIGS,
     WEIGHT_ONLY_CONFIGS,
@@ -258,6 +260,72 @@ def test_int4(m, n, k, dtype):
     check_product(int4_linear, x, weight, bias)
 
 
+@pytest.mark.parametrize("codes", [Codes(float8=True), Codes(0.02, float8=True)], ids=str)
+@pytest.mark.parametrize(("shape", "dtype"), [((70, 50), F32), ((3, 300), F16)])
+def test_quantize_rows_to_float8(shape, dtype, codes):
+    x = (torch.randn(shape, generator=generator(str(shape))) * 3).to(dtype)
+    x.view(-1)[:4] = torch.tensor([float("nan"), 1e-42, 0.5, -float("inf")], dtype=dtype)
+    x[-1, 1:] = 0
+    got, want = launch(quantize_rows, x, codes, arch=90), quantize_rows.quantize_rows_ref(x, codes)
+    assert_equal(got.codes.view(torch.uint8), want.codes.view(torch.uint8))
+    assert (got.scale is None) == (want.scale is None)
+    if got.scale is not None:
+        assert_equal(got.scale, want.scale)
+
+
+FP8 = (
+    ((9, 33, 144), {}, FP8_CONFIGS[0]),
+    ((1, 70, 400), {"out": BF16, "activation": "gelu_tanh"}, FP8_CONFIGS[0]),
+    ((65, 130, 272), {"by_row": False, "bias": True, "residual": True}, FP8_CONFIGS[1]),
+    ((130, 70, 1040), {"bias": True, "activation": "relu"}, FP8_CONFIGS[2]),
+    ((20, 64, 720), {"out": Codes(0.5, float8=True), "residual": True}, FP8_CONFIGS[1]),
+)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "tile"), FP8, ids=lambda v: f"{v.m}x{v.n}" if v in FP8_CONFIGS else None
+)
+def test_fp8_linear(sizes, more, tile, monkeypatch):
+    monkeypatch.setattr(fp8_linear, "fp8_config", lambda m, n: tile)
+    m, n, k = sizes
+    g = generator(str(sizes))
+    of_row = Codes(float8=True)
+    x = quantize_rows.quantize_rows_ref(torch.randn(m, k, generator=g), of_row)
+    weight = quantize_rows.quantize_rows_ref(torch.randn(n, k, generator=g), of_row)
+    out = more.get("out", F16)
+    bias = torch.randn(n, generator=g) if more.get("bias") else None
+    residual = torch.randn(m, n, generator=g).half() if more.get("residual") else None
+    x_scale = x.scale if more.get("by_row", True) else x.scale[0]
+    arguments = (
+        x.codes, weight.codes, x_scale, weight.scale, bias, residual,
+        more.get("activation", "identity"),
+    )  # fmt: skip
+    got = launch(fp8_linear, *arguments, out, arch=90)
+    want = fp8_linear.fp8_linear_ref(*arguments, out)
+    assert got.dtype == want.dtype and got.shape == want.shape
+    if isinstance(out, Codes):
+        # Sums in another order may fall on the other side of a middle: the next code, an eighth.
+        off = (got.float() - want.float()).abs()
+        assert (off <= want.float().abs() / 8 + 2.0**-9).all()
+        assert (off > 0).float().mean() <= 0.01
+        return
+    # Both sum exact products in float32 and round once to out.
+    terms = x.codes.float().abs() @ weight.codes.float().abs().t()
+    sums = terms * (x_scale[:, None] if x_scale.dim() else x_scale) * weight.scale
+    eps = torch.finfo(F32).eps
+    bound = 2 * (k + 8) * eps * sums + 2 * torch.finfo(out).eps * want.float().abs() + 16 * eps
+    assert ((got.float() - want.float()).abs() <= bound).all()
+
+
+def test_float8_needs_a_gpu_that_has_it(monkeypatch):
+    codes = sys.modules["fastinfer.kernels.codes"]
+    x = torch.zeros(2, 16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
+    with pytest.raises(ValueError, match=r"op: expected a GPU of compute capability 8.9 or later"):
+        codes.check_float8("op", x)
+
+
 def check_product(module, x, *others):
     # One row is multiplied by mma.sync on every GPU.
     for arch in ARCHS[: 1 if x.shape[0] == 1 else 2]:
@@ -287,7 +355,8 @@ def test_every_kernel_has_cases():
     texts = [path.read_text() for path in (ROOT / "kernels").glob("*.py")]
     kernels = {name for text in texts for name in re.findall(r"^def (_\w+_kernel)\(", text, re.M)}
     mine = {f"_{case.module.__name__.rpartition('.')[2]}_kernel" for case in ROWS}
-    products = {"_int8_linear_kernel", "_weight_only_linear_kernel", "_int4_linear_kernel"}
+    products = {"_int8_linear_kernel", "_weight_only_linear_kernel", "_int4_linear_kernel",
+                "_fp8_linear_kernel"}  # fmt: skip
     others = {"_quantize_rows_kernel", "_rotary_kernel", "_sum_parts_kernel"}
     assert kernels == mine | products | others
 

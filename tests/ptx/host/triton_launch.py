@@ -20,7 +20,7 @@ from .runs import Mismatch
 WARP = 32
 _POINTERS = {
     torch.uint8: "*u8", torch.int8: "*i8", torch.int32: "*i32", torch.float32: "*fp32",
-    torch.float16: "*fp16", torch.bfloat16: "*bf16",
+    torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float8_e4m3fn: "*fp8e4nv",
 }  # fmt: skip
 _SCALARS = {"i32": np.int32, "fp32": np.float32}
 
