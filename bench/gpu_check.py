@@ -150,7 +150,7 @@ def triton_commands(folder: Path) -> list[Command]:
     if importlib.util.find_spec("triton") is None:
         return []
     kernels = ROOT / "tests" / "kernels"
-    names = ("test_row_kernels.py", "test_products.py", "test_fp8.py")
+    names = ("test_row_kernels.py", "test_products.py", "test_fp8.py", "test_bound.py")
     tests = pytest_arguments(*(str(kernels / name) for name in names))
     out = folder / f"triton_bench_{gpu_name()}.json"
     bench = [sys.executable, "bench/bench_triton.py", "--out", str(out)]

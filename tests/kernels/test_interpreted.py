@@ -22,7 +22,9 @@ def without_float8(said: str) -> str:
     return "\n".join(line for line in said.splitlines() if "float8 rounding:" not in line)
 
 
-@pytest.mark.parametrize("name", ["test_row_kernels.py", "test_products.py", "test_fp8.py"])
+@pytest.mark.parametrize(
+    "name", ["test_row_kernels.py", "test_products.py", "test_fp8.py", "test_bound.py"]
+)
 def test_under_the_interpreter(name):
     pytest.importorskip("triton", reason="Triton is missing: the Triton kernels are not run")
     # The same files run compiled there, and Triton 3.6's interpreter fails with numpy 2.4.
