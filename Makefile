@@ -17,7 +17,7 @@ SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.c
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
   bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-channels \
-  bench-accuracy gpu-check lint format clean
+  bench-accuracy bench-gpu-paper gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,9 @@ bench-load: build ## How long saved models take to load; writes bench/results
 	.venv-peers/bin/python -m pip install -q -r requirements-peers.txt
 	.venv-peers/bin/python -m pip install -q --no-deps -r requirements-demo.txt
 	touch $@
+
+bench-gpu-paper: build ## Bytes, operations and least times of the GPU ops, without a GPU
+	PYTHONPATH=. $(PY) bench/bench_gpu_paper.py
 
 bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and ONNX Runtime, in a second venv
 	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py

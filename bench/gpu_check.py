@@ -1,11 +1,11 @@
 """Builds, tests, sanitizes and measures the CUDA and Triton kernels on the GPU of this machine.
 
-    python3 bench/gpu_check.py [--only build tests bench triton sanitize] [--commit NAME]
+    python3 bench/gpu_check.py [--only build tests bench triton models sanitize] [--commit NAME]
 
 Needs torch 2.11 or later with CUDA, nvcc, pybind11, ninja and pytest; no network. Every stage is
 one or more processes with time limits, and a stage that fails does not stop the next. Results go to
-$OUT when it is set, else to bench/results, in four files, as machines that are lent bring few back:
-gpu_check_<gpu>.json, gpu_bench_<gpu>.json, triton_bench_<gpu>.json, and gpu_check.log with what all
+$OUT when it is set, else to bench/results, in few files, as machines that are lent bring few back:
+gpu_check_<gpu>.json, a <bench>_<gpu>.json for each benchmark, and gpu_check.log with what all
 processes said, one after the other.
 """
 
@@ -178,15 +178,28 @@ def bench_commands(folder: Path) -> list[Command]:
     return [Command("bench", arguments, 150)]
 
 
+def model_commands(folder: Path) -> list[Command]:
+    if importlib.util.find_spec("torchvision") is None:
+        return []
+    out = folder / f"gpu_models_{gpu_name()}.json"
+    arguments = [sys.executable, "bench/bench_gpu_models.py", "--out", str(out)]
+    return [Command("models_bench", arguments, 180)]
+
+
 STAGES: dict[str, Callable[[Path], list[Command]]] = {
     "build": build_commands,
     "tests": test_commands,
     "bench": bench_commands,
     "triton": triton_commands,
+    "models": model_commands,
     "sanitize": sanitize_commands,
 }
 #: Why a stage has no commands.
-MISSING = {"triton": "Triton not found", "sanitize": "compute-sanitizer not found"}
+MISSING = {
+    "triton": "Triton not found",
+    "models": "torchvision not found",
+    "sanitize": "compute-sanitizer not found",
+}
 
 
 def run_stages(
