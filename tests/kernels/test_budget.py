@@ -29,7 +29,7 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import split_k as split_k_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
-from fastinfer.kernels.rows import ROW_CONFIGS  # noqa: E402
+from fastinfer.kernels.rows import ROW_CONFIGS, VALUE_CONFIGS  # noqa: E402
 from fastinfer.kernels.tiles import (  # noqa: E402
     FP8_CONFIGS,
     INT4_CONFIGS,
@@ -106,6 +106,20 @@ def test_rows_on_hopper(name, config):
 @pytest.mark.parametrize("config", ROW_CONFIGS, ids=lambda c: str(c.columns))
 def test_every_tile(config, arch):
     check_rows("gated", config, arch)
+
+
+@pytest.mark.parametrize("config", VALUE_CONFIGS, ids=lambda c: str(c.columns))
+@pytest.mark.parametrize("name", ["gated", "bias_act_residual"])
+def test_parts_of_rows(name, config):
+    kernel, types, constants = ROW_KERNELS[name]
+    blocks = {"BLOCK_ROWS": config.rows, "BLOCK_COLUMNS": config.columns}
+    made = compile_for(
+        kernel, 90, {**RESULT, **types, "out_ptr": "*fp16"},
+        {**constants, "MODE": 0, "CODE": 0, **blocks}, config.warps,
+    )  # fmt: skip
+    assert made.stack == 0 and made.registers <= 64
+    assert re.search(r"LDG\.E\.(LTC\S*)?128|LDG\.E\.128", made.code)
+    assert re.search(r"STG\.E\.(LTC\S*)?128|STG\.E\.128", made.code)
 
 
 @pytest.mark.slow

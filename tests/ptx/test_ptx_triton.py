@@ -101,6 +101,10 @@ ROWS = (
     Rows(gated, (3, 5), geglu),
     Rows(bias_act_residual, (9, 70), bias_gelu, BF16),
     Rows(bias_act_residual, (33, 50), lambda x, g: (None, None, "relu"), F32, STATIC),
+    # Parts of rows, the last of them short; codes that need the whole row.
+    Rows(gated, (3, 1100), lambda x, g: (like(x, g),), F16),
+    Rows(bias_act_residual, (2, 2056), bias_gelu, F16, STATIC),
+    Rows(gated, (2, 1100), lambda x, g: (like(x, g),), F16, Codes(signed=True)),
 )
 
 
