@@ -118,7 +118,9 @@ def tile_of_rows(
 @triton.jit
 def load_vector(ptr, column, n, HAS: tl.constexpr):
     """Return values of a vector of n as [1, C], of its dtype, or zeros where there is none."""
-    value = tl.full([column.shape[0]], 0.0, tl.float32)
+    value = tl.full([1, column.shape[0]], 0.0, tl.float32)
     if HAS:
+        # Two dimensions, so that it lies as the rows do: of one it was shuffled between lanes.
+        column = column[None, :]
         value = tl.load(ptr + column, mask=column < n, other=0.0)
-    return value[None, :]
+    return value
