@@ -24,9 +24,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_timing import READ, capture, copy_bandwidth, copy_us, time_call, time_replay
+from gpu_timing import READ, capture, copy_bandwidth, copy_us, other_us, time_call
 from harness import show
 from torch import Tensor
+from triton_products import fp8_rows, int8_rows, random_half
 
 from fastinfer.measure import describe_machine
 from fastinfer.testing.compare import sixteen_bit_bound
@@ -44,14 +45,12 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
 from fastinfer.kernels.codes import Codes, quantized_ref  # noqa: E402
-from fastinfer.kernels.fp8_linear import fp8_linear, fp8_linear_ref  # noqa: E402
 from fastinfer.kernels.int4_linear import (  # noqa: E402
     dequantize_int4,
     int4_linear,
     int4_linear_ref,
     quantize_int4,
 )
-from fastinfer.kernels.int8_linear import Int8Weight, int8_linear  # noqa: E402
 
 SUITES = ("rows", "weight_only", "int8_linear", "fp8_linear")
 #: A language model's rows, and those of a ViT of 32 images.
@@ -72,10 +71,6 @@ class Row:
     inputs: tuple[Tensor, ...]
     truth: Callable[[], Tensor]
     codes: Codes | None = None
-
-
-def random_half(*shape: int) -> Tensor:
-    return torch.randn(shape, device="cuda", dtype=torch.float16)
 
 
 def parts(value: Any) -> list[Tensor]:
@@ -216,16 +211,6 @@ def compile_ahead(processes: int) -> float:
     return time.monotonic() - began
 
 
-def other_us(name: str, call: Callable[[], Any], reasons: dict[str, str]) -> float | None:
-    """Return microseconds of another contender; None where it fails, the reason among `reasons`."""
-    try:
-        return time_replay(call, flush=READ).median
-    except Exception as error:
-        reasons[name] = f"{type(error).__name__}: {str(error)[:300]}"
-        print(f"{name}: {reasons[name]}", flush=True)
-        return None
-
-
 def checked_replay(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Return a call's replay and its result; raise unless the replay gives what the call does."""
     want = call()
@@ -289,90 +274,6 @@ def weight_only_calls() -> Iterator[Row]:
                 lambda x, codes, scale, half=half4: F.linear(x, half), (x, *int4),
                 lambda x=x, w=int4: int4_linear_ref(x.float(), w),
             )  # fmt: skip
-
-
-def int8_rows() -> Iterator[dict[str, Any]]:
-    """Yield the figures of int8_linear beside those of the CUDA kernel, both checked."""
-    for m, n, k in ((1, 4096, 4096), (128, 4096, 4096), (1024, 4096, 4096), (4096, 4096, 4096)):
-        x = torch.randint(0, 256, (m, k), device="cuda", dtype=torch.uint8)
-        weight = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
-        bias = torch.randint(-5000, 5000, (n,), device="cuda", dtype=torch.int32)
-        multiplier = (0.5 + torch.rand(n, device="cuda")) * 64 / (74 * 37 * k**0.5)
-        layer = Int8Weight(weight, bias, multiplier, out_zero_point=117)
-        inf = float("inf")
-        packed = torch.ops.fastinfer.int8_prepack(
-            "linear", weight, bias, multiplier, None, None, None, 1, 128, 117, 0, 255, -inf, inf,
-            False,
-        )  # fmt: skip
-
-        def cuda(x: Tensor = x, packed: Tensor = packed, n: int = n) -> Tensor:
-            return torch.ops.fastinfer.int8_linear(x, packed, None, n, False)
-
-        def ours(x: Tensor = x, layer: Int8Weight = layer) -> Tensor:
-            return int8_linear(x, layer)
-
-        shape = f"{m}x{n}x{k}"
-        if not torch.equal(ours(), cuda()):
-            raise AssertionError(f"int8_linear {shape}: Triton and CUDA differ")
-        us, reasons = time_replay(ours, flush=READ).median, {}
-        cuda_us = other_us("cuda", cuda, reasons)
-        yield {
-            "shape": shape,
-            "us": us,
-            "TOPS": 2e-6 * m * n * k / us,
-            "cuda us": cuda_us,
-            "vs cuda": cuda_us / us if cuda_us else None,
-            "not captured": reasons,
-        }
-
-
-def fp8_rows() -> Iterator[dict[str, Any]]:
-    """Yield the figures of fp8_linear, each row of x and of the weight with a scale of its own.
-
-    Judged by torch._scaled_mm's distance from the float32 product. It takes the same scales.
-    """
-    for m, n, k in (
-        (16, 4096, 4096), (64, 4096, 4096), (1024, 4096, 4096), (4096, 4096, 4096),
-        (4096, 3072, 768), (8192, 14336, 4096),
-    ):  # fmt: skip
-        x, weight = random_half(m, k), random_half(n, k)
-        q, w = (quantize_module.quantize_rows(t, Codes(float8=True)) for t in (x, weight))
-        half, half_weight = x.bfloat16(), weight.bfloat16()
-        arguments = (q.codes, w.codes, q.scale, w.scale)
-
-        def ours(arguments: tuple[Tensor, ...] = arguments) -> Tensor:
-            return fp8_linear(*arguments, out=torch.bfloat16)
-
-        def own(q: Any = q, w: Any = w) -> Tensor:
-            return torch._scaled_mm(
-                q.codes, w.codes.t(), scale_a=q.scale[:, None], scale_b=w.scale[None],
-                out_dtype=torch.bfloat16,
-            )  # fmt: skip
-
-        def product(half: Tensor = half, weight: Tensor = half_weight) -> Tensor:
-            return F.linear(half, weight)
-
-        shape = f"{m}x{n}x{k}"
-        want = fp8_linear_ref(*arguments, out=torch.bfloat16).float()
-        error = float((ours().float() - want).abs().max())
-        reasons: dict[str, str] = {}
-        own_us, product_us = other_us("scaled_mm", own, reasons), other_us("bf16", product, reasons)
-        own_error = float((own().float() - want).abs().max()) if own_us else None
-        if own_error is not None and not error <= 4 * own_error + 1e-2 * float(want.abs().max()):
-            raise AssertionError(f"fp8_linear {shape}: off by {error}, torch by {own_error}")
-        us = time_replay(ours, flush=READ).median
-        yield {
-            "shape": shape,
-            "us": us,
-            "TFLOPS": 2e-6 * m * n * k / us,
-            "scaled_mm us": own_us,
-            "vs scaled_mm": own_us / us if own_us else None,
-            "bf16 us": product_us,
-            "vs bf16": product_us / us if product_us else None,
-            "off": error,
-            "scaled_mm off": own_error,
-            "not captured": reasons,
-        }
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -107,6 +107,16 @@ def time_replay(call: Callable[[], Any], runs: int = 20, flush: str = WRITTEN) -
     return time_call(replay, runs, flush=flush)
 
 
+def other_us(name: str, call: Callable[[], Any], reasons: dict[str, str]) -> float | None:
+    """Return microseconds of another contender; None where it fails, the reason among `reasons`."""
+    try:
+        return time_replay(call, flush=READ).median
+    except Exception as error:
+        reasons[name] = f"{type(error).__name__}: {str(error)[:300]}"
+        print(f"{name}: {reasons[name]}", flush=True)
+        return None
+
+
 def copy_us(count: int, flush: str = WRITTEN) -> float:
     """Return microseconds of a copy that reads and writes `count` bytes together, as a graph."""
     source = torch.zeros(max(count // 2, 1), dtype=torch.int8, device="cuda")

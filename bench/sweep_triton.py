@@ -132,7 +132,7 @@ WHOLE = {
     4096: (4096, ((1, 4), (1, 8), (1, 16), (2, 8), (2, 16))),
     197: (256, ((8, 4), (4, 4), (16, 4), (32, 4), (8, 8), (4, 2), (2, 1), (1, 1), (4, 1))),
     1024: (1024, ((1, 1), (1, 2), (1, 4), (2, 2), (4, 4), (2, 4), (4, 8))),
-    11008: (16384, ((1, 16), (1, 32), (1, 16, 64), (1, 16, 80), (1, 8), (1, 32, 40))),
+    11008: (16384, ((1, 16), (1, 32), (1, 16, 64), (1, 8))),
 }
 #: columns, rows, warps of tiles of values.
 VALUES = (
@@ -148,14 +148,17 @@ def row_jobs() -> Iterator[Job]:
         else:
             columns, sizes = WHOLE[int(kind.split()[1])]
             configs = [RowConfig(columns, *size) for size in sizes]
+            if module is gated:
+                configs += [RowConfig(8192, 1, warps, None, 4096) for warps in (16, 8, 4)]
         for config in configs:
-            tile = f"{config.rows}x{config.columns} warps {config.warps}"
+            tile = f"{config.rows}x{config.columns}+{config.tail} warps {config.warps}"
             tile += "" if config.registers is None else f" registers {config.registers}"
 
             def choose(_op: str, _n: int, _whole: bool = True, config: RowConfig = config) -> Any:
                 return config
 
-            yield Job(op, f"{m}x{n}", tile, make, ((module, "row_config", choose),))
+            name = "gated_config" if module is gated else "row_config"
+            yield Job(op, f"{m}x{n}", tile, make, ((module, name, choose),))
 
     def turn(device: str) -> Call:
         q, cos, sin = half(device, 4096, 32, 128), half(device, 4096, 64), half(device, 4096, 64)

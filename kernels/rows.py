@@ -17,13 +17,15 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 class RowConfig:
     """A program's tile: `rows` rows of up to `columns` values, on `warps` warps.
 
-    registers: of a thread at most; None leaves them to the compiler.
+    registers: of a thread at most; None leaves them to the compiler. tail: more columns, a second
+    tile of the same rows.
     """
 
     columns: int
     rows: int
     warps: int
     registers: int | None = None
+    tail: int = 0
 
 
 #: Tiles of whole rows: 16 to 32 values a thread; with 64 the registers do not hold them.
@@ -35,6 +37,18 @@ ROW_CONFIGS = (
     RowConfig(2048, 1, 4),
     RowConfig(4096, 1, 8),
     RowConfig(8192, 1, 16),
+    RowConfig(16384, 1, 16),
+)
+#: The same for SwiGLU, of which a value is many instructions: two tiles leave less of a row over,
+#: and 32 to 48 values a thread fewer instructions that count for a row.
+GATED_CONFIGS = (
+    RowConfig(1024, 1, 1),
+    RowConfig(2048, 1, 2),
+    RowConfig(2048, 1, 2, tail=1024),
+    RowConfig(4096, 1, 4),
+    RowConfig(4096, 1, 4, tail=2048),
+    RowConfig(8192, 1, 8),
+    RowConfig(8192, 1, 8, tail=4096),
     RowConfig(16384, 1, 16),
 )
 #: Tiles of values that need not know their row: 8 a thread, one load of 16 bytes.
@@ -51,19 +65,29 @@ def row_config(op: str, n: int, is_whole: bool = True) -> RowConfig:
     Raises:
         ValueError: a row does not fit the largest tile of whole rows.
     """
-    configs = ROW_CONFIGS if is_whole else VALUE_CONFIGS
+    return _whole(op, n, ROW_CONFIGS) if is_whole else _part(n)
+
+
+def gated_config(op: str, n: int, is_whole: bool) -> RowConfig:
+    """Return row_config's for SwiGLU and its like."""
+    return _whole(op, n, GATED_CONFIGS) if is_whole else _part(n)
+
+
+def _part(n: int) -> RowConfig:
+    return next((c for c in VALUE_CONFIGS if n <= c.columns), VALUE_CONFIGS[-1])
+
+
+def _whole(op: str, n: int, configs: tuple[RowConfig, ...]) -> RowConfig:
     for config in configs:
-        if n <= config.columns:
+        if n <= config.columns + config.tail:
             return config
-    if not is_whole:
-        return configs[-1]
     most = configs[-1].columns
     raise ValueError(f"{op}: expected rows of at most {most} values, got {n}; split the row")
 
 
 def row_programs(config: RowConfig, rows: int, n: int) -> int:
     """Return how many tiles cover rows of n values."""
-    return triton.cdiv(rows, config.rows) * triton.cdiv(n, config.columns)
+    return triton.cdiv(rows, config.rows) * triton.cdiv(n, config.columns + config.tail)
 
 
 def check_float(op: str, name: str, x: Tensor) -> None:

@@ -29,7 +29,7 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import split_k as split_k_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
-from fastinfer.kernels.rows import ROW_CONFIGS, VALUE_CONFIGS  # noqa: E402
+from fastinfer.kernels.rows import GATED_CONFIGS, ROW_CONFIGS, VALUE_CONFIGS  # noqa: E402
 from fastinfer.kernels.tiles import (  # noqa: E402
     FP8_CONFIGS,
     INT4_CONFIGS,
@@ -67,7 +67,7 @@ ROW_KERNELS = {
     "gated": (
         gated_module._gated_kernel,
         {"gate_ptr": "*fp16", "up_ptr": "*fp16", "gate_stride": "i32", "up_stride": "i32"},
-        {"KIND": 2},
+        {"KIND": 2, "TAIL_COLUMNS": 0},
     ),
     "bias_act_residual": (
         bias_act_module._bias_act_residual_kernel,
@@ -86,12 +86,14 @@ MOST_REGISTERS = {64: 64, 256: 64, 512: 64, 1024: 96, 2048: 64, 4096: 64, 8192: 
 def check_rows(name, config, arch):
     kernel, types, constants = ROW_KERNELS[name]
     blocks = {"BLOCK_ROWS": config.rows, "BLOCK_COLUMNS": config.columns}
+    if name == "gated":
+        blocks["TAIL_COLUMNS"] = config.tail
     made = compile_for(
         kernel, arch, {**RESULT, **types}, {**constants, **BY_ROW, **blocks}, config.warps,
         most_registers=config.registers,
     )  # fmt: skip
     assert made.stack == 0
-    assert made.registers <= MOST_REGISTERS[config.columns]
+    assert made.registers <= MOST_REGISTERS.get(config.columns, 64)
     assert re.search(r"LDG\.E\.(LTC\S*)?128|LDG\.E\.128", made.code)
     assert not re.search(r"\bLDG\.E\.[US](8|16)\b", made.code)
 
@@ -103,7 +105,7 @@ def test_rows_on_hopper(name, config):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("config", ROW_CONFIGS, ids=lambda c: str(c.columns))
+@pytest.mark.parametrize("config", GATED_CONFIGS, ids=lambda c: f"{c.columns}+{c.tail}")
 def test_every_tile(config, arch):
     check_rows("gated", config, arch)
 
