@@ -186,6 +186,13 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _gpus() -> list[str]:
+    """Return name and compute capability of each GPU that torch sees."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = map(torch.cuda.get_device_properties, range(count))
+    return [f"{gpu.name} (compute capability {gpu.major}.{gpu.minor})" for gpu in found]
+
+
 def info() -> dict[str, Any]:
     """Return version, CPU, instruction sets, threads, CUDA, and who serves each op."""
     built = _C is not None
@@ -200,6 +207,7 @@ def info() -> dict[str, Any]:
         "supported_isas": list(_C.supported_isas()) if built else [],
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.is_available(),
+        "gpus": _gpus(),
         "cuda_kernels": "built" if _C_cuda is not None else f"missing: {_CUDA_ERROR}",
         "ops": show_ops(),
     }

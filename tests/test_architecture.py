@@ -52,6 +52,7 @@ PART_OF = {
     "report_profile": "report",
     "report_profile_text": "report",
     "request": "api",
+    "request_devices": "api",
     "paths": "api",
     "low_rank": "api",
     "cli_model": "cli",
