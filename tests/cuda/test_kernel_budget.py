@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: wgmma with two consumers starts with 168 registers, which its groups then share out anew.
 KERNELS = [
     ("int8_gemm_mma", "int8_gemm_mma", 6, 128, r"IMMA\.16832\.U8\.S8"),
-    ("int8_gemm_wgmma", "int8_gemm_wgmma", 12, 224, r"IGMMA\.64x(64|128|256)x32\.U8\.S8"),
+    ("int8_gemm_wgmma", "int8_gemm_wgmma", 12, 244, r"IGMMA\.64x(64|128|256)x32\.U8\.S8"),
     ("int8_depthwise_launch", "int8_depthwise_strip", 4, 255, r"(?s)LDG\.E\.64.*IDP\.4A\.U8\.S8"),
     ("int8_depthwise_launch", "int8_depthwise_any", 1, 72, r"(?s)LDG\.E\.64.*IDP\.4A\.U8\.S8"),
     ("quantize_launch", "quantize_in_order", 1, 40, r"LDG\.E\.128"),
