@@ -106,6 +106,8 @@ CUDA_SOURCES = [
     "csrc/cuda/int8_pointwise.cpp",
     "csrc/cuda/int8_pool.cpp",
     "csrc/cuda/int8_upsample.cpp",
+    "csrc/cuda/pack_gathered.cpp",
+    "csrc/cuda/pack_two_of_four.cpp",
     "csrc/cuda/packed_headers.cpp",
     "csrc/cuda/pool_choice.cpp",
     "csrc/cuda/prepack.cpp",
@@ -129,6 +131,9 @@ CUDA_UNITS = {
     "csrc/cuda/int8_first_conv_launch.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_gemm_wgmma.cu": ["90a"],
+    "csrc/cuda/int8_sparse_mma.cu": CUDA_ARCHS,
+    "csrc/cuda/int8_sparse_wgmma.cu": ["90a"],
+    "csrc/cuda/int8_gather_wgmma.cu": ["90a"],
 }
 NVCC_FLAGS = [
     "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",

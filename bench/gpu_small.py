@@ -21,6 +21,16 @@ CASES = (
     conv_case(Conv(1, 256, (5, 6), 72, groups=2), OUTPUTS[3]),
     conv_case(Conv(1, 3, (15, 17), 16, stride=(2, 2))),
 )
+#: Sparse weights, the kind of their zeros in the label, on the tiles for them.
+TWO_OF_FOUR = (
+    linear_case((130,), 80, 400, OUTPUTS[1], "2:4"),
+    conv_case(Conv(2, 64, (9, 10), 80), OUTPUTS[1], "2:4"),
+    conv_case(Conv(1, 32, (9, 9), 48), OUTPUTS[5], "2:4"),
+)
+GATHERED = (
+    lambda channels: linear_case((130,), 80, 384, OUTPUTS[1], f"v{channels}"),
+    lambda channels: conv_case(Conv(2, 64, (9, 10), 80), OUTPUTS[3], f"v{channels}"),
+)
 #: No kernel of these asks for a tile.
 DEPTHWISE = (
     depthwise_case(Conv(2, 40, (9, 7), 40, groups=40), OUTPUTS[3]),
@@ -54,6 +64,17 @@ def main() -> None:
             kernels.force_config(**config)
             got = getattr(torch.ops.fastinfer, case.op)(*there)
             assert torch.equal(got.cpu(), want), (str(case), config)
+    kernels.set_sparse("always")
+    sparse = [(c, config) for config in kernels.known_sparse_configs() for c in TWO_OF_FOUR]
+    for config in kernels.known_gather_configs():
+        sparse += [(case(config["block_n"]), config) for case in GATHERED]
+    for case, config in sparse:
+        kernels.force_config(**config)
+        args = case.build()
+        got = getattr(torch.ops.fastinfer, case.op)(*on_device(args, "cuda"))
+        assert torch.equal(got.cpu(), references[case.op](*args)), (str(case), config)
+    kernels.set_sparse("auto")
+    kernels.force_config("")
     for case in DEPTHWISE:
         args = case.build()
         got = torch.ops.fastinfer.int8_depthwise_conv2d(*on_device(args, "cuda"))
@@ -71,7 +92,8 @@ def main() -> None:
         want = references[case.op](*args)
         pairs = zip(got, want, strict=True) if isinstance(got, tuple) else ((got, want),)
         assert all(torch.equal(g.cpu(), w) for g, w in pairs), str(case)
-    tiles, others = len(kernels.known_configs()), len(DEPTHWISE) + len(between) + len(FIRST)
+    tiles = len(kernels.known_configs())
+    others = len(sparse) + len(DEPTHWISE) + len(between) + len(FIRST)
     print(f"{len(CASES)} cases on {tiles} tiles, {others} others: equal")
 
 

@@ -54,6 +54,7 @@ enum PackedFlag : int32_t {
   kFlagTable = 4,
   kFlagDynamic = 8,
   kFlagUnbounded = 16,  // a result may leave int32 before its clamp
+  kFlagSmall = 32,      // no result leaves +-2^21 before its clamp, its residual included
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};
@@ -81,7 +82,9 @@ struct PackedHeader {
   int32_t flags;
   int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
-  int32_t pixels;  // whose channels stand side by side in the blocks; depthwise, else 0
+  // Whose channels stand side by side in the blocks, of depthwise; for CUDA, how many channels keep the
+  // same inputs in the image at `index`; else 0.
+  int32_t pixels;
   // Neighbouring products that lie together in an image; in forms that read runs each fills whole quads.
   int32_t run;
   // Byte offsets from the start of the buffer; 0 where the section is absent.

@@ -15,8 +15,9 @@ namespace {
 
 py::dict dict_of(const GemmConfig& c) {
   using namespace py::literals;
-  return py::dict("kernel"_a = c.kernel == GemmKernel::kWgmma ? "wgmma" : "mma",
-                  "block_m"_a = c.block_m, "block_n"_a = c.block_n, "cluster"_a = c.cluster);
+  constexpr const char* kNames[] = {"mma", "wgmma", "sparse_wgmma", "gather_wgmma", "sparse_mma"};
+  return py::dict("kernel"_a = kNames[static_cast<int>(c.kernel)], "block_m"_a = c.block_m,
+                  "block_n"_a = c.block_n, "cluster"_a = c.cluster);
 }
 
 RowSource source_of(const std::string& name) {
@@ -29,15 +30,23 @@ RowSource source_of(const std::string& name) {
 }
 
 py::dict choose(int64_t m, int32_t n, int32_t k, int32_t groups, const std::string& source,
-                int32_t capability, int32_t multiprocessors) {
+                int32_t capability, int32_t multiprocessors, bool has_sparse,
+                int32_t gather_channels, int32_t gather_steps) {
   const int32_t padded = (k + 15) / 16 * 16;
   return dict_of(fastinfer::cuda::choose_config(
-      GemmDesc{m, n, padded, groups, source_of(source), capability, multiprocessors}));
+      GemmDesc{m, n, padded, groups, source_of(source), capability, multiprocessors,
+               has_sparse, gather_channels, gather_steps}));
 }
 
 py::list known() {
   py::list all;
   for (const GemmConfig& config : fastinfer::cuda::known_configs()) all.append(dict_of(config));
+  return all;
+}
+
+py::list list_of(const std::vector<GemmConfig>& configs) {
+  py::list all;
+  for (const GemmConfig& config : configs) all.append(dict_of(config));
   return all;
 }
 
@@ -61,7 +70,17 @@ PYBIND11_MODULE(_C_cuda, m) {
   m.doc() = "fastinfer's compiled CUDA kernels";
   m.def("choose_config", &choose, py::arg("m"), py::arg("n"), py::arg("k"), py::arg("groups"),
         py::arg("source"), py::arg("capability"), py::arg("multiprocessors"),
-        "The kernel and tile of a product, as a dict.");
+        py::arg("has_sparse") = false, py::arg("gather_channels") = 0, py::arg("gather_steps") = 0,
+        "The kernel and tile of a product, as a dict. has_sparse: of a 2:4 weight, or of one of "
+        "which so many channels keep the same inputs, so many steps of 32 in 128.");
+  m.def(
+      "known_sparse_configs", [] { return list_of(fastinfer::cuda::known_sparse_configs()); },
+      "Every kernel and tile for 2:4 weights that is built, as dicts.");
+  m.def(
+      "known_gather_configs", [] { return list_of(fastinfer::cuda::known_gather_configs()); },
+      "The same for weights of which channels keep the same inputs.");
+  m.def("set_sparse", &fastinfer::cuda::set_sparse, py::arg("mode"),
+        "Whether int8_prepack packs for sparse tensor cores: auto, never or always.");
   m.def("known_configs", &known, "Every kernel and tile that is built, as dicts.");
   m.def("force_config", &fastinfer::cuda::force_config, py::arg("kernel"), py::arg("block_m") = 0,
         py::arg("block_n") = 0, py::arg("cluster") = 1,

@@ -8,6 +8,7 @@ namespace {
 
 std::mutex mutex;
 std::optional<GemmConfig> forced;
+SparseMode sparse_mode = SparseMode::kAuto;
 int forced_strip = 0, forced_lanes = 0;
 
 }  // namespace
@@ -19,6 +20,11 @@ GemmConfig config_in_force(const GemmDesc& desc) {
   GemmConfig config = *forced;
   config.source = desc.source;
   if (config.kernel == GemmKernel::kMma) return config;
+  if (config.kernel != GemmKernel::kWgmma) {  // of sparse weights
+    const bool is_other =
+        config.kernel == GemmKernel::kGatherWgmma && desc.gather_channels != config.block_n;
+    return takes_sparse(desc, config.kernel) && !is_other ? config : chosen;
+  }
   const bool can_run = desc.capability == 90 && (desc.source == RowSource::kMatrix ||
                                                  desc.source == RowSource::kPixels);
   return can_run ? config : chosen;
@@ -41,10 +47,21 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
   GemmConfig config{GemmKernel::kMma, RowSource::kMatrix, block_m, block_n, cluster};
   if (kernel == "wgmma") {
     config.kernel = GemmKernel::kWgmma;
+  } else if (kernel == "sparse_wgmma") {
+    config.kernel = GemmKernel::kSparseWgmma;
+  } else if (kernel == "gather_wgmma") {
+    config.kernel = GemmKernel::kGatherWgmma;
+  } else if (kernel == "sparse_mma") {
+    config.kernel = GemmKernel::kSparseMma;
   } else if (kernel != "mma") {
-    throw std::invalid_argument("force_config: expected kernel mma, wgmma or '', got " + kernel);
+    throw std::invalid_argument(
+        "force_config: expected kernel mma, wgmma, sparse_mma, sparse_wgmma, gather_wgmma or '', "
+        "got " + kernel);
   }
-  for (const GemmConfig& known : known_configs()) {
+  std::vector<GemmConfig> all = known_configs();
+  for (const GemmConfig& sparse : known_sparse_configs()) all.push_back(sparse);
+  for (const GemmConfig& gather : known_gather_configs()) all.push_back(gather);
+  for (const GemmConfig& known : all) {
     if (known.kernel == config.kernel && known.block_m == block_m && known.block_n == block_n &&
         known.cluster == cluster) {
       forced = config;
@@ -54,6 +71,25 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
   throw std::invalid_argument("force_config: no kernel " + kernel + " with tiles " +
                               std::to_string(block_m) + " x " + std::to_string(block_n) +
                               " and clusters of " + std::to_string(cluster));
+}
+
+std::optional<GemmConfig> forced_config() {
+  const std::lock_guard lock(mutex);
+  return forced;
+}
+
+SparseMode sparse_in_force() {
+  const std::lock_guard lock(mutex);
+  return sparse_mode;
+}
+
+void set_sparse(const std::string& mode) {
+  const bool is_auto = mode == "auto", is_never = mode == "never";
+  if (!is_auto && !is_never && mode != "always") {
+    throw std::invalid_argument("set_sparse: expected mode auto, never or always, got " + mode);
+  }
+  const std::lock_guard lock(mutex);
+  sparse_mode = is_auto ? SparseMode::kAuto : is_never ? SparseMode::kNever : SparseMode::kAlways;
 }
 
 DepthwiseConfig depthwise_in_force(const GemmCall& call, bool float_output) {

@@ -15,6 +15,11 @@ namespace fastinfer::cuda {
 // Channels that a lane holds of 32 neighbouring columns.
 constexpr int kLaneChannels = 8;
 
+// Adding 1.5 * 2^23, an even number, to a float within +-2^22 rounds it half to even: the integer is in
+// the low bits of the sum's, above those of 1.5 * 2^23.
+constexpr float kRounding = 12582912.0f;
+constexpr int32_t kRoundingBits = 0x4B400000;
+
 struct Epilogue {
   const int32_t* bias;  // of the first group
   const float* multiplier;
@@ -24,9 +29,10 @@ struct Epilogue {
   void* out;
   int64_t m, ldc;
   int32_t n;  // channels of a group
-  uint32_t zero_points;  // out_zero_point in each byte
-  float low, high;       // clamp: before rounding for uint8
+  uint32_t lowest;  // qmin in each byte
+  float low, high;  // clamp; of uint8 without the zero point
   bool float_output;
+  bool is_small;  // kFlagSmall
   bool is_wide;  // eight channels of a row are aligned
   // Of a dynamic weight, else null. Then `bias` are the sums of the weights, and
   // `residual_multiplier` is the bias.
@@ -58,7 +64,8 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   e.n = c.n;
   e.ldc = int64_t{c.n} * c.groups;
   e.float_output = (h.flags & kFlagFloatOutput) != 0;
-  e.zero_points = static_cast<uint32_t>(h.out_zero_point) * 0x01010101u;
+  e.is_small = (h.flags & kFlagSmall) != 0;
+  e.lowest = static_cast<uint32_t>(h.qmin) * 0x01010101u;
   const auto low = static_cast<float>(h.qmin - h.out_zero_point);
   const auto high = static_cast<float>(h.qmax - h.out_zero_point);
   e.low = e.float_output ? h.clamp_min : low;
@@ -186,18 +193,26 @@ __device__ __forceinline__ void add_bytes(const ChannelValues& v, uint2 residual
   }
 }
 
-// Clamped, rounded, moved by the zero point.
-__device__ __forceinline__ uint2 codes_of(const Epilogue& e, const float (&f)[kLaneChannels]) {
-  uint32_t rounded[kLaneChannels];
+// Rounded, moved by the zero point, clamped. Integers are clamped by the instruction that moves them,
+// where two of floats, at half the rate, would come before; what is not small needs these too.
+template <bool kAlwaysSmall = false>
+__device__ __forceinline__ uint2 codes_of(const Epilogue& e, float (&f)[kLaneChannels]) {
+  if (!kAlwaysSmall && !e.is_small) {
+#pragma unroll
+    for (int i = 0; i < kLaneChannels; i++) {
+      f[i] = fmaxf(fminf(f[i], e.high), e.low);  // NaN becomes `high`
+    }
+  }
+  // From the bits of 1.5 * 2^23 + a rounded result to what it is above qmin, and the most that may be.
+  const int32_t from_bits = -__float2int_rn(e.low) - kRoundingBits;
+  const int32_t range = __float2int_rn(e.high - e.low);
+  uint32_t above[kLaneChannels];
 #pragma unroll
   for (int i = 0; i < kLaneChannels; i++) {
-    // NaN becomes `high`. Adding 1.5 * 2^23, an even number, rounds half to even: the integer is in
-    // the low bits, and the zero point is added behind the rounding.
-    const float bounded = fmaxf(fminf(f[i], e.high), e.low);
-    rounded[i] = __float_as_uint(__fadd_rn(bounded, 12582912.0f));
+    const int32_t bits = __float_as_int(__fadd_rn(f[i], kRounding));
+    above[i] = static_cast<uint32_t>(__viaddmin_s32_relu(bits, from_bits, range));
   }
-  return {__vadd4(low_bytes(rounded), e.zero_points),
-          __vadd4(low_bytes(rounded + 4), e.zero_points)};
+  return {low_bytes(above) + e.lowest, low_bytes(above + 4) + e.lowest};  // no byte carries
 }
 
 // The table's byte for each of eight codes.
@@ -293,53 +308,74 @@ __device__ __forceinline__ void store_whole_bytes(const Epilogue& e, const Chann
   *reinterpret_cast<uint2*>(static_cast<uint8_t*>(e.out) + row * e.ldc + column) = q;
 }
 
+// What a panel of 32 columns reads for two rows.
+struct PanelValues {
+  ChannelValues channels;
+  uint2 residual[2];
+};
+
 // Rows `row` and row + 8 of a lane's accumulators, from `column`, the first of a tile's at `first`,
-// on: bytes in whole eights, without a table. Written out, as registers cannot be indexed: 170
-// instructions a panel where the loop over any results takes twice as many, and stalls.
+// on: small bytes in whole eights, without a table. Written out, as registers cannot be indexed.
+// What a panel reads is loaded while the one before is computed: two warps share an issue slot here,
+// too few to hide it.
 template <int kCount>
 __device__ __forceinline__ void store_panels(const Epilogue& e, const int32_t (&acc)[kCount],
                                              int64_t row, int first, int column) {
+  constexpr int kPanels = kCount / 16;
+  constexpr int kAhead = kCount <= 64 ? 1 : 0;  // panels; where there are registers for it
   const bool is_row[2] = {row < e.m, row + 8 < e.m};
   const bool has_residual = e.residual != nullptr;
   int64_t at = row * e.ldc + e.first_channel + column;
-  int value = e.first_value + column;
   const int64_t next_row = 8 * e.ldc;
+  int value = e.first_value + column;
+  // Pointers that stay where they are: steps of a panel are part of the instructions.
+  const int32_t* bias = e.bias + value;
+  const float* multiplier = e.multiplier + value;
+  // Vectors are padded to whole panels, so that a lane beyond n reads, and stores nothing.
+  const auto load = [&](int j, PanelValues& v) {
+    load8(v.channels.bias, (kAhead > 0 ? bias : e.bias + value) + 32 * j);
+    load8(v.channels.multiplier, (kAhead > 0 ? multiplier : e.multiplier + value) + 32 * j);
+    if (!has_residual) return;
+    load8(v.channels.residual_multiplier, e.residual_multiplier + value + 32 * j);
+    const uint8_t* from = static_cast<const uint8_t*>(e.residual) + at + 32 * j;
 #pragma unroll
-  for (int j = 0; j < kCount / 16; j++) {
-    if (first + 32 * j >= e.n) break;
-    ptx::keep_order(value);
-    ptx::keep_order(at);
-    ChannelValues values;
-    // Vectors are padded to whole panels, so that a lane beyond n reads, and stores nothing.
-    load8(values.bias, e.bias + value);
-    load8(values.multiplier, e.multiplier + value);
-    uint2 residual[2] = {};
-    if (has_residual) {
-      load8(values.residual_multiplier, e.residual_multiplier + value);
-      const auto* from = static_cast<const uint8_t*>(e.residual) + at;
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        if (is_row[half] && column + 32 * j < e.n) {
-          residual[half] = __ldg(reinterpret_cast<const uint2*>(from + half * next_row));
-        }
+    for (int half = 0; half < 2; half++) {
+      if (is_row[half] && column + 32 * j < e.n) {
+        v.residual[half] =
+            __ldg(reinterpret_cast<const uint2*>(from + half * next_row));
       }
     }
-    auto* to = static_cast<uint8_t*>(e.out) + at;
+  };
+  PanelValues ring[1 + kAhead];
+  if (kAhead > 0) load(0, ring[0]);
+#pragma unroll
+  for (int j = 0; j < kPanels; j++) {
+    if (first + 32 * j >= e.n) break;
+    if constexpr (kAhead > 0) {
+      ptx::keep_order(bias);
+      ptx::keep_order(multiplier);
+    } else {  // one register of offsets where there are few
+      ptx::keep_order(value);
+      ptx::keep_order(at);
+    }
+    if (j + kAhead < kPanels && first + 32 * (j + kAhead) < e.n) {
+      load(j + kAhead, ring[(j + kAhead) % (1 + kAhead)]);
+    }
+    const PanelValues& values = ring[j % (1 + kAhead)];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       int32_t sums[kLaneChannels];
 #pragma unroll
       for (int v = 0; v < kLaneChannels; v++) sums[v] = acc[16 * j + v / 2 * 4 + half * 2 + v % 2];
       float f[kLaneChannels];
-      scale(values, sums, f);
-      if (has_residual) add_bytes(values, residual[half], f);
-      const uint2 codes = codes_of(e, f);
+      scale(values.channels, sums, f);
+      if (has_residual) add_bytes(values.channels, values.residual[half], f);
+      const uint2 codes = codes_of<true>(e, f);
       if (is_row[half] && column + 32 * j < e.n) {
+        auto* to = static_cast<uint8_t*>(e.out) + at + 32 * j;
         *reinterpret_cast<uint2*>(to + half * next_row) = codes;
       }
     }
-    value += 32;
-    at += 32;
   }
 }
 

@@ -27,6 +27,7 @@ struct GemmCall {
   const void* residual;   // laid out as `out`, or null
   void* out;
   int64_t m;
+  int64_t sparse;      // where the buffer has the image of sparse weights, or 0
   int32_t n;           // output channels of a group
   int32_t n_padded;    // rows of B of a group
   int32_t run;         // neighbouring bytes of x: channels of a group, or k of a matrix
@@ -34,6 +35,8 @@ struct GemmCall {
   int32_t k_padded;    // bytes of a row of B, a multiple of 16
   int32_t groups;
   int32_t device;
+  // Channels that keep the same inputs, and steps of 32 kept (pack_gathered.h); 0 of 2:4 weights.
+  int32_t gather_channels, gather_steps;
   int32_t pixel_bytes;  // of kPixels: that a bulk copy takes of a pixel; 128, 64 or 32
   Windows windows;
   // Of a dynamic weight, else null: what x's rows were quantized with, one for so many rows.
@@ -45,6 +48,9 @@ struct GemmCall {
 enum class GemmKernel : int32_t {
   kMma,    // sm_80 and later: mma.sync, cp.async
   kWgmma,  // sm_90a: wgmma, bulk copies
+  kSparseWgmma,  // sm_90a: the same with 2:4 weights, block_m pixels x block_n channels
+  kGatherWgmma,  // sm_90a: the same where channels keep the same inputs
+  kSparseMma,    // sm_80 and later: mma.sp, block_m pixels x block_n channels
 };
 
 enum class RowSource : int32_t {
@@ -58,7 +64,7 @@ struct GemmConfig {
   GemmKernel kernel;
   RowSource source;
   int32_t block_m, block_n;
-  int32_t cluster;  // blocks that share tiles of B
+  int32_t cluster;  // blocks that share tiles of B, or of pixels where weights are sparse
 };
 
 // What the choice of a config depends on.
@@ -68,6 +74,9 @@ struct GemmDesc {
   RowSource source;
   int32_t capability;  // 80, 90, ...: of the device
   int32_t multiprocessors;
+  bool has_sparse = false;  // whether the weight is there for a sparse kernel too
+  int32_t gather_channels = 0, gather_steps = 0;  // as in GemmCall
+  int32_t pixel_bytes = 128;                      // as in GemmCall
 };
 
 // The config for a product. Pure: no device is asked.
@@ -75,6 +84,21 @@ GemmConfig choose_config(const GemmDesc& desc);
 
 // Every kernel and tile there is; the source of rows does not matter in them.
 std::vector<GemmConfig> known_configs();
+
+// The same of 2:4 weights, and of those of which channels keep the same inputs.
+std::vector<GemmConfig> known_sparse_configs();
+std::vector<GemmConfig> known_gather_configs();
+
+// By which sparse kernels must win to be chosen.
+constexpr double kSparseMargin = 1.05;
+
+// Cycles by estimate of the best dense tile, and of each kind of sparse weight's.
+double dense_cost(const GemmDesc& desc);
+double two_of_four_cost(const GemmDesc& desc);
+double gather_cost(const GemmDesc& desc);
+
+// Whether a sparse kernel can read these rows and this weight.
+bool takes_sparse(const GemmDesc& desc, GemmKernel kernel);
 
 // How the rows of A can be read.
 RowSource row_source(const GemmCall& call);
@@ -85,5 +109,20 @@ int32_t pixel_bytes(int32_t run);
 // Launch on a stream (a cudaStream_t); 0 or a cudaError_t.
 int launch_mma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
+int launch_sparse_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
+int launch_gather_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
+int launch_sparse_mma(const GemmCall& call, const GemmConfig& config, void* stream);
+
+// The launch of a config's kernel.
+inline int launch_gemm(const GemmCall& call, const GemmConfig& config, void* stream) {
+  switch (config.kernel) {
+    case GemmKernel::kMma: return launch_mma(call, config, stream);
+    case GemmKernel::kWgmma: return launch_wgmma(call, config, stream);
+    case GemmKernel::kSparseWgmma: return launch_sparse_wgmma(call, config, stream);
+    case GemmKernel::kGatherWgmma: return launch_gather_wgmma(call, config, stream);
+    case GemmKernel::kSparseMma: break;
+  }
+  return launch_sparse_mma(call, config, stream);
+}
 
 }  // namespace fastinfer::cuda

@@ -262,7 +262,7 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
     release(ring, previous, lane);
 
     const int64_t row = row0 + warp * 16 + lane / 4;
-    if (e.is_wide && !e.float_output && e.table == nullptr) {
+    if (e.is_wide && e.is_small && !e.float_output && e.table == nullptr) {
       store_panels(e, acc, row, tile.n * Tile::kBlockN, first_column);
     } else {
       store_any(e, acc, row, first_column);

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "choice.h"
+#include "pack_gathered.h"
 
 namespace fastinfer::cuda {
 namespace {
@@ -140,6 +141,15 @@ GemmCall bind_call(const PackedHeader& header, const Tensor& packed,
   call.packed = static_cast<const uint8_t*>(packed.const_data_ptr());
   call.residual = residual ? residual->const_data_ptr() : nullptr;
   call.out = out.mutable_data_ptr();
+  call.sparse = header.index;
+  call.gather_channels = header.index != 0 ? header.pixels : 0;
+  if (call.gather_channels != 0) {
+    const int64_t images = header.index_bytes / header.groups /
+                           (gathered_bytes({header.pixels, 1}, header.n / header.groups,
+                                           padded_k(header)) /
+                            gathered_block_bytes({header.pixels, 1}));
+    call.gather_steps = static_cast<int32_t>((images - kGatherPlaces) / (32 * header.pixels));
+  }
   call.n = header.n / header.groups;
   call.n_padded = header.panels_per_group * header.nr;
   call.run = header.run;
@@ -166,12 +176,9 @@ void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
     return;
   }
   const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
-                      facts.capability, facts.multiprocessors};
-  const GemmConfig config = config_in_force(desc);
-  const int error = config.kernel == GemmKernel::kWgmma
-                        ? launch_wgmma(call, config, scope.stream())
-                        : launch_mma(call, config, scope.stream());
-  check_launch(op, error);
+                      facts.capability, facts.multiprocessors, call.sparse != 0,
+                      call.gather_channels, call.gather_steps, call.pixel_bytes};
+  check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }
 
 }  // namespace fastinfer::cuda

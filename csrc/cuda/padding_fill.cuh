@@ -17,6 +17,8 @@ struct PaddingFill {
   WindowPlace place;
   bool is_needed, is_swapped;
 
+  PaddingFill() = default;
+
   __device__ __forceinline__ PaddingFill(const GemmCall& c, int thread, int first_row) {
     const int32_t zero_point = reinterpret_cast<const PackedHeader*>(c.packed)->x_zero_point;
     is_needed = zero_point != 0 && (c.windows.pad_h | c.windows.pad_w) != 0;
@@ -46,9 +48,17 @@ struct PaddingFill {
     __syncwarp();
   }
 
-  // A pixel's bytes are filled as a whole, so their swizzle does not matter.
+  // A warpgroup's own rows: what it multiplies, alone.
   __device__ __forceinline__ void fill(const GemmCall& c, uint32_t stage, int consumer) {
     if (!is_needed) return;
+    write(c, stage);
+    ptx::fence_before_wgmma();
+    __syncwarp();
+    ptx::group_sync(1 + consumer, 128);
+  }
+
+  // A pixel's bytes are filled as a whole, so their swizzle does not matter.
+  __device__ __forceinline__ void write(const GemmCall& c, uint32_t stage) {
     const bool is_low = is_inside(c.windows, origin, place);
     place.advance(c, kUnit);
     const bool is_high = is_inside(c.windows, origin, place);
@@ -60,9 +70,6 @@ struct PaddingFill {
     };
     if (!(is_swapped ? is_high : is_low)) fill_unit(stage + first);
     if (!(is_swapped ? is_low : is_high)) fill_unit(stage + second);
-    ptx::fence_before_wgmma();
-    __syncwarp();
-    ptx::group_sync(1 + consumer, 128);
   }
 };
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastinfer.ops import triton_launchers
 from fastinfer.ops.spec import OpSpec
 
 
@@ -125,6 +126,13 @@ def quantize_dynamic_ref(x: Tensor, per_token: bool) -> tuple[Tensor, Tensor, Te
     return q.reshape(x.shape), scale.reshape(shape), zero_point.reshape(shape)
 
 
+def quantize_dynamic_triton(x: Tensor, per_token: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the reference does, by Triton; rows too long for it by the reference."""
+    _check_float("quantize_dynamic", x)
+    served = triton_launchers.quantize_dynamic(x, per_token)
+    return quantize_dynamic_ref(x, per_token) if served is None else served
+
+
 QUANTIZE = OpSpec(
     "quantize",
     "(Tensor x, float scale, int zero_point, bool channels_last=False) -> Tensor",
@@ -142,4 +150,5 @@ QUANTIZE_DYNAMIC = OpSpec(
     "(Tensor x, bool per_token) -> (Tensor, Tensor, Tensor)",
     quantize_dynamic_fake,
     quantize_dynamic_ref,
+    quantize_dynamic_triton,
 )

@@ -6,7 +6,6 @@ case's label, so a failing case is the same one again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fastinfer.testing.case import Case, generator, random_uint8
 from fastinfer.testing.cases_between import between_cases
+from fastinfer.testing.zeros import kept_weights
 
 _INF = float("inf")
 
@@ -23,8 +23,7 @@ _INF = float("inf")
 def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     """Return int8 weights: "normal" as in a trained layer, "uniform", "extreme" (+-127), "zero".
 
-    With zeros: "sparse" has 9 of 10, "shared" the same in channels 16 apart, and "apart" leaves
-    out seven of every eight runs of 64 products, too.
+    Other kinds are a trained layer's with zeros, see zeros.py.
     """
     if kind == "uniform":
         return torch.randint(-127, 128, shape, generator=g, dtype=torch.int8)
@@ -33,17 +32,7 @@ def random_weight(g: torch.Generator, kind: str, *shape: int) -> Tensor:
     if kind == "zero":
         return torch.zeros(shape, dtype=torch.int8)
     weight = (torch.randn(shape, generator=g) * 32).round().clamp(-127, 127).to(torch.int8)
-    return weight * _kept(g, kind, shape) if kind in ("sparse", "shared", "apart") else weight
-
-
-def _kept(g: torch.Generator, kind: str, shape: tuple[int, ...]) -> Tensor:
-    """Return 1 where a weight with zeros keeps its value, else 0."""
-    n, k = shape[0], math.prod(shape[1:])
-    rows = 16 if kind == "shared" else n
-    kept = torch.rand(rows, k, generator=g) < 0.1
-    if kind == "apart":
-        kept &= torch.arange(k) // 64 % 8 == 0
-    return kept.repeat(-(-n // rows), 1)[:n].reshape(shape).to(torch.int8)
+    return weight if kind == "normal" else weight * kept_weights(g, kind, shape)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+#: How many channels may keep the same inputs: two on CPUs, a tile of a GPU's tensor cores.
+SHARES = (1, 2, 64, 128, 256)
 #: Names that users type -> inputs of a group, and channels that share positions.
-NAMED = {"nm64": (64, 1), "nm64x2": (64, 2)}
+NAMED = {"nm64": (64, 1), **{f"nm64x{share}": (64, share) for share in SHARES[1:]}}
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class NM:
 
     Inputs run in memory order of the activations: (kh, kw, c) for a convolution, so a group of 64
     lies inside one tap where c is a multiple of 64. With share 2 channels 16 apart go together, in
-    blocks of 32.
+    blocks of 32; with more, so many neighbours.
     """
 
     n: int
@@ -38,8 +40,8 @@ class NM:
             raise ValueError(
                 f"NM: n, m: expected 0 <= n <= m and m > 0, got n={self.n}, m={self.m}"
             )
-        if self.share not in (1, 2):
-            raise ValueError(f"NM: share: expected 1 or 2, got {self.share}")
+        if self.share not in SHARES:
+            raise ValueError(f"NM: share: expected one of {SHARES}, got {self.share}")
 
     @property
     def density(self) -> float:
@@ -53,8 +55,8 @@ Pattern = Unstructured | NM
 def named_pattern(name: str, sparsity: float | None) -> Pattern:
     """Return the pattern users call `name` with this share of zeros, 0..1.
 
-    name: "unstructured", "nm64", "nm64x2", or n kept of every m as "2:4" or "1:8", which says the
-    sparsity itself: give the same or None.
+    name: "unstructured", "nm64", "nm64x2" (also x64, x128, x256), or n kept of every m as "2:4" or
+    "1:8", which says the sparsity itself: give the same or None.
 
     Raises:
         TypeError: name is no string or sparsity no number.

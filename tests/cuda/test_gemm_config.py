@@ -116,7 +116,10 @@ def test_depthwise_strips_fill_the_device():
 def test_unknown_configs_are_named():
     with pytest.raises(ValueError, match=r"force_depthwise: expected strip >= 1 .* got 2 and 48"):
         KERNELS.force_depthwise(2, 48)
-    with pytest.raises(ValueError, match="expected kernel mma, wgmma or '', got fast"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected kernel mma, .* gather_wgmma or '', got fast",
+    ):
         KERNELS.force_config("fast", 64, 64)
     with pytest.raises(ValueError, match="no kernel mma with tiles 32 x 64"):
         KERNELS.force_config("mma", 32, 64)

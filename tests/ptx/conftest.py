@@ -13,6 +13,7 @@ from host.launchers import Launchers
 from interpreter import Counters, Kernel, Module
 from ptx_cases import Launched
 from ptx_mutants import Mutant, batches, compile_mutants
+from ptx_sparse_mutants import MUTANTS
 
 
 @dataclass
@@ -52,7 +53,7 @@ def mutant_ptx(compiler, tmp_path_factory) -> dict[Mutant, Future[Module]]:
     """Return the unit that each mutant is in, as it comes."""
     units = {
         batch: compiler.submit(compile_mutants, batch, tmp_path_factory.mktemp("mutants"))
-        for batch in batches()
+        for batch in batches(MUTANTS)
     }
     return {mutant: unit for batch, unit in units.items() for mutant in batch}
 

@@ -53,7 +53,7 @@ class Product:
     def prepare(self, launchers: Launchers) -> Run:
         run = prepare_gemm(self.case, self.tile, launchers, self.offset, self.multiprocessors)
         # What bulk copies could gather, the mma.sync kernel gathers as windows.
-        is_mma = self.tile.kernel == "mma"
+        is_mma = self.tile.kernel.endswith("mma") and "wgmma" not in self.tile.kernel
         source = "windows" if is_mma and self.source == "pixels" else self.source
         assert source_of(run) == source
         return run

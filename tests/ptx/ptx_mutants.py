@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from host.build import CSRC, compile_ptx
 from host.runs import Tile
@@ -67,7 +68,7 @@ class Mutant:
     @property
     def namespace(self) -> str:
         """What its code is in, in place of fastinfer."""
-        return f"mutant_{MUTANTS.index(self)}"
+        return f"mutant_{crc32(self.name.encode())}"
 
     def kernel_name(self, name: str) -> str:
         """Return the mangled name, in the mutant's namespace, of a kernel's mangled name."""
@@ -87,7 +88,7 @@ class Mutant:
     @property
     def arch(self) -> str:
         """Architecture of the launch's kernel."""
-        is_hopper = isinstance(self.launch, Product) and self.launch.tile.kernel == "wgmma"
+        is_hopper = isinstance(self.launch, Product) and "wgmma" in self.launch.tile.kernel
         return "90a" if is_hopper else "80"
 
     def write(self, folder: Path) -> Path:
@@ -125,6 +126,24 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
         source = "Windows" if launch.source == "pixels" else source
         kernel = f"int8_gemm_mma<{t.block_m}, {t.block_n}, RowSource::k{source}>"
         rest = "int32_t, int32_t"
+    elif t.kernel == "sparse_mma":
+        source = "Windows" if launch.source == "pixels" else source
+        kernel = f"int8_sparse_mma<{t.block_m}, {t.block_n}, RowSource::k{source}>"
+        return (
+            "int8_sparse_mma.cuh",
+            f"{kernel}(const __grid_constant__ GemmCall, int32_t, int32_t)",
+        )
+    elif t.kernel == "gather_wgmma":
+        steps = 2 if "half" in launch.case.label else 1
+        maps = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)
+        tile = f"GatherTile<{t.block_m}, {t.block_n}, {steps}, RowSource::k{source}>"
+        kernel = f"int8_gather_wgmma<{tile}>(const __grid_constant__ GemmCall, {maps})"
+        return "int8_gather_wgmma.cuh", kernel
+    elif t.kernel == "sparse_wgmma":
+        parts = f"{t.block_n // 64}, {t.block_m}, {t.cluster}, RowSource::k{source}"
+        maps = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)
+        kernel = f"int8_sparse_wgmma<SparseTile<{parts}>>(const __grid_constant__ GemmCall, {maps})"
+        return "int8_sparse_wgmma.cuh", kernel
     else:
         parts = f"{t.block_m // 64}, {t.block_n}, {t.cluster}, RowSource::k{source}"
         kernel = f"int8_gemm_wgmma<WgmmaTile<{parts}>>"
@@ -148,11 +167,11 @@ def compile_mutants(mutants: tuple[Mutant, ...], folder: Path) -> Module:
     return Module(compile_ptx(source, mutants[0].arch, folder))
 
 
-def batches(size: int = 12) -> list[tuple[Mutant, ...]]:
-    """Return all mutants in units of one architecture that compile in about the same time."""
+def batches(mutants: tuple[Mutant, ...], size: int = 12) -> list[tuple[Mutant, ...]]:
+    """Return mutants in units of one architecture that compile in about the same time."""
     found = []
     for arch in ("90a", "80"):
-        mine = [m for m in MUTANTS if m.arch == arch]
+        mine = [m for m in mutants if m.arch == arch]
         found += [tuple(mine[i : i + size]) for i in range(0, len(mine), size)]
     return found
 

@@ -8,10 +8,11 @@ import pytest
 from host.build import CSRC, UNITS, compile_ptx
 from interpreter import Counters, Fault, Line, Module, Traffic
 from interpreter.faults import TRAP
-from ptx_cases import F32, LAUNCHES, MMA, U8, WGMMA, Depthwise, Product, depthwise
+from ptx_cases import F32, MMA, U8, WGMMA, Depthwise, Product, depthwise
 from ptx_cases_between import BETWEEN_TEMPLATES
 from ptx_cases_first import FIRST_TEMPLATES
 from ptx_cases_rows import ROW_TEMPLATES
+from ptx_sparse_cases import GATHER, LAUNCHES, SPARSE, SPARSE_MMA
 
 from fastinfer import runtime
 from fastinfer.testing.cases import Conv
@@ -28,11 +29,16 @@ TEMPLATES = (
     *BETWEEN_TEMPLATES,
     *FIRST_TEMPLATES,
     *ROW_TEMPLATES,
+    "17int8_sparse_wgmma",
+    "15int8_sparse_mma",
+    "17int8_gather_wgmma",
 )
 LEAST_COVERAGE = 0.95
 #: Eight neighbouring threads fill all banks at once; where some of a warp have no padding, a
 #: request as counted here is of more rows than four, and two of them may meet.
 PADDING_PASSES = 1.25
+#: Four lanes load different words of 16 bytes as far as the kept inputs allow.
+GATHER_PASSES = 1.2
 
 
 @pytest.mark.parametrize("launch", LAUNCHES, ids=str)
@@ -72,6 +78,11 @@ def test_tiles_are_those_that_are_built():
         pytest.skip("known_configs: the CUDA kernels are not built")
     known = {tuple(c.values()) for c in runtime.require_cuda_kernels().known_configs()}
     assert known == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*MMA, *WGMMA)}
+    kernels = runtime.require_cuda_kernels()
+    gather = {tuple(c.values()) for c in kernels.known_gather_configs()}
+    assert gather == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in GATHER}
+    sparse = {tuple(c.values()) for c in kernels.known_sparse_configs()}
+    assert sparse == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*SPARSE, *SPARSE_MMA)}
 
 
 def lines_of_kernels(lines: set[Line]) -> set[Line]:
@@ -119,7 +130,33 @@ def test_bank_conflicts_of_wgmma(built):
     assert max(t.per_request for _, t in traffic["st"]) <= PADDING_PASSES
 
 
-@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0]], ids=str)
+def test_bank_conflicts_of_sparse_mma(built):
+    """Copies and ldmatrix of the main loop take one pass; results may meet while they turn."""
+    for opcode, found in shared_traffic(built, "sparse_mma", "cp", "ldmatrix").items():
+        assert found, opcode
+        assert {traffic.per_request for _, traffic in found} == {1.0}, opcode
+
+
+def test_bank_conflicts_of_sparse(built):
+    """Products, places, and turns of results: one pass for what one pass can serve."""
+    traffic = shared_traffic(built, "sparse_wgmma", "wgmma", "ld", "st", "ldmatrix", "stmatrix")
+    for opcode, found in traffic.items():
+        assert found, opcode
+        passes = {t.per_request for line, t in found if line.file != "padding_fill.cuh"}
+        assert passes == {1.0}, opcode
+    filled = [t for line, t in traffic["st"] if line.file == "padding_fill.cuh"]
+    assert filled and max(t.per_request for t in filled) <= PADDING_PASSES
+
+
+def test_bank_conflicts_of_gather(built):
+    """Products: none. Bytes that lanes load: rows never meet, words of a row now and then."""
+    traffic = shared_traffic(built, "gather_wgmma", "wgmma", "ld")
+    assert {t.per_request for _, t in traffic["wgmma"]} == {1.0}
+    taken = sum(t.taken for _, t in traffic["ld"])
+    assert taken / sum(t.requests for _, t in traffic["ld"]) <= GATHER_PASSES
+
+
+@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0], SPARSE[0], SPARSE_MMA[0], GATHER[0]], ids=str)
 def test_a_weight_of_another_layer_stops_the_kernel(tile, built):
     launch = next(p for p in LAUNCHES if isinstance(p, Product) and p.tile == tile)
     run = launch.prepare(built.launchers)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from host.runs import Mismatch
 from interpreter import Counters, Fault
-from ptx_mutants import CONFLICTS, MUTANTS, WRONG
+from ptx_mutants import CONFLICTS, WRONG
+from ptx_sparse_mutants import MUTANTS
 
 
 def conflicts(counters: Counters) -> float:

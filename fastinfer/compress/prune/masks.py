@@ -59,6 +59,10 @@ def _grouped(rows: Tensor, pattern: NM) -> Tensor:
         kept = _grouped(pairs.sum(1).view(-1, k), NM(pattern.n, pattern.m))
         both = kept.view(-1, 1, SHARED_BLOCK // 2, k).expand(-1, 2, -1, -1)
         return both.reshape(-1, k)[:n]
+    if pattern.share > 2:
+        padded = functional.pad(rows, (0, 0, 0, -n % pattern.share))
+        kept = _grouped(padded.view(-1, pattern.share, k).sum(1), NM(pattern.n, pattern.m))
+        return kept.repeat_interleave(pattern.share, 0)[:n]
     whole = k // pattern.m * pattern.m
     parts = [_most(rows[:, :whole].view(n, -1, pattern.m), pattern.n).view(n, whole)]
     if whole < k:

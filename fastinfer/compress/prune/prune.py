@@ -59,8 +59,8 @@ def prune(
         model: any nn.Module on cpu. It is pruned as it is in eval mode.
         example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword
             arguments. None is enough for magnitude.
-        pattern: "unstructured", "nm64", "nm64x2" (see docs/sparsity.md), n kept of m as "2:4", or
-            "channel".
+        pattern: "unstructured", "nm64", "nm64x2" (and x64, x128, x256 for GPUs; see
+            docs/sparsity.md), n kept of m as "2:4", or "channel".
         sparsity: the share of a pruned layer's weights that become zero, 0..1. A pattern as "2:4"
             says it already. Of "channel" the share of the model's parameters that go.
         method: "obs" chooses by second-order information and fits all weights that are kept to the

@@ -27,6 +27,18 @@ def test_groups_keep_n(shape, share, n):
         assert torch.equal(rows[:16], rows[16:32])
 
 
+@pytest.mark.parametrize("share", [64, 128, 256])
+def test_neighbours_keep_the_same(share):
+    """A tile of a GPU's channels; the last tile may be smaller."""
+    mask = largest_kept(saliency(share + 40, 64, 3, 1), NM(16, 64, share))
+    rows = mask.movedim(1, -1).flatten(1)
+    assert (rows.view(share + 40, -1, 64).sum(2) == 16).all()
+    assert (rows[:share] == rows[0]).all() and (rows[share:] == rows[share]).all()
+    assert not torch.equal(rows[0], rows[share])
+    summed = saliency(share + 40, 64, 3, 1)[:share].sum(0)[:, 0, 0]
+    assert summed[rows[0, :64]].min() > summed[~rows[0, :64]].max()
+
+
 def test_a_shorter_group_keeps_as_large_a_share():
     mask = largest_kept(saliency(5, 100), NM(16, 64))
     assert (mask[:, :64].sum(1) == 16).all() and (mask[:, 64:].sum(1) == 9).all()
@@ -62,7 +74,7 @@ def test_unstructured_keeps_its_share(n, k, density):
         (lambda: largest_kept(torch.ones(4), NM(1)), r"expected \[N, K\] or"),
         (lambda: largest_kept(torch.full((4, 4), torch.nan), NM(1)), "got NaN"),
         (lambda: NM(5, 4), "n=5, m=4"),
-        (lambda: NM(1, 4, share=3), "expected 1 or 2, got 3"),
+        (lambda: NM(1, 4, share=3), r"expected one of \(1, 2, 64, 128, 256\), got 3"),
         (lambda: Unstructured(1.5), "expected 0..1, got 1.5"),
         (lambda: named_pattern("nm32", 0.5), "got 'nm32'"),
         (lambda: named_pattern("nm64", 1.0), "expected 0 <= sparsity < 1"),
@@ -77,5 +89,6 @@ def test_bad_input_is_named(call, text):
 def test_names():
     assert named_pattern("nm64", 0.75) == NM(16, 64)
     assert named_pattern("nm64x2", 0.875) == NM(8, 64, share=2)
+    assert named_pattern("nm64x128", 0.75) == NM(16, 64, share=128)
     assert named_pattern("2:4", 0.5) == NM(2, 4)
     assert named_pattern("unstructured", 0.9).density == pytest.approx(0.1)

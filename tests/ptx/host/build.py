@@ -23,6 +23,9 @@ UNITS = {
     "int8_gemm_mma": "80",
     "int8_depthwise_launch": "80",
     "int8_gemm_wgmma": "90a",
+    "int8_sparse_mma": "80",
+    "int8_sparse_wgmma": "90a",
+    "int8_gather_wgmma": "90a",
 }
 
 #: The fake runtime, and what ctypes calls.
@@ -65,10 +68,9 @@ def compile_ptx(source: Path, arch: str, folder: Path) -> str:
 
 def link_launchers(objects: list[Path], folder: Path) -> Path:
     """Return the library of these objects' launchers, on the fake runtime."""
-    choices = [
-        CSRC / "cuda" / f"{name}.cpp"
-        for name in ("gemm_config", "choice", "pool_choice", "first_conv_choice")
-    ]
+    names = ("gemm_config", "choice", "pool_choice", "first_conv_choice", "pack_two_of_four",
+             "pack_gathered")  # fmt: skip
+    choices = [CSRC / "cuda" / f"{name}.cpp" for name in names]
     sources = [*(HERE / f"{n}.cpp" for n in CALLS), *choices]
     library = folder / "launchers.so"
     # Bsymbolic: torch has brought a real CUDA runtime into the process.

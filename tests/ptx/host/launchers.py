@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint32, c_uint64
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from interpreter import Kernel, Launch
 
-KERNELS = ("mma", "wgmma")
+KERNELS = ("mma", "wgmma", "sparse_wgmma", "gather_wgmma", "sparse_mma")
 SOURCES = ("matrix", "pixels", "windows", "narrow")
 
 
@@ -32,9 +33,10 @@ class GemmCall(ctypes.Structure):
 
     _fields_ = [
         *((name, c_uint64) for name in ("x", "packed", "residual", "out")),
-        ("m", c_int64),
+        *((name, c_int64) for name in ("m", "sparse")),
         *((name, c_int32) for name in ("n", "n_padded", "run", "run_padded", "k_padded")),
-        *((name, c_int32) for name in ("groups", "device", "pixel_bytes")),
+        *((name, c_int32) for name in ("groups", "device")),
+        *((name, c_int32) for name in ("gather_channels", "gather_steps", "pixel_bytes")),
         ("windows", Windows),
         *(("row_scale", c_uint64), ("row_zero_point", c_uint64), ("rows_per_range", c_uint32)),
     ]
@@ -131,6 +133,38 @@ class Launchers:
     def row_source(self, call: GemmCall) -> int:
         """Return the index in SOURCES of how a product's rows can be read."""
         return self._library.ptx_row_source(byref(call))
+
+    def pack_two_of_four(self, weight: np.ndarray, run: int, padded: tuple[int, int]) -> np.ndarray:
+        """Return the image of rows [n, k] for sparse tensor cores; padded: run and K.
+
+        Raises AssertionError where four neighbours hold more than two.
+        """
+        self._library.ptx_pack_two_of_four.restype = c_int64
+        weight = np.ascontiguousarray(weight)
+        rest = (*weight.shape, run, *padded)
+        size = self._library.ptx_pack_two_of_four(c_void_p(weight.ctypes.data), *rest, None)
+        assert size, "not 2:4"
+        image = np.zeros(size, np.uint8)
+        to = c_void_p(image.ctypes.data)
+        self._library.ptx_pack_two_of_four(c_void_p(weight.ctypes.data), *rest, to)
+        return image
+
+    def gather_steps(self, weight: np.ndarray, run: int, padded: tuple[int, int], n: int) -> int:
+        """Return the steps of 32 kept inputs that n neighbours of rows [n, k] need, or 0."""
+        weight = np.ascontiguousarray(weight)
+        at = c_void_p(weight.ctypes.data)
+        return self._library.ptx_gather_steps(at, *weight.shape, run, *padded, n)
+
+    def pack_gathered(
+        self, weight: np.ndarray, run: int, padded: tuple[int, int], shape: tuple[int, int, int]
+    ) -> np.ndarray:
+        """Return the image of rows [n, k]; shape: channels, steps, bytes of a pixel's box."""
+        self._library.ptx_pack_gathered.restype = c_int64
+        weight = np.ascontiguousarray(weight)
+        rest = (c_void_p(weight.ctypes.data), *weight.shape, run, *padded, *shape)
+        image = np.zeros(self._library.ptx_pack_gathered(*rest, None), np.uint8)
+        self._library.ptx_pack_gathered(*rest, c_void_p(image.ctypes.data))
+        return image
 
     def pixel_bytes(self, run: int) -> int:
         """Return the bytes that a bulk copy takes of a pixel."""

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.case import Case
+from fastinfer.types.packed import OPS as PACKED_OPS
 from fastinfer.types.packed import PackedHeader, unpack
 
 from .launchers import KERNELS, SOURCES, GemmCall, GemmConfig, Launchers, QuantizeCall, Windows
-from .weights import pack_for_cuda, padded_k, padded_run
+from .weights import PADDING_AT, pack_for_cuda, padded_k, padded_run
 
 _REFERENCE = {op.name: op.reference for op in OPS}
 
@@ -91,6 +92,7 @@ def prepare_gemm(
     is_conv = case.op == "int8_conv2d"
     result = _bytes(_in_memory(want, is_conv))
     memory = GlobalMemory(1 << 23)
+    buffer, header = _with_sparse(buffer, header, tile, launchers)
     call = _call(header, launchers)
     # Kernels read whole words of x, of which some bytes may be beyond its ends.
     call.x = memory.add(_in_memory(x, is_conv).numpy(), offset, granule=4)
@@ -159,9 +161,49 @@ def bind_weight(packed: Tensor, launchers: Launchers) -> tuple[np.ndarray, Packe
     return buffer, header, _call(header, launchers)
 
 
+def _with_sparse(
+    buffer: np.ndarray, header: PackedHeader, tile: Tile, launchers: Launchers
+) -> tuple[np.ndarray, PackedHeader]:
+    """Return a weight with the section that a sparse kernel reads, as add_sparse of prepack.cpp."""
+    if tile.kernel in ("mma", "wgmma"):
+        return buffer, header
+    padded = padded_run(header.run), padded_k(header)
+    parts = unpack(torch.from_numpy(buffer.copy()))
+    weight = parts.weight.numpy()
+    if weight.ndim == 4:
+        weight = weight.transpose(0, 2, 3, 1)
+    groups = weight.reshape(header.groups, header.n_per_group, -1)
+    if tile.kernel != "gather_wgmma":
+        images = [launchers.pack_two_of_four(rows, header.run, padded) for rows in groups]
+    else:
+        of = [launchers.gather_steps(rows, header.run, padded, tile.block_n) for rows in groups]
+        assert all(of), "too many inputs are kept"
+        pixel = launchers.pixel_bytes(header.run) if PACKED_OPS[header.op] == "conv2d" else 128
+        shape = (tile.block_n, max(of), pixel)
+        images = [launchers.pack_gathered(rows, header.run, padded, shape) for rows in groups]
+        header = replace(header, pixels=tile.block_n)
+    image = np.concatenate(images)
+    header = replace(
+        header, index=buffer.size, index_bytes=image.size, total_bytes=buffer.size + image.size
+    )
+    start = np.frombuffer(header.to_bytes(), np.uint8)[:PADDING_AT]
+    return np.concatenate([start, buffer[PADDING_AT:], image]), header
+
+
+def _gather_steps(header: PackedHeader) -> int:
+    """Return the steps of 32 kept inputs of a weight whose channels share them."""
+    if not header.index or not header.pixels:
+        return 0
+    blocks = header.groups * -(-header.n_per_group // header.pixels) * -(-padded_k(header) // 128)
+    return (header.index_bytes // blocks - 128) // (32 * header.pixels)
+
+
 def _call(header: PackedHeader, launchers: Launchers) -> GemmCall:
     """Return what bind_call of packed_headers.cpp fills in."""
     return GemmCall(
+        sparse=header.index,
+        gather_channels=header.pixels if header.index else 0,
+        gather_steps=_gather_steps(header),
         n=header.n_per_group,
         n_padded=header.panels_per_group * header.nr,
         run=header.run,

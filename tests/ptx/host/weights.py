@@ -18,7 +18,7 @@ from fastinfer.types.packed import (
 )
 
 PANEL = 32
-_ALIGNMENT, _PADDING_AT = 64, 192  # csrc/packed.h: kSectionAlign, kPaddingOffset
+_ALIGNMENT, PADDING_AT = 64, 192  # csrc/packed.h: kSectionAlign, kPaddingOffset
 
 
 def padded_run(run: int) -> int:
@@ -66,7 +66,7 @@ def pack_for_cuda(parts: Unpacked) -> tuple[np.ndarray, PackedHeader]:
         h = replace(h, table=add(parts.table.numpy()))
     h = replace(h, total_bytes=len(sections))
     sections[:HEADER_BYTES] = h.to_bytes()
-    sections[_PADDING_AT:HEADER_BYTES] = bytes([h.x_zero_point]) * (HEADER_BYTES - _PADDING_AT)
+    sections[PADDING_AT:HEADER_BYTES] = bytes([h.x_zero_point]) * (HEADER_BYTES - PADDING_AT)
     return np.frombuffer(bytes(sections), np.uint8), h
 
 

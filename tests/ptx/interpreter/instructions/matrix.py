@@ -13,6 +13,7 @@ import numpy as np
 from ..bfloat16 import from_bfloat16
 from ..decode import Instruction
 from ..faults import INVALID, MISALIGNED, UNSUPPORTED, Fault
+from ..float8 import from_e4m3
 from ..lanes import WARP
 from ..machine import Act, Machine
 from ..operands import Name
@@ -101,6 +102,8 @@ def elements(data: np.ndarray, kind: str) -> np.ndarray:
         return data.view(np.float16).astype(np.float64)
     if kind == "bf16":
         return from_bfloat16(data.view(np.uint16)).astype(np.float64)
+    if kind == "e4m3":
+        return from_e4m3(data.view(np.uint8)).astype(np.float64)
     raise Fault(UNSUPPORTED, f"matrices of {kind} are not emulated")
 
 
@@ -132,6 +135,14 @@ def sparse_metadata(words: np.ndarray, kind: str, selector: int) -> np.ndarray:
         places = (mine[..., None] >> bits) & 3  # [warp, row, lane, 16]: 8 of row, 8 of row + 8
         rows = [places[..., 8 * r : 8 * r + 8].reshape(len(places), 8, 16) for r in (0, 1)]
     return np.concatenate(rows, 1)
+
+
+def rising_places(words: np.ndarray, kind: str, selector: int) -> np.ndarray:
+    """Return sparse_metadata's places; fault where the two of a pair do not rise."""
+    found = sparse_metadata(words, kind, selector)
+    if (found[..., 0::2] >= found[..., 1::2]).any():
+        raise Fault(INVALID, "sparse product: places of a pair that do not rise")
+    return found.astype(np.int64)
 
 
 _SHAPES = {"m16n8k8", "m16n8k16", "m16n8k32", "m16n8k64"}
@@ -178,14 +189,7 @@ def _sparse(ins: Instruction, m: Machine, kind: str) -> Callable[[np.ndarray], n
     if selector > (0 if kind in ("s8", "u8") else 1):
         raise Fault(UNSUPPORTED, f"{ins.opcode} of {kind} with selector {selector}")
 
-    def places(warps: np.ndarray) -> np.ndarray:
-        found = sparse_metadata(metadata.reshape(-1, WARP)[warps], kind, selector)
-        first, second = found[..., 0::2], found[..., 1::2]
-        if (first >= second).any():
-            raise Fault(INVALID, "mma.sp: places of a pair that do not rise")
-        return found.astype(np.int64)
-
-    return places
+    return lambda warps: rising_places(metadata.reshape(-1, WARP)[warps], kind, selector)
 
 
 def accumulate(sums: np.ndarray, old: np.ndarray, saturates: bool = False) -> np.ndarray:

@@ -13,11 +13,11 @@ from ..machine import Act, Machine
 from ..operands import Vector
 from ..pending import Product
 from ..tensor_map import swizzle
-from .matrix import accumulate, elements, gather
+from .matrix import accumulate, elements, expand_pairs, gather, rising_places
 from .table import instruction, only
 
 _ROWS = 64  # of a product
-_K_BYTES = 32
+_K_BYTES = 32  # of a factor; of B twice as many where A is sparse
 #: The descriptor's swizzle mode -> bytes of a row.
 _WIDTHS = {0: 0, 1: 128, 2: 64, 3: 32}
 
@@ -113,20 +113,22 @@ def _warps(m: Machine, group: int) -> tuple[int, slice]:
     return int(m.block[first]), slice(m.warp[first], m.warp[first] + WARPGROUP // WARP)
 
 
-def _operand_places(m: Machine, descriptor: int, rows: int, group: int) -> np.ndarray:
-    """Return the places [rows, 32] of K-major rows that a descriptor describes."""
+def _operand_places(
+    m: Machine, descriptor: int, rows: int, group: int, size: int = _K_BYTES
+) -> np.ndarray:
+    """Return the places [rows, size] of K-major rows that a descriptor describes."""
     start = (descriptor & 0x3FFF) << 4
     leading, stride = ((descriptor >> shift & 0x3FFF) << 4 for shift in (16, 32))
     if descriptor >> 49 & 7:
         raise Fault(UNSUPPORTED, "wgmma with a base offset is not emulated")
     width = _WIDTHS[descriptor >> 62 & 3]
-    row, byte = np.arange(rows)[:, None], np.arange(_K_BYTES)
+    row, byte = np.arange(rows)[:, None], np.arange(size)
     if width == 0:
         address = start + row // 8 * stride + row % 8 * 16 + byte // 16 * leading + byte % 16
     else:
         address = swizzle(start + row // 8 * stride + row % 8 * width + byte, width)
     block = np.full(address.size, m.block[group * WARPGROUP])
-    return m.shared.place(address.reshape(-1), 1, block).reshape(rows, _K_BYTES)
+    return m.shared.place(address.reshape(-1), 1, block).reshape(rows, size)
 
 
 def _read(m: Machine, at: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +142,7 @@ def _read(m: Machine, at: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarra
 
 def _row_addresses(at: np.ndarray) -> np.ndarray:
     """Return the first addresses of rows of 16 bytes, in matrices of eight: [matrices, 8]."""
-    return at[:, ::16].reshape(-1, 8, 2).swapaxes(1, 2).reshape(-1, 8)
+    return at[:, ::16].reshape(-1, 8, at.shape[1] // 16).swapaxes(1, 2).reshape(-1, 8)
 
 
 def _check_unwritten(missing: np.ndarray, other: np.ndarray, kind: str) -> None:
@@ -163,11 +165,13 @@ class _Factors:
     is_a_in_registers: bool
     a_kind: str
     b_kind: str
+    metadata: np.ndarray | None = None  # of a sparse A, a register of every lane
 
     def multiply(self, m: Machine, group: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return a warpgroup's sums [64, n], and the places [rows, 32] that are read for them."""
         first = group * WARPGROUP
-        places = [_operand_places(m, int(self.b[first]), self.n, group)]
+        k_bytes = _K_BYTES if self.metadata is None else 2 * _K_BYTES
+        places = [_operand_places(m, int(self.b[first]), self.n, group, k_bytes)]
         right, right_missing = _read(m, places[0], group)
         if self.is_a_in_registers:
             warps = np.arange(first // WARP, (first + WARPGROUP) // WARP)
@@ -176,6 +180,8 @@ class _Factors:
         else:
             places.append(_operand_places(m, int(self.a[0][first]), _ROWS, group))
             left, left_missing = _read(m, places[1], group)
+        if self.metadata is not None:
+            left, left_missing = self._expanded(left, left_missing, group)
         _check_unwritten(left_missing, right, self.b_kind)
         _check_unwritten(right_missing, left, self.a_kind)
         # A warp's rows at a time: so small that BLAS stays in one thread.
@@ -183,19 +189,37 @@ class _Factors:
         sums = np.matmul(rows, elements(right, self.b_kind).T)
         return sums.reshape(_ROWS, self.n), places
 
+    def _expanded(
+        self, packed: np.ndarray, missing: np.ndarray, group: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a 2:4 sparse A [64, 32] in full [64, 64], and its columns that nobody wrote."""
+        assert self.metadata is not None
+        warps = slice(group * WARPGROUP // WARP, (group + 1) * WARPGROUP // WARP)
+        words = np.broadcast_to(self.metadata, (self.metadata.size,)).reshape(-1, WARP)[warps]
+        places = rising_places(words, self.a_kind, 0).reshape(_ROWS, _K_BYTES)
+        full = expand_pairs(packed, places)
+        return full, np.repeat(missing.reshape(-1, 2).any(1), 4)
+
 
 def _factors(ins: Instruction, m: Machine, n: int) -> _Factors:
     is_a_in_registers = isinstance(ins.operands[1], Vector)
     kind = np.uint32 if is_a_in_registers else np.uint64
     a = [m.value(name, kind) for name in m.vector(ins.operands[1])]
     b = m.value(ins.operands[2], np.uint64)
-    return _Factors(a, b, n, is_a_in_registers, *ins.types[1:])
+    metadata = None
+    if "sp" in ins.modifiers:
+        metadata = m.value(ins.operands[3], np.uint32)
+        selector = int(m.value(ins.operands[4], np.uint32))
+        if ins.types[1] not in ("s8", "u8") or selector != 0:
+            raise Fault(UNSUPPORTED, f"{ins.opcode}.sp of {ins.types[1]}, selector {selector}")
+    return _Factors(a, b, n, is_a_in_registers, *ins.types[1:], metadata)
 
 
 def _bind_product(ins: Instruction, m: Machine) -> Act:
     shape = next(x for x in ins.modifiers if x.startswith("m64n"))
-    only(ins, "mma_async", "sync", "aligned", shape)
+    only(ins, "mma_async", "sp", "sync", "aligned", shape)
     n = int(shape[4:].partition("k")[0])
+    rest = ins.operands[5:] if "sp" in ins.modifiers else ins.operands[3:]
     sum_kind = ins.types[0]
     if sum_kind not in ("s32", "f32"):
         raise Fault(UNSUPPORTED, f"wgmma with sums in {sum_kind} is not emulated")
@@ -203,8 +227,8 @@ def _bind_product(ins: Instruction, m: Machine) -> Act:
     registers = [m.target(name, dtype) for name in m.vector(ins.operands[0])]
     if len(registers) != n // 2:
         raise Fault(INVALID, f"wgmma of n = {n} with {len(registers)} registers")
-    factors, adds = _factors(ins, m, n), m.predicate(ins.operands[3])
-    signs = [int(m.value(operand, np.int32)) for operand in ins.operands[4:]]
+    factors, adds = _factors(ins, m, n), m.predicate(rest[0])
+    signs = [int(m.value(operand, np.int32)) for operand in rest[1:]]
     if signs[:2] not in ([], [1, 1]) or any(signs[2:]):
         raise Fault(UNSUPPORTED, "wgmma with negated or transposed operands is not emulated")
 
