@@ -227,7 +227,9 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
   h.weight_bytes = static_cast<int64_t>(rows.size());
   h.weight = buffer.add(rows);
   const auto add = [&](const auto* values) { return buffer.add(pad_groups(values, h)); };
-  if (!is_depthwise) add_sparse(in_order, h, device_facts(scope.device()), buffer);
+  // Sparse kernels know no ranges of rows.
+  const bool may_be_sparse = !is_depthwise && !in.float_bias.has_value();
+  if (may_be_sparse) add_sparse(in_order, h, device_facts(scope.device()), buffer);
   h.bias = add(static_cast<const int32_t*>(in.bias.const_data_ptr()));
   h.multiplier = add(static_cast<const float*>(in.multiplier.const_data_ptr()));
   if (const auto* p = data_of<float>(in.residual_multiplier)) h.residual_multiplier = add(p);

@@ -165,7 +165,7 @@ def _with_sparse(
     buffer: np.ndarray, header: PackedHeader, tile: Tile, launchers: Launchers
 ) -> tuple[np.ndarray, PackedHeader]:
     """Return a weight with the section that a sparse kernel reads, as add_sparse of prepack.cpp."""
-    if tile.kernel in ("mma", "wgmma"):
+    if tile.kernel in ("mma", "wgmma", "first"):
         return buffer, header
     padded = padded_run(header.run), padded_k(header)
     parts = unpack(torch.from_numpy(buffer.copy()))
