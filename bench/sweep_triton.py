@@ -3,8 +3,8 @@
     python3 bench/sweep_triton.py --out sweep.json
 
 Every call is compiled ahead by as many processes as there are cores, then checked against the first
-tile's result, captured and replayed with L2 flushed by writing and by reading (gpu_timing says what each
-means). tests/kernels/test_choice.py holds the choices to bench/results/triton_sweep_h100.json.
+tile's result, captured and replayed with L2 flushed by writing and by reading (gpu_timing says what
+each means). tests/kernels/test_choice.py holds choices to bench/results/triton_sweep_h100.json.
 """
 
 from __future__ import annotations
