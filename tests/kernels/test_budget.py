@@ -177,7 +177,8 @@ def test_int8_products(config, arch):
 def test_weight_only_products(config, arch):
     made = compile_for(
         weight_only_module._weight_only_linear_kernel, arch, WEIGHT_ONLY_TYPES,
-        {"HAS_BIAS": False, "IS_SPLIT": True, **blocks_of(config)}, config.warps, config.stages,
+        {"HAS_BIAS": False, "IS_SPLIT": True,
+         "IS_WEIGHT_LEFT": config.n >= 64, **blocks_of(config)}, config.warps, config.stages,
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 255
     assert re.search(r"\b(HMMA|HGMMA)\.", made.code)

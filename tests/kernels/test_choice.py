@@ -52,7 +52,17 @@ def chosen_tile(op: str, sizes: list[int]) -> str:
     return f"{config.rows}x{config.columns} warps {config.warps}"
 
 
-@pytest.mark.parametrize(("op", "shape"), MEASURED, ids=str)
+def test_few_rows_of_int8_weights():
+    """Their tile was measured at commit 74ef08b: 2 to 14 % less than the sweep's best tiles."""
+    config = weight_only_config(16)
+    assert (config.m, config.n, config.k, config.warps, config.stages) == (16, 32, 256, 4, 4)
+
+
+#: All but those.
+IN_SWEEP = [c for c in MEASURED if c[0] != "weight_only_linear" or c[1].startswith("64x")]
+
+
+@pytest.mark.parametrize(("op", "shape"), IN_SWEEP, ids=str)
 def test_near_the_best(op, shape):
     times = MEASURED[op, shape]
     tile = chosen_tile(op, [int(size) for size in shape.split("x")])
