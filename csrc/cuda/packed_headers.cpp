@@ -5,6 +5,7 @@
 
 #include "choice.h"
 #include "pack_gathered.h"
+#include "patch.h"
 
 namespace fastinfer::cuda {
 namespace {
@@ -150,9 +151,10 @@ DeviceFacts checked_facts(const char* op, const DeviceScope& scope) {
 
 void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
   const DeviceFacts facts = checked_facts(op, scope);
-  const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
+  GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
                       facts.capability, facts.multiprocessors, call.sparse != 0,
                       call.gather_channels, call.gather_steps, call.pixel_bytes};
+  if (call.gather_channels != 0) describe_patches(desc, call);
   check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }
 

@@ -98,7 +98,9 @@ bool is_asked(const std::optional<GemmConfig>& forced, GemmKernel kernel, int32_
   if (!forced || forced->kernel == GemmKernel::kMma || forced->kernel == GemmKernel::kWgmma) {
     return true;
   }
-  return forced->kernel == kernel && (channels == 0 || forced->block_n == channels);
+  const GemmKernel wanted = forced->kernel == GemmKernel::kPatchWgmma ? GemmKernel::kGatherWgmma
+                                                                      : forced->kernel;
+  return wanted == kernel && (channels == 0 || forced->block_n == channels);
 }
 
 // The steps that every group's channels can do with; 0: none has anything to gain.

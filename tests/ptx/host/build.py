@@ -20,6 +20,7 @@ UNITS = {
     "int8_sparse_mma": "80",
     "int8_sparse_wgmma": "90a",
     "int8_gather_wgmma": "90a",
+    "int8_patch_wgmma": "90a",
 }
 
 FLAGS = ["-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fPIC"]
