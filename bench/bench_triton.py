@@ -1,17 +1,22 @@
 """The Triton kernels against torch.compile and eager torch in the same run; results checked first.
 
-Every call of every contender is captured in a CUDA graph once, and replays are timed with cold L2:
-kernels count, Python launchers do not. torch.compile is in its default mode, which makes no graphs
-itself, and has compiled before capture. A contender that cannot be captured has no time, and the
-reason is under "not captured".
+Every call of every contender is captured in a CUDA graph once, and replays are timed with L2
+flushed by reading (gpu_timing says why): kernels count, Python launchers do not. torch.compile is
+in its default mode, which makes no graphs itself, and has compiled before capture. A contender that
+cannot be captured has no time, and the reason is under "not captured".
 
-What is read and written once counts as moved, so that bandwidth is comparable to a copy's.
+What is read and written once counts as moved. It is compared to a large copy's bandwidth, and in
+time to a copy of as many bytes, replayed likewise: the floor of a call so short that starting it
+and the first bytes' way count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +24,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_timing import capture, copy_bandwidth, time_call, time_replay
+from gpu_timing import READ, capture, copy_bandwidth, copy_us, other_us, time_call
 from harness import show
 from torch import Tensor
+from triton_products import fp8_rows, int8_rows, random_half
 
 from fastinfer.measure import describe_machine
 from fastinfer.testing.compare import sixteen_bit_bound
@@ -45,9 +51,8 @@ from fastinfer.kernels.int4_linear import (  # noqa: E402
     int4_linear_ref,
     quantize_int4,
 )
-from fastinfer.kernels.int8_linear import Int8Weight, int8_linear  # noqa: E402
 
-SUITES = ("rows", "weight_only", "int8_linear")
+SUITES = ("rows", "weight_only", "int8_linear", "fp8_linear")
 #: A language model's rows, and those of a ViT of 32 images.
 LONG, SHORT = (4096, 4096), (32 * 197, 768)
 
@@ -66,10 +71,6 @@ class Row:
     inputs: tuple[Tensor, ...]
     truth: Callable[[], Tensor]
     codes: Codes | None = None
-
-
-def random_half(*shape: int) -> Tensor:
-    return torch.randn(shape, device="cuda", dtype=torch.float16)
 
 
 def parts(value: Any) -> list[Tensor]:
@@ -184,14 +185,30 @@ def compiled(row: Row) -> Callable[[], Any]:
     return lambda: call(*row.inputs)
 
 
-def other_us(name: str, call: Callable[[], Any], reasons: dict[str, str]) -> float | None:
-    """Return microseconds of another contender; None where it fails, the reason among `reasons`."""
-    try:
-        return time_replay(call).median
-    except Exception as error:
-        reasons[name] = f"{type(error).__name__}: {str(error)[:300]}"
-        print(f"{name}: {reasons[name]}", flush=True)
-        return None
+def all_rows() -> Iterator[Row]:
+    """Yield every row that torch.compile compiles."""
+    yield from row_calls()
+    yield from weight_only_calls()
+
+
+def compile_part(arguments: tuple[int, int]) -> None:
+    """Compile every `count`-th row's contenders, into the caches that lie on disk."""
+    index, count = arguments
+    for i, row in enumerate(all_rows()):
+        if i % count == index:
+            try:
+                row.ours()
+                compiled(row)()
+            except Exception as error:  # met again where it is measured
+                print(f"{row.name} {row.shape}: {str(error)[:300]}", flush=True)
+
+
+def compile_ahead(processes: int) -> float:
+    """Compile all rows in so many processes; return the seconds it took."""
+    began = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(compile_part, [(i, processes) for i in range(processes)], chunksize=1)
+    return time.monotonic() - began
 
 
 def checked_replay(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
@@ -209,12 +226,12 @@ def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
     """Return a call's figures."""
     replay, got = checked_replay(row.ours)
     require_near(row, got)
-    timing = time_call(replay)
+    timing = time_call(replay, flush=READ)
     reasons: dict[str, str] = {}
     compile_us = other_us("torch.compile", compiled(row), reasons)
     eager_us = other_us("eager", lambda: row.own(*row.inputs), reasons)
     moved = sum(t.numel() * t.element_size() for t in (*row.inputs, *parts(got)))
-    gbs = 1e-3 * moved / timing.median
+    gbs, floor_us = 1e-3 * moved / timing.median, copy_us(moved, READ)
     return {
         "op": row.name,
         "shape": row.shape,
@@ -223,6 +240,8 @@ def measure(row: Row, copy_gbs: float) -> dict[str, Any]:
         "p80": timing.p80,
         "GB/s": gbs,
         "copy %": 100 * gbs / copy_gbs,
+        "same copy us": floor_us,
+        "same copy %": 100 * floor_us / timing.median,
         "compile us": compile_us,
         "vs compile": compile_us / timing.median if compile_us else None,
         "eager us": eager_us,
@@ -257,41 +276,6 @@ def weight_only_calls() -> Iterator[Row]:
             )  # fmt: skip
 
 
-def int8_rows() -> Iterator[dict[str, Any]]:
-    """Yield the figures of int8_linear beside those of the CUDA kernel, both checked."""
-    for m, n, k in ((1, 4096, 4096), (128, 4096, 4096), (1024, 4096, 4096), (4096, 4096, 4096)):
-        x = torch.randint(0, 256, (m, k), device="cuda", dtype=torch.uint8)
-        weight = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
-        bias = torch.randint(-5000, 5000, (n,), device="cuda", dtype=torch.int32)
-        multiplier = (0.5 + torch.rand(n, device="cuda")) * 64 / (74 * 37 * k**0.5)
-        layer = Int8Weight(weight, bias, multiplier, out_zero_point=117)
-        inf = float("inf")
-        packed = torch.ops.fastinfer.int8_prepack(
-            "linear", weight, bias, multiplier, None, None, None, 1, 128, 117, 0, 255, -inf, inf,
-            False,
-        )  # fmt: skip
-
-        def cuda(x: Tensor = x, packed: Tensor = packed, n: int = n) -> Tensor:
-            return torch.ops.fastinfer.int8_linear(x, packed, None, n, False)
-
-        def ours(x: Tensor = x, layer: Int8Weight = layer) -> Tensor:
-            return int8_linear(x, layer)
-
-        shape = f"{m}x{n}x{k}"
-        if not torch.equal(ours(), cuda()):
-            raise AssertionError(f"int8_linear {shape}: Triton and CUDA differ")
-        us, reasons = time_replay(ours).median, {}
-        cuda_us = other_us("cuda", cuda, reasons)
-        yield {
-            "shape": shape,
-            "us": us,
-            "TOPS": 2e-6 * m * n * k / us,
-            "cuda us": cuda_us,
-            "vs cuda": cuda_us / us if cuda_us else None,
-            "not captured": reasons,
-        }
-
-
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows as they are shown; reasons were printed where they arose."""
     return [{key: v for key, v in row.items() if key != "not captured"} for row in rows]
@@ -301,12 +285,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--suite", choices=SUITES, action="append")
     parser.add_argument("--out", type=Path, required=True, help="JSON")
+    parser.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 8),
+                        help="that compile what is measured afterwards")  # fmt: skip
     options = parser.parse_args()
+    compile_s = compile_ahead(options.processes)
     torch.manual_seed(0)
     copy_gbs = copy_bandwidth()
     found: dict[str, Any] = {
         "machine": describe_machine(cuda=torch.version.cuda),
-        "limits": {"copy_gbs": copy_gbs},
+        "limits": {"copy_gbs": copy_gbs, "launch_us": copy_us(32, READ)},
+        "compile_s": compile_s,
     }
     show("limits", [found["limits"]])
     suites, failed = options.suite or SUITES, []
@@ -325,15 +313,17 @@ def main() -> None:
                 failed.append(f"{row.name} {row.shape}: {str(error)[:500]}")
             keep()
         show(suite, table(found[suite]))
-    if "int8_linear" in suites:
-        found["int8_linear"] = []
+    for suite, figures_of in (("int8_linear", int8_rows), ("fp8_linear", fp8_rows)):
+        if suite not in suites:
+            continue
+        found[suite] = []
         try:
-            for figures in int8_rows():
-                found["int8_linear"].append(figures)
+            for figures in figures_of():
+                found[suite].append(figures)
                 keep()
-        except (AssertionError, RuntimeError) as error:
-            failed.append(str(error)[:500])
-        show("int8_linear", table(found["int8_linear"]))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            failed.append(f"{suite}: {str(error)[:500]}")
+        show(suite, table(found[suite]))
     keep()
     if failed:
         raise SystemExit("\n".join(failed))

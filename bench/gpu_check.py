@@ -150,9 +150,10 @@ def triton_commands(folder: Path) -> list[Command]:
     if importlib.util.find_spec("triton") is None:
         return []
     kernels = ROOT / "tests" / "kernels"
-    tests = pytest_arguments(
-        str(kernels / "test_row_kernels.py"), str(kernels / "test_products.py")
-    )
+    names = ("test_row_kernels.py", "test_products.py", "test_fp8.py", "test_bound.py")
+    # Most of a test's time is compiling on one core.
+    shares = [sys.executable, "bench/shards.py", str(min(os.cpu_count() or 1, 8))]
+    tests = shares + pytest_arguments(*(str(kernels / name) for name in names))[3:]
     out = folder / f"triton_bench_{gpu_name()}.json"
     bench = [sys.executable, "bench/bench_triton.py", "--out", str(out)]
     return [Command("triton_tests", tests, 120), Command("triton_bench", bench, 150)]
@@ -176,9 +177,15 @@ def sanitize_commands(_folder: Path) -> list[Command]:
 def bench_commands(folder: Path) -> list[Command]:
     out = folder / f"gpu_bench_{gpu_name()}.json"
     arguments = [sys.executable, "bench/bench_gpu.py", "--out", str(out)]
-    sparse = folder / f"gpu_sparse_bench_{gpu_name()}.json"
-    sparse_arguments = [sys.executable, "bench/bench_gpu_sparse.py", "--out", str(sparse)]
-    return [Command("bench", arguments, 150), Command("sparse_bench", sparse_arguments, 60)]
+    between = [sys.executable, "bench/bench_gpu_between.py", "--out",
+               str(folder / f"gpu_between_{gpu_name()}.json")]  # fmt: skip
+    sparse = [sys.executable, "bench/bench_gpu_sparse.py", "--out",
+              str(folder / f"gpu_sparse_{gpu_name()}.json")]  # fmt: skip
+    return [
+        Command("bench", arguments, 150),
+        Command("between_bench", between, 40),
+        Command("sparse_bench", sparse, 60),
+    ]
 
 
 def model_commands(folder: Path) -> list[Command]:

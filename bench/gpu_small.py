@@ -8,6 +8,7 @@ from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.cases import OUTPUTS, Conv, conv_case, depthwise_case, linear_case
 from fastinfer.testing.devices import on_device
+from fastinfer.testing.every_case import every_case
 
 CASES = (
     linear_case((130,), 72, 400, OUTPUTS[1]),
@@ -41,6 +42,16 @@ DEPTHWISE = (
     depthwise_case(Conv(1, 33, (5, 6), 33, kernel=(2, 4), groups=33), OUTPUTS[6]),
     depthwise_case(Conv(1, 16, (8, 8), 16, dilation=(2, 2), groups=16), OUTPUTS[1]),
 )
+#: One case of each of these, the last there is.
+BETWEEN = (
+    *("dequantize", "int8_lookup", "int8_add", "int8_mul", "int8_cat", "int8_max_pool2d"),
+    *("int8_avg_pool2d", "int8_adaptive_avg_pool2d", "int8_upsample2d", "float_layer_norm"),
+    *("float_softmax", "quantize_dynamic", "int8_linear_dynamic", "int8_conv2d_dynamic"),
+)
+FIRST = (
+    conv_case(Conv(2, 3, (33, 31), 64, kernel=(7, 7), padding=(3, 3), stride=(2, 2))),
+    conv_case(Conv(2, 3, (17, 18), 40, stride=(2, 2)), OUTPUTS[1]),
+)
 
 
 def main() -> None:
@@ -63,6 +74,7 @@ def main() -> None:
         got = getattr(torch.ops.fastinfer, case.op)(*on_device(args, "cuda"))
         assert torch.equal(got.cpu(), references[case.op](*args)), (str(case), config)
     kernels.set_sparse("auto")
+    kernels.force_config("")
     for case in DEPTHWISE:
         args = case.build()
         got = torch.ops.fastinfer.int8_depthwise_conv2d(*on_device(args, "cuda"))
@@ -73,8 +85,15 @@ def main() -> None:
             args = (x, 0.02, 100, channels_last)
             got = torch.ops.fastinfer.quantize(x.cuda(), *args[1:])
             assert torch.equal(got.cpu(), references["quantize"](*args))
+    between = {c.op: c for c in every_case() if c.op in BETWEEN and "0x" not in c.label}
+    for case in (*between.values(), *FIRST):
+        args = case.build()
+        got = getattr(torch.ops.fastinfer, case.op)(*on_device(args, "cuda"))
+        want = references[case.op](*args)
+        pairs = zip(got, want, strict=True) if isinstance(got, tuple) else ((got, want),)
+        assert all(torch.equal(g.cpu(), w) for g, w in pairs), str(case)
     tiles = len(kernels.known_configs())
-    others = len(sparse) + len(DEPTHWISE)
+    others = len(sparse) + len(DEPTHWISE) + len(between) + len(FIRST)
     print(f"{len(CASES)} cases on {tiles} tiles, {others} others: equal")
 
 

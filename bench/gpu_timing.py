@@ -1,4 +1,9 @@
-"""Timing on a GPU: events round each call, the L2 cache flushed between them."""
+"""Timing on a GPU: events round each call, the L2 cache flushed between them.
+
+A flush that writes leaves L2 full of lines that go to memory while the call runs: each line that
+the call touches pushes out another, so that up to 50 MB count that are not its own. A flush that
+reads leaves lines that are dropped.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +30,32 @@ class GpuTiming:
     runs: int
 
 
+#: How L2 is flushed: with lines to be written, with lines to be dropped, or not.
+WRITTEN, READ, WARM = "written", "read", "warm"
+
+
 @cache
 def _flush_buffer() -> torch.Tensor:
-    return torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+    return torch.zeros(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda")
 
 
-def time_call(call: Callable[[], Any], runs: int = 20, warm_up: int = 3) -> GpuTiming:
-    """Return how long a call takes on the device, with cold L2; nothing is subtracted."""
-    buffer = _flush_buffer()
+def flush_l2(how: str) -> None:
+    """Push everything out of L2."""
+    if how == WRITTEN:
+        _flush_buffer().zero_()
+    elif how == READ:
+        _flush_buffer().amax()
+
+
+def time_call(
+    call: Callable[[], Any], runs: int = 20, warm_up: int = 3, flush: str = WRITTEN
+) -> GpuTiming:
+    """Return how long a call takes on the device, with L2 flushed before it; nothing subtracted."""
     for _ in range(warm_up):
         call()
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
     for start, end in events:
-        buffer.zero_()
+        flush_l2(flush)
         start.record()
         call()
         end.record()
@@ -76,7 +94,7 @@ def capture(call: Callable[[], Any], warm_up: int = 3) -> tuple[Callable[[], Non
     return graph.replay, result
 
 
-def time_replay(call: Callable[[], Any], runs: int = 20) -> GpuTiming:
+def time_replay(call: Callable[[], Any], runs: int = 20, flush: str = WRITTEN) -> GpuTiming:
     """Return how long one call's kernels take, with cold L2: the events are round a graph's replay.
 
     No Python runs between the events, so a launcher written in it does not count; starting a graph
@@ -86,7 +104,24 @@ def time_replay(call: Callable[[], Any], runs: int = 20) -> GpuTiming:
         NotCapturedError: if a graph cannot hold the call.
     """
     replay, _ = capture(call)
-    return time_call(replay, runs)
+    return time_call(replay, runs, flush=flush)
+
+
+def other_us(name: str, call: Callable[[], Any], reasons: dict[str, str]) -> float | None:
+    """Return microseconds of another contender; None where it fails, the reason among `reasons`."""
+    try:
+        return time_replay(call, flush=READ).median
+    except Exception as error:
+        reasons[name] = f"{type(error).__name__}: {str(error)[:300]}"
+        print(f"{name}: {reasons[name]}", flush=True)
+        return None
+
+
+def copy_us(count: int, flush: str = WRITTEN) -> float:
+    """Return microseconds of a copy that reads and writes `count` bytes together, as a graph."""
+    source = torch.zeros(max(count // 2, 1), dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    return time_replay(lambda: target.copy_(source), flush=flush).median
 
 
 def copy_bandwidth() -> float:

@@ -54,6 +54,7 @@ enum PackedFlag : int32_t {
   kFlagTable = 4,
   kFlagDynamic = 8,
   kFlagUnbounded = 16,  // a result may leave int32 before its clamp
+  kFlagSmall = 32,      // no result leaves +-2^21 before its clamp, its residual included
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};

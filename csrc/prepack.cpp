@@ -36,19 +36,26 @@ std::vector<int64_t> check_accumulator(const int8_t* weight, const int32_t* bias
 }
 
 // The sum of such a product and of 255 times such a residual's multiplier stays within int32.
-constexpr double kBoundedProduct = 0.99 * 2147483648.0, kBoundedResidual = 65536.0;
+constexpr double kBoundedProduct = 0.99 * 2147483648.0, kBoundedResidual = 255 * 65536.0;
+constexpr double kSmall = 2097152.0;
 
-// Whether no result leaves int32 before it is clamped. A layer that hardly answers has channels with
-// multipliers above 1, whose sums are small. NaN is not bounded.
-bool is_bounded(const std::vector<int64_t>& worst, const float* multiplier,
-                const float* residual_multiplier) {
+// The largest product and residual of results before they are clamped. A layer that hardly answers has
+// channels with multipliers above 1, whose sums are small. NaN counts as infinite.
+struct Largest {
+  double product = 0, residual = 0;
+};
+
+Largest largest_result(const std::vector<int64_t>& worst, const float* multiplier,
+                       const float* residual_multiplier) {
+  const auto larger = [](double a, double b) { return b <= a ? a : std::isnan(b) ? INFINITY : b; };
+  Largest found;
   for (size_t i = 0; i < worst.size(); i++) {
-    const double product = static_cast<double>(worst[i]) * std::abs(double{multiplier[i]});
-    if (!(product <= kBoundedProduct)) return false;
+    found.product = larger(found.product,
+                           static_cast<double>(worst[i]) * std::abs(double{multiplier[i]}));
     if (residual_multiplier == nullptr) continue;
-    if (!(std::abs(residual_multiplier[i]) <= kBoundedResidual)) return false;
+    found.residual = larger(found.residual, 255 * std::abs(double{residual_multiplier[i]}));
   }
-  return true;
+  return found;
 }
 
 }  // namespace
@@ -116,9 +123,12 @@ PackedHeader begin_prepack(PrepackInputs& in, const std::string& op, int64_t gro
   const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());
   const auto* b = static_cast<const int32_t*>(in.bias.const_data_ptr());
   const auto* m = static_cast<const float*>(in.multiplier.const_data_ptr());
-  if (!is_bounded(check_accumulator(w, b, n, h.k), m, data_of<float>(in.residual_multiplier))) {
+  const Largest largest = largest_result(check_accumulator(w, b, n, h.k), m,
+                                         data_of<float>(in.residual_multiplier));
+  if (largest.product > kBoundedProduct || largest.residual > kBoundedResidual) {
     h.flags |= kFlagUnbounded;
   }
+  if (largest.product + largest.residual <= kSmall) h.flags |= kFlagSmall;
   return h;
 }
 

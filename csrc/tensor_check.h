@@ -31,6 +31,14 @@ inline void check_dtype(const char* op, const char* argument, const Tensor& t, S
                   torch::headeronly::toString(t.scalar_type()));
 }
 
+inline void check_any_float(const char* op, const char* argument, const Tensor& t) {
+  const ScalarType type = t.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half ||
+                      type == ScalarType::BFloat16,
+                  op, ": expected ", argument, " Float, Half or BFloat16, got ",
+                  torch::headeronly::toString(type));
+}
+
 inline void check_vector(const char* op, const char* argument, const Tensor& t, ScalarType want,
                          int64_t n) {
   check_dtype(op, argument, t, want);

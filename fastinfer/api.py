@@ -15,7 +15,7 @@ from fastinfer.config import Config, resolve_config
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
 from fastinfer.measure import describe_machine
-from fastinfer.nn.converted_module import InferenceModule, ModulePath
+from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
 from fastinfer.paths import StageError, convert_graph, convert_modules, convert_submodules
 from fastinfer.report import Report
 from fastinfer.request import Evaluate, Request, check_request
@@ -106,6 +106,8 @@ def _check_whole(
         report.note(f"the converted model failed on the example and was dropped: {error}")
         return _keep_original(model, report, str(error))
     report.float_ms, report.fast_ms = times["original"], times["converted"]
+    if isinstance(fast, ConvertedModule) and fast.is_replayed:
+        report.note("calls are replayed as CUDA graphs, one for each shape that came twice")
     if loses(times, request.config):
         report.note(
             f"kept the original: converted {report.fast_ms:.3f} ms, original "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fastinfer import runtime
-from fastinfer.cli_model import UsageError, example_input, load_model
+from fastinfer.cli_model import UsageError, device_named, example_input, load_model
 from fastinfer.measure import benchmark, describe_machine
 from fastinfer.report import Report, report
 
@@ -92,6 +92,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="random example such as 1x3x224x224 or 1x128:int64; once per argument",
     )
     parser.add_argument("--config", choices=CONFIGS, default="auto")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
 
 
 def _positive(text: str) -> int:
@@ -175,7 +176,12 @@ def _demo(options: argparse.Namespace) -> int:
 def _inputs(options: argparse.Namespace) -> tuple[torch.Tensor, ...] | None:
     if not options.input:
         return None
-    return tuple(example_input(text, seed) for seed, text in enumerate(options.input))
+    device = device_named(options.device)
+    return tuple(example_input(text, seed).to(device) for seed, text in enumerate(options.input))
+
+
+def _model(options: argparse.Namespace) -> torch.nn.Module:
+    return load_model(options.model).to(device_named(options.device))
 
 
 def _converted(model: torch.nn.Module, inputs: Any, config: str) -> torch.nn.Module:
@@ -185,7 +191,7 @@ def _converted(model: torch.nn.Module, inputs: Any, config: str) -> torch.nn.Mod
 
 
 def _bench(options: argparse.Namespace) -> int:
-    model, inputs = load_model(options.model), _inputs(options)
+    model, inputs = _model(options), _inputs(options)
     with progress_bar("converting and timing"):
         fast = _converted(model, inputs, options.config)
         table = benchmark(
@@ -204,7 +210,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     import fastinfer
 
-    model, inputs = load_model(options.model), _inputs(options)
+    model, inputs = _model(options), _inputs(options)
     with progress_bar("converting"):
         fast = _converted(model, inputs, options.config)
     found = report(fast)

@@ -25,6 +25,24 @@ class UsageError(Exception):
     """The command line asks for something that cannot be; the text is one line."""
 
 
+def device_named(text: str) -> torch.device:
+    """Return the device that "cpu", "cuda" or "cuda:1" names.
+
+    Raises:
+        UsageError: it is none of these, or torch sees no such GPU.
+    """
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"expected --device cpu, cuda or cuda:1, got {text}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UsageError(f"expected --device of a GPU that torch sees, got {text}: it sees {count}")
+    return device
+
+
 def load_model(target: str) -> nn.Module:
     """Return the module that "package.module:attribute" names or makes, in eval mode.
 

@@ -114,6 +114,12 @@ def profile_model(model: nn.Module, inputs: Any, runs: int) -> Profile:
         raise TypeError(f"profile: runs: expected an integer, got {runs!r}")
     if runs < 1:
         raise ValueError(f"profile: runs: expected a number of calls >= 1, got {runs}")
+    device = getattr(model, "device", None)
+    if isinstance(device, torch.device) and device.type != "cpu":
+        raise ValueError(
+            f"profile: expected a model on cpu, whose steps the engine records, got one on {device}"
+            "; use torch.profiler there, or call model.cpu()"
+        )
     regions = {
         _key(module.program, [(t.data_ptr(), t.nbytes) for t in module.packed()]): (path, module)
         for path, module in region_modules(model)

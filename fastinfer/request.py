@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastinfer.config import Config, named_ignores
 from fastinfer.nn.converted_module import InferenceModule
 from fastinfer.report import Report
+from fastinfer.request_devices import check_devices, places_of
 from fastinfer.types.call import Call
 from fastinfer.types.example import example_call
 from fastinfer.types.finite import all_finite
@@ -81,7 +82,9 @@ def check_request(
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("convert: model: expected eager code, got TorchScript; pass the nn.Module")
     _check_options(calibration, evaluate, max_drop, target_ms)
-    _check_tensors(model)
+    _check_values_are_there(model)
+    check_devices(places_of(model, (example_inputs, example_kwargs)))
+    _check_finite(model)
     example = example_call("convert", example_inputs, example_kwargs)
     args, kwargs = example or (None, {})
     if args is not None:
@@ -123,7 +126,7 @@ def _check_options(
         raise ValueError(f"convert: target_ms: expected milliseconds > 0, got {target_ms}")
 
 
-def _check_tensors(model: nn.Module) -> None:
+def _check_values_are_there(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(tensor, nn.UninitializedParameter):
             raise ValueError(
@@ -133,13 +136,11 @@ def _check_tensors(model: nn.Module) -> None:
             raise ValueError(
                 f"convert: {name!r} is on the meta device and has no values; load weights first"
             )
-        if tensor.device.type != "cpu":
-            raise ValueError(
-                f"convert: {name!r}: expected tensors on cpu, got {tensor.device}; "
-                "call model.cpu() first"
-            )
-        is_weight = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-        if is_weight and not all_finite(tensor):
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise ValueError(f"convert: parameter {name!r} holds NaN or infinity")
 
 

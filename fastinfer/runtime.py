@@ -6,11 +6,13 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from fastinfer.ops.catalog import OPS
+from fastinfer.ops.register import bind_triton
 from fastinfer.types.recorded import RecordedCall
 
 VERSION = "0.1.0"
@@ -35,6 +37,16 @@ if torch.version.cuda is not None:
         _CUDA_ERROR = str(error)
     else:
         _CUDA_ERROR = None
+
+
+def _has_cuda_kernel(name: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"))
+
+
+#: Ops of CUDA tensors that Triton serves, which is looked for and not imported yet.
+TRITON_OPS: tuple[str, ...] = ()
+if torch.version.cuda is not None and find_spec("triton") is not None:
+    _triton_library, TRITON_OPS = bind_triton(OPS, _has_cuda_kernel)
 
 #: Names the instruction set to start with, instead of the best this CPU has.
 ISA_VARIABLE = "FASTINFER_CPU_ISA"
@@ -149,15 +161,18 @@ def peak_gops(threads: int) -> float | None:
 
 
 def show_ops() -> dict[str, dict[str, str]]:
-    """Return op -> device -> "kernel" or "reference": who serves each op."""
+    """Return op -> device -> "kernel", "triton" or "reference": who serves each op."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return {
+    found = {
         op.name: {
             device: "kernel" if has(op.qualified_name, device) else "reference"
             for device in ("CPU", "CUDA")
         }
         for op in OPS
     }
+    for name in TRITON_OPS:
+        found[name]["CUDA"] = "triton"
+    return found
 
 
 def _cpu_name() -> str:
@@ -169,6 +184,13 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """Return name and compute capability of each GPU that torch sees."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = map(torch.cuda.get_device_properties, range(count))
+    return [f"{gpu.name} (compute capability {gpu.major}.{gpu.minor})" for gpu in found]
 
 
 def info() -> dict[str, Any]:
@@ -185,6 +207,7 @@ def info() -> dict[str, Any]:
         "supported_isas": list(_C.supported_isas()) if built else [],
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.is_available(),
+        "gpus": _gpus(),
         "cuda_kernels": "built" if _C_cuda is not None else f"missing: {_CUDA_ERROR}",
         "ops": show_ops(),
     }

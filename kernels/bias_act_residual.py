@@ -8,8 +8,16 @@ import triton.language as tl
 from torch import Tensor
 
 from .activations import activate, activate_ref, activation_kind
-from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
-from .rows import as_rows, check_float, check_like, load_vector, row_config, tile_of_rows
+from .codes import OF_ROW, Codes, QuantizedRows, is_of_row, new_result, result_ref, store_rows
+from .rows import (
+    as_rows,
+    check_float,
+    check_like,
+    load_vector,
+    row_config,
+    row_programs,
+    tile_of_rows,
+)
 
 _OP = "bias_act_residual"
 
@@ -32,19 +40,27 @@ def _bias_act_residual_kernel(
     HAS_RESIDUAL: tl.constexpr,
     KIND: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    row, column, row_inside, inside = tile_of_rows(
+        rows, n, MODE == OF_ROW, BLOCK_ROWS, BLOCK_COLUMNS
+    )
     x = tl.load(x_ptr + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0)
-    y = x.to(tl.float32) + load_vector(bias_ptr, column, n, HAS_BIAS, 0.0)
+    bias = load_vector(bias_ptr, column, n, HAS_BIAS)
+    residual = x  # all that is read is on its way before any is waited for
     if HAS_RESIDUAL:
         from_ptr = residual_ptr + row[:, None] * residual_stride + column[None, :]
-        y = y + tl.load(from_ptr, mask=inside, other=0.0).to(tl.float32)
+        residual = tl.load(from_ptr, mask=inside, other=0.0)
+    y = x.to(tl.float32)
+    if HAS_BIAS:
+        y = y + bias.to(tl.float32)
+    if HAS_RESIDUAL:
+        y = y + residual.to(tl.float32)
     store_rows(
         activate(y, KIND), row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr,
-        step, zero, MODE, SIGNED,
+        step, zero, MODE, CODE,
     )  # fmt: skip
 
 
@@ -69,18 +85,18 @@ def bias_act_residual(
     check_like(_OP, "bias", bias, [x.shape[-1]], x, "float")
     check_like(_OP, "residual", residual, x.shape, x)
     kind = activation_kind(_OP, activation)
-    config = row_config(_OP, x.shape[-1])
-    result = new_result(x, codes)
+    config = row_config(_OP, x.shape[-1], is_of_row(codes))
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     residuals = rows if residual is None else as_rows(residual)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
-            _bias_act_residual_kernel[(triton.cdiv(rows.shape[0], config.rows),)](
+            _bias_act_residual_kernel[(row_programs(config, *rows.shape),)](
                 rows, rows if bias is None else bias.contiguous(), residuals, result.out,
                 result.scale, result.zero_point, *rows.shape, rows.stride(0), residuals.stride(0),
                 result.step, result.zero, bias is not None, residual is not None, kind,
-                result.mode, result.signed, config.rows, config.columns, num_warps=config.warps,
-                enable_fp_fusion=False,
+                result.mode, result.code, config.rows, config.columns, num_warps=config.warps,
+                maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

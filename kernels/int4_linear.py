@@ -10,7 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows import check_like
-from .tiles import int4_config, programs, tile_of_product
+from .split_k import new_parts, store_product, sum_parts
+from .tiles import int4_config, programs, split_of_k, tile_of_product
 
 _OP = "int4_linear"
 #: Weights that share a scale. Byte j of a group holds weight j in its low half and j + 64 above, so
@@ -73,34 +74,34 @@ def _int4_linear_kernel(
     n,
     k,
     x_stride,
+    k_part,
     HAS_BIAS: tl.constexpr,
+    IS_SPLIT: tl.constexpr,
     HALF: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     row, column, row_inside, column_inside = tile_of_product(m, n, BLOCK_M, BLOCK_N)
     depth = tl.arange(0, HALF)
-    x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
-    codes_from = codes_ptr + column[None, :].to(tl.int64) * (k // 2) + depth[:, None]
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for group in range(0, k // (2 * HALF)):
-        start = group * 2 * HALF
-        codes = tl.load(codes_from + group * HALF, mask=column_inside[None, :], other=0)
-        front = tl.load(x_from + start, mask=row_inside[:, None], other=0.0)
-        back = tl.load(x_from + start + HALF, mask=row_inside[:, None], other=0.0)
+    x_from = x_ptr + row[None, :] * x_stride + depth[:, None]
+    codes_from = codes_ptr + column[:, None].to(tl.int64) * (k // 2) + depth[None, :]
+    acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+    first = tl.program_id(1) * k_part
+    for start in range(first, tl.minimum(first + k_part, k), 2 * HALF):
+        codes = tl.load(codes_from + start // 2, mask=column_inside[:, None], other=0)
+        front = tl.load(x_from + start, mask=row_inside[None, :], other=0.0)
+        back = tl.load(x_from + start + HALF, mask=row_inside[None, :], other=0.0)
+        scale_from = scale_ptr + start // (2 * HALF) * n
+        scale = tl.load(scale_from + column, mask=column_inside, other=0.0)
         low = _weights(codes & 15, x_ptr.dtype.element_ty)
         high = _weights(codes >> 4, x_ptr.dtype.element_ty)
-        part = tl.dot(front, low)
-        part = tl.dot(back, high, part)
-        scale = tl.load(scale_ptr + group * n + column, mask=column_inside, other=0.0)
-        acc += part * scale[None, :]
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + column, mask=column_inside, other=0.0)
-        acc = acc + bias.to(tl.float32)[None, :]
-    to = out_ptr + row[:, None] * n + column[None, :]
-    tl.store(
-        to, acc.to(out_ptr.dtype.element_ty), mask=row_inside[:, None] & column_inside[None, :]
-    )
+        part = tl.dot(low, front)
+        part = tl.dot(high, back, part)
+        acc += part * scale[:, None]
+    store_product(
+        acc, row, column, row_inside, column_inside, m, n, scale_ptr, bias_ptr, out_ptr, False,
+        HAS_BIAS, IS_SPLIT,
+    )  # fmt: skip
 
 
 def int4_linear(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Tensor:
@@ -134,13 +135,19 @@ def int4_linear(x: Tensor, weight: Int4Weight, bias: Tensor | None = None) -> Te
         return out
     rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
-    config = int4_config(rows.shape[0], n)
+    m = rows.shape[0]
+    config = int4_config(m)
+    splits, k_part = split_of_k(config, m, n, k)
+    parts = new_parts(splits, m, n, out)
     with torch.cuda.device_of(x):
-        _int4_linear_kernel[(programs(config, rows.shape[0], n),)](
-            rows, codes.contiguous(), scale.contiguous(), scale if bias is None else bias, out,
-            rows.shape[0], n, k, rows.stride(0), bias is not None, config.k // 2, config.m,
-            config.n, num_warps=config.warps, num_stages=config.stages,
+        _int4_linear_kernel[(programs(config, m, n), splits)](
+            rows, codes.contiguous(), scale.contiguous(),
+            scale if bias is None else bias.contiguous(), parts, m, n, k, rows.stride(0), k_part,
+            bias is not None, splits > 1, config.k // 2, config.m, config.n,
+            num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
+        if splits > 1:
+            sum_parts(parts, None, bias, out)
     return out
 
 

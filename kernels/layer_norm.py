@@ -8,7 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
-from .rows import as_rows, check_float, check_like, load_vector, row_config, tile_of_rows
+from .rows import (
+    as_rows,
+    check_float,
+    check_like,
+    load_vector,
+    row_config,
+    row_programs,
+    tile_of_rows,
+)
 
 _OP = "layer_norm"
 
@@ -30,24 +38,27 @@ def _layer_norm_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    row, column, row_inside, inside = tile_of_rows(rows, n, True, BLOCK_ROWS, BLOCK_COLUMNS)
     x = tl.load(x_ptr + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0)
+    weight = load_vector(weight_ptr, column, n, HAS_WEIGHT)  # on its way before x is waited for
+    bias = load_vector(bias_ptr, column, n, HAS_BIAS)
     x = x.to(tl.float32)
-    count = tl.full([BLOCK_ROWS], 0.0, tl.float32) + n
-    mean = tl.div_rn(tl.sum(x, axis=1), count)
+    share = 1.0 / (tl.full([BLOCK_ROWS], 0.0, tl.float32) + n)
+    mean = tl.sum(x, axis=1) * share
     away = tl.where(inside, x - mean[:, None], 0.0)
-    variance = tl.div_rn(tl.sum(away * away, axis=1), count)
-    one = tl.full([BLOCK_ROWS], 1.0, tl.float32)
-    inverse = tl.div_rn(one, tl.sqrt_rn(variance + tl.full([1], eps, tl.float32)))
-    y = away * inverse[:, None] * load_vector(weight_ptr, column, n, HAS_WEIGHT, 1.0)
-    y = y + load_vector(bias_ptr, column, n, HAS_BIAS, 0.0)
+    variance = tl.sum(away * away, axis=1) * share
+    y = away * tl.rsqrt(variance + tl.full([1], eps, tl.float32))[:, None]
+    if HAS_WEIGHT:
+        y = y * weight.to(tl.float32)
+    if HAS_BIAS:
+        y = y + bias.to(tl.float32)
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -72,16 +83,17 @@ def layer_norm(
     check_like(_OP, "weight", weight, [n], x, "float")
     check_like(_OP, "bias", bias, [n], x, "float")
     config = row_config(_OP, n)
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
-            _layer_norm_kernel[(triton.cdiv(rows.shape[0], config.rows),)](
+            _layer_norm_kernel[(row_programs(config, *rows.shape),)](
                 rows, rows if weight is None else weight.contiguous(),
                 rows if bias is None else bias.contiguous(), result.out, result.scale,
                 result.zero_point, *rows.shape, rows.stride(0), eps, result.step, result.zero,
-                weight is not None, bias is not None, result.mode, result.signed, config.rows,
-                config.columns, num_warps=config.warps, enable_fp_fusion=False,
+                weight is not None, bias is not None, result.mode, result.code, config.rows,
+                config.columns, num_warps=config.warps,
+                maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

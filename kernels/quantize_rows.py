@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .codes import Codes, QuantizedRows, new_result, quantized_ref, store_rows
-from .rows import as_rows, check_float, row_config, tile_of_rows
+from .codes import OF_ROW, Codes, QuantizedRows, is_of_row, new_result, quantized_ref, store_rows
+from .rows import as_rows, check_float, row_config, row_programs, tile_of_rows
 
 _OP = "quantize_rows"
 
@@ -25,15 +25,17 @@ def _quantize_rows_kernel(
     step,
     zero,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    row, column, row_inside, inside = tile_of_rows(
+        rows, n, MODE == OF_ROW, BLOCK_ROWS, BLOCK_COLUMNS
+    )
     x = tl.load(x_ptr + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0)
     store_rows(
         x.to(tl.float32), row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr,
-        step, zero, MODE, SIGNED,
+        step, zero, MODE, CODE,
     )  # fmt: skip
 
 
@@ -48,15 +50,16 @@ def quantize_rows(x: Tensor, codes: Codes | None = None) -> QuantizedRows:
         ValueError: a row is empty, or longer than the largest tile.
     """
     check_float(_OP, "x", x)
-    config = row_config(_OP, x.shape[-1])
-    result = new_result(x, codes or Codes())
+    codes = codes or Codes()
+    config = row_config(_OP, x.shape[-1], is_of_row(codes))
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
-            _quantize_rows_kernel[(triton.cdiv(rows.shape[0], config.rows),)](
+            _quantize_rows_kernel[(row_programs(config, *rows.shape),)](
                 rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
-                result.step, result.zero, result.mode, result.signed, config.rows, config.columns,
-                num_warps=config.warps, enable_fp_fusion=False,
+                result.step, result.zero, result.mode, result.code, config.rows, config.columns,
+                num_warps=config.warps, maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return QuantizedRows(*result.value)
 

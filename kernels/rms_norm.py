@@ -8,7 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
-from .rows import as_rows, check_float, check_like, load_vector, row_config, tile_of_rows
+from .rows import (
+    as_rows,
+    check_float,
+    check_like,
+    load_vector,
+    row_config,
+    row_programs,
+    tile_of_rows,
+)
 
 _OP = "rms_norm"
 
@@ -28,21 +36,21 @@ def _rms_norm_kernel(
     zero,
     HAS_WEIGHT: tl.constexpr,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    row, column, row_inside, inside = tile_of_rows(rows, n, True, BLOCK_ROWS, BLOCK_COLUMNS)
     x = tl.load(x_ptr + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0)
+    weight = load_vector(weight_ptr, column, n, HAS_WEIGHT)  # on its way before x is waited for
     x = x.to(tl.float32)
-    count = tl.full([BLOCK_ROWS], 0.0, tl.float32) + n
-    square = tl.div_rn(tl.sum(x * x, axis=1), count)
-    one = tl.full([BLOCK_ROWS], 1.0, tl.float32)
-    inverse = tl.div_rn(one, tl.sqrt_rn(square + tl.full([1], eps, tl.float32)))
-    y = x * inverse[:, None] * load_vector(weight_ptr, column, n, HAS_WEIGHT, 1.0)
+    square = tl.sum(x * x, axis=1) / (tl.full([BLOCK_ROWS], 0.0, tl.float32) + n)
+    y = x * tl.rsqrt(square + tl.full([1], eps, tl.float32))[:, None]
+    if HAS_WEIGHT:
+        y = y * weight.to(tl.float32)
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -63,15 +71,16 @@ def rms_norm(
     check_float(_OP, "x", x)
     check_like(_OP, "weight", weight, [x.shape[-1]], x, "float")
     config = row_config(_OP, x.shape[-1])
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
-            _rms_norm_kernel[(triton.cdiv(rows.shape[0], config.rows),)](
+            _rms_norm_kernel[(row_programs(config, *rows.shape),)](
                 rows, rows if weight is None else weight.contiguous(), result.out, result.scale,
                 result.zero_point, *rows.shape, rows.stride(0), eps, result.step, result.zero,
-                weight is not None, result.mode, result.signed, config.rows, config.columns,
-                num_warps=config.warps, enable_fp_fusion=False,
+                weight is not None, result.mode, result.code, config.rows, config.columns,
+                num_warps=config.warps,
+                maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from .rows import as_rows, check_float, check_like
 
 _OP = "rotary"
-#: Heads of a program, and the widest half of a head.
-BLOCK_HEADS, MOST_HALF = 16, 256
+#: Heads of a program and its warps, and the widest half of a head.
+BLOCK_HEADS, WARPS, MOST_HALF = 16, 4, 256
 
 
 @triton.jit
@@ -76,7 +76,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     with torch.cuda.device_of(x):
         _rotary_kernel[(tokens, triton.cdiv(heads, BLOCK_HEADS))](
             x, cos, sin, out, heads, half, x.stride(0), x.stride(1), cos.stride(0), sin.stride(0),
-            BLOCK_HEADS, max(16, triton.next_power_of_2(half)), num_warps=4,
+            BLOCK_HEADS, max(16, triton.next_power_of_2(half)), num_warps=WARPS,
             enable_fp_fusion=False,
         )  # fmt: skip
     return out

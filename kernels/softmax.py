@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
-from .rows import as_rows, check_float, row_config, tile_of_rows
+from .rows import as_rows, check_float, row_config, row_programs, tile_of_rows
 
 _OP = "softmax"
 
@@ -26,20 +26,20 @@ def _softmax_kernel(
     step,
     zero,
     MODE: tl.constexpr,
-    SIGNED: tl.constexpr,
+    CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    row, column, row_inside, inside = tile_of_rows(rows, n, BLOCK_ROWS, BLOCK_COLUMNS)
+    row, column, row_inside, inside = tile_of_rows(rows, n, True, BLOCK_ROWS, BLOCK_COLUMNS)
     from_ptr = x_ptr + row[:, None] * x_stride + column[None, :]
-    x = tl.load(from_ptr, mask=inside, other=float("-inf")).to(tl.float32)
-    x = x * tl.full([1, 1], factor, tl.float32)
-    x = tl.where(inside, x, float("-inf"))  # a negative factor turned them round
-    power = tl.where(inside, tl.exp(x - tl.max(x, axis=1)[:, None]), 0.0)
-    y = power / tl.sum(power, axis=1)[:, None]
+    x = tl.load(from_ptr, mask=inside, other=0.0).to(tl.float32)
+    # A negative factor would turn -inf round.
+    x = tl.where(inside, x * tl.full([1, 1], factor, tl.float32), float("-inf"))
+    power = tl.exp(x - tl.max(x, axis=1)[:, None])  # 0 outside, or NaN where all of the row is
+    y = power * (1.0 / tl.sum(power, axis=1))[:, None]
     store_rows(
         y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
-        SIGNED,
+        CODE,
     )  # fmt: skip
 
 
@@ -55,14 +55,15 @@ def softmax(x: Tensor, factor: float = 1.0, codes: Codes | None = None) -> Tenso
     """
     check_float(_OP, "x", x)
     config = row_config(_OP, x.shape[-1])
-    result = new_result(x, codes)
+    result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
         with torch.cuda.device_of(x):
-            _softmax_kernel[(triton.cdiv(rows.shape[0], config.rows),)](
+            _softmax_kernel[(row_programs(config, *rows.shape),)](
                 rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
-                factor, result.step, result.zero, result.mode, result.signed, config.rows,
-                config.columns, num_warps=config.warps, enable_fp_fusion=False,
+                factor, result.step, result.zero, result.mode, result.code, config.rows,
+                config.columns, num_warps=config.warps,
+                maxnreg=config.registers, enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

@@ -25,24 +25,28 @@ INT8_CONFIGS = (
     TileConfig(64, 64, 128, 4, 4),
     TileConfig(128, 128, 128, 8, 3),
 )
-#: Of a height, the wide tile first.
+#: Of products of few rows; n is 64 at least, as tensor cores of Hopper take 64 rows of the weight.
 WEIGHT_ONLY_CONFIGS = (
-    TileConfig(16, 32, 256, 4, 4),
-    TileConfig(32, 64, 128, 4, 4),
-    TileConfig(32, 32, 128, 4, 5),
+    TileConfig(16, 64, 128, 4, 5),
+    TileConfig(32, 64, 128, 4, 5),
     TileConfig(64, 64, 128, 4, 4),
-    TileConfig(64, 32, 128, 4, 5),
 )
 #: A step is a group of 128, which has few bytes: more of them are under way.
 INT4_CONFIGS = (
-    TileConfig(16, 32, 128, 4, 6),
+    TileConfig(16, 64, 128, 4, 6),
     TileConfig(32, 64, 128, 4, 5),
-    TileConfig(32, 32, 128, 4, 6),
     TileConfig(64, 64, 128, 4, 4),
-    TileConfig(64, 32, 128, 4, 5),
+)
+#: Sums of a step and all sums are registers of their own. 64 rows are Hopper's least.
+FP8_CONFIGS = (
+    TileConfig(64, 64, 128, 4, 5),
+    TileConfig(64, 128, 128, 4, 4),
+    TileConfig(128, 128, 128, 8, 4),
 )
 #: Programs that keep most multiprocessors of a large GPU at work.
 ENOUGH_PROGRAMS = 100
+#: Two for each of a large GPU's multiprocessors; and parts of K at most.
+SPLIT_PROGRAMS, MOST_SPLITS = 256, 8
 
 
 def programs(config: TileConfig, m: int, n: int) -> int:
@@ -58,21 +62,35 @@ def int8_config(m: int, n: int) -> TileConfig:
     return large if programs(large, m, n) >= ENOUGH_PROGRAMS else small
 
 
-def _lowest(configs: tuple[TileConfig, ...], m: int, n: int) -> TileConfig:
-    height = next((config.m for config in configs if m <= config.m), configs[-1].m)
-    of_height = [config for config in configs if config.m == height]
-    enough = (config for config in of_height if programs(config, m, n) >= ENOUGH_PROGRAMS)
-    return next(enough, of_height[-1])
+def fp8_config(m: int, n: int) -> TileConfig:
+    """Return the largest tile of which there are enough, or the smallest."""
+    enough = (c for c in FP8_CONFIGS[::-1] if programs(c, m, n) >= ENOUGH_PROGRAMS)
+    return next((c for c in enough if m > 64 or c.m == 64), FP8_CONFIGS[0])
 
 
-def weight_only_config(m: int, n: int) -> TileConfig:
-    """Return the lowest tile that holds all rows, or the highest; narrow where there are few."""
-    return _lowest(WEIGHT_ONLY_CONFIGS, m, n)
+def _lowest(configs: tuple[TileConfig, ...], m: int) -> TileConfig:
+    return next((config for config in configs if m <= config.m), configs[-1])
 
 
-def int4_config(m: int, n: int) -> TileConfig:
-    """Return the lowest tile that holds all rows, or the highest; narrow where there are few."""
-    return _lowest(INT4_CONFIGS, m, n)
+def weight_only_config(m: int) -> TileConfig:
+    """Return the lowest tile that holds all rows, or the highest."""
+    return _lowest(WEIGHT_ONLY_CONFIGS, m)
+
+
+def int4_config(m: int) -> TileConfig:
+    """Return the lowest tile that holds all rows, or the highest."""
+    return _lowest(INT4_CONFIGS, m)
+
+
+def split_of_k(config: TileConfig, m: int, n: int, k: int) -> tuple[int, int]:
+    """Return into how many parts K is split, a power of two, and how much of K each has.
+
+    So many that there are enough programs, each with two steps at least.
+    """
+    tiles, splits = programs(config, m, n), 1
+    while splits < MOST_SPLITS and splits * tiles < SPLIT_PROGRAMS and k >= 4 * splits * config.k:
+        splits *= 2
+    return splits, triton.cdiv(triton.cdiv(k, splits), config.k) * config.k
 
 
 @triton.jit

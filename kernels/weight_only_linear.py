@@ -8,7 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .rows import check_like
-from .tiles import programs, tile_of_product, weight_only_config
+from .split_k import new_parts, store_product, sum_parts
+from .tiles import programs, split_of_k, tile_of_product, weight_only_config
 
 _OP = "weight_only_linear"
 
@@ -36,27 +37,30 @@ def _weight_only_linear_kernel(
     n,
     k,
     x_stride,
+    k_part,
     HAS_BIAS: tl.constexpr,
+    IS_SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     row, column, row_inside, column_inside = tile_of_product(m, n, BLOCK_M, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)
-    x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
-    weight_from = weight_ptr + column[None, :].to(tl.int64) * k + depth[:, None]
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for start in range(0, k, BLOCK_K):
+    x_from = x_ptr + row[None, :] * x_stride + depth[:, None]
+    weight_from = weight_ptr + column[:, None].to(tl.int64) * k + depth[None, :]
+    # The weight is the left factor, which Hopper's tensor cores take from the registers that it is
+    # converted in; and 16 rows of x are enough for the right one.
+    acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+    first = tl.program_id(1) * k_part
+    for start in range(first, tl.minimum(first + k_part, k), BLOCK_K):
         left = depth < k - start
-        x = tl.load(x_from + start, mask=row_inside[:, None] & left[None, :], other=0.0)
-        w = tl.load(weight_from + start, mask=left[:, None] & column_inside[None, :], other=0)
-        acc = tl.dot(x, _weights(w, x.dtype), acc)
-    y = acc * tl.load(scale_ptr + column, mask=column_inside, other=0.0)[None, :]
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + column, mask=column_inside, other=0.0)
-        y = y + bias.to(tl.float32)[None, :]
-    to = out_ptr + row[:, None] * n + column[None, :]
-    tl.store(to, y.to(out_ptr.dtype.element_ty), mask=row_inside[:, None] & column_inside[None, :])
+        w = tl.load(weight_from + start, mask=column_inside[:, None] & left[None, :], other=0)
+        x = tl.load(x_from + start, mask=left[:, None] & row_inside[None, :], other=0.0)
+        acc = tl.dot(_weights(w, x.dtype), x, acc)
+    store_product(
+        acc, row, column, row_inside, column_inside, m, n, scale_ptr, bias_ptr, out_ptr, True,
+        HAS_BIAS, IS_SPLIT,
+    )  # fmt: skip
 
 
 def weight_only_linear(
@@ -90,13 +94,18 @@ def weight_only_linear(
         return out
     rows = x.reshape(-1, k)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
-    config = weight_only_config(rows.shape[0], n)
+    m, scale = rows.shape[0], scale.contiguous()
+    config = weight_only_config(m)
+    splits, k_part = split_of_k(config, m, n, k)
+    parts = new_parts(splits, m, n, out)
     with torch.cuda.device_of(x):
-        _weight_only_linear_kernel[(programs(config, rows.shape[0], n),)](
-            rows, weight.contiguous(), scale, scale if bias is None else bias, out, rows.shape[0],
-            n, k, rows.stride(0), bias is not None, config.m, config.n, config.k,
-            num_warps=config.warps, num_stages=config.stages,
+        _weight_only_linear_kernel[(programs(config, m, n), splits)](
+            rows, weight.contiguous(), scale, scale if bias is None else bias.contiguous(), parts,
+            m, n, k, rows.stride(0), k_part, bias is not None, splits > 1, config.m, config.n,
+            config.k, num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
+        if splits > 1:
+            sum_parts(parts, scale, bias, out)
     return out
 
 

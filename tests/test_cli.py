@@ -135,3 +135,20 @@ def test_bad_usage_exits_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["convert", "bench"])
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("gpu", "expected --device cpu, cuda or cuda:1, got gpu"), ("cuda:63", "it sees")],
+)
+def test_a_device_that_is_not_there(command, device, said, capsys, tmp_path):
+    arguments = [command, "torch.nn:Identity", "--input", "1x4", "-o", str(tmp_path / "r.json")]
+    assert cli.main([*arguments, "--device", device]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_device(fake_convert, capsys, tmp_path):
+    place = f"{__name__}:tiny"
+    arguments = ["convert", place, "--input", "1x4", "-o", str(tmp_path / "r.json")]
+    assert cli.main([*arguments, "--device", "cpu"]) == 0

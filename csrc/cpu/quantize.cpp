@@ -40,11 +40,12 @@ RangeParams quantize_image(const KernelTable& table, const float* x, int64_t n, 
 
 Tensor quantize_cpu(Tensor x, double scale, int64_t zero_point, bool channels_last) {
   constexpr const char* kOp = "quantize";
-  check_dtype(kOp, "x", x, ScalarType::Float);
+  check_any_float(kOp, "x", x);
   STD_TORCH_CHECK(scale > 0 && zero_point >= 0 && zero_point <= 255, kOp,
                   ": expected scale > 0 and zero_point in 0..255, got ", scale, ", ", zero_point);
   STD_TORCH_CHECK(!channels_last || x.dim() == 4, kOp,
                   ": channels_last: expected x with 4 dimensions, got ", shape_text(x));
+  if (x.scalar_type() != ScalarType::Float) x = torch::stable::to(x, ScalarType::Float);
   const KernelTable& table = current_table();
   const float inverse = 1.0f / static_cast<float>(scale);
   const auto zp = static_cast<int32_t>(zero_point);

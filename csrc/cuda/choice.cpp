@@ -31,6 +31,14 @@ GemmConfig config_in_force(const GemmDesc& desc) {
   return can_run ? config : chosen;
 }
 
+std::optional<FirstConvConfig> first_conv_in_force(const GemmCall& call, int32_t multiprocessors) {
+  {
+    const std::lock_guard lock(mutex);
+    if (forced) return std::nullopt;
+  }
+  return choose_first_conv(call, multiprocessors);
+}
+
 void force_config(const std::string& kernel, int block_m, int block_n, int cluster) {
   const std::lock_guard lock(mutex);
   if (kernel.empty()) {

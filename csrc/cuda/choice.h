@@ -6,10 +6,14 @@
 
 #include "gemm.h"
 #include "int8_depthwise.h"
+#include "int8_first_conv.h"
 
 namespace fastinfer::cuda {
 
 GemmConfig config_in_force(const GemmDesc& desc);
+
+// Of a first layer; none where another kernel does it, or a test asks for one.
+std::optional<FirstConvConfig> first_conv_in_force(const GemmCall& call, int32_t multiprocessors);
 
 // Whether int8_prepack makes an image for sparse tensor cores of weights that can have one: where
 // it pays for many rows, never, or always. A weight packed under "never" stays dense.

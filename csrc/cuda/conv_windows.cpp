@@ -3,25 +3,6 @@
 namespace fastinfer::cuda {
 namespace {
 
-void check_conv(const char* op, const Tensor& x, const PackedHeader& h, const ConvArguments& a) {
-  const bool is_depthwise = h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d);
-  const int64_t channels = is_depthwise ? h.n : int64_t{h.c_per_group} * h.groups;
-  const int64_t groups = is_depthwise ? h.n : h.groups;
-  STD_TORCH_CHECK(x.dim() == 4 && x.sizes()[1] == channels, op, ": expected x [N, ", channels,
-                  ", H, W] (weight has in_channels=", channels, "), got ", shape_text(x));
-  STD_TORCH_CHECK(a.kernel_size.size() == 2 && a.stride.size() == 2 && a.padding.size() == 2 &&
-                      a.dilation.size() == 2,
-                  op, ": expected kernel_size, stride, padding and dilation of two numbers each");
-  STD_TORCH_CHECK(a.stride[0] > 0 && a.stride[1] > 0 && a.dilation[0] > 0 && a.dilation[1] > 0 &&
-                      a.padding[0] >= 0 && a.padding[1] >= 0,
-                  op, ": expected stride and dilation >= 1 and padding >= 0");
-  STD_TORCH_CHECK(a.kernel_size[0] == h.kh && a.kernel_size[1] == h.kw &&
-                      a.out_channels == h.n && a.groups == groups,
-                  op, ": expected kernel_size=[", h.kh, ", ", h.kw, "], groups=", groups,
-                  ", out_channels=", h.n, " as packed, got [", a.kernel_size[0], ", ",
-                  a.kernel_size[1], "], ", a.groups, ", ", a.out_channels);
-}
-
 Windows windows_of(const char* op, const Tensor& x, const PackedHeader& h, const ConvArguments& a) {
   const int64_t height = x.sizes()[2], width = x.sizes()[3];
   const int64_t free_h = height + 2 * a.padding[0] - a.dilation[0] * (h.kh - 1) - 1;
@@ -59,6 +40,25 @@ int64_t checked_pixels(const char* op, const Ints& shape) {
 }
 
 }  // namespace
+
+void check_conv(const char* op, const Tensor& x, const PackedHeader& h, const ConvArguments& a) {
+  const bool is_depthwise = h.op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d);
+  const int64_t channels = is_depthwise ? h.n : int64_t{h.c_per_group} * h.groups;
+  const int64_t groups = is_depthwise ? h.n : h.groups;
+  STD_TORCH_CHECK(x.dim() == 4 && x.sizes()[1] == channels, op, ": expected x [N, ", channels,
+                  ", H, W] (weight has in_channels=", channels, "), got ", shape_text(x));
+  STD_TORCH_CHECK(a.kernel_size.size() == 2 && a.stride.size() == 2 && a.padding.size() == 2 &&
+                      a.dilation.size() == 2,
+                  op, ": expected kernel_size, stride, padding and dilation of two numbers each");
+  STD_TORCH_CHECK(a.stride[0] > 0 && a.stride[1] > 0 && a.dilation[0] > 0 && a.dilation[1] > 0 &&
+                      a.padding[0] >= 0 && a.padding[1] >= 0,
+                  op, ": expected stride and dilation >= 1 and padding >= 0");
+  STD_TORCH_CHECK(a.kernel_size[0] == h.kh && a.kernel_size[1] == h.kw &&
+                      a.out_channels == h.n && a.groups == groups,
+                  op, ": expected kernel_size=[", h.kh, ", ", h.kw, "], groups=", groups,
+                  ", out_channels=", h.n, " as packed, got [", a.kernel_size[0], ", ",
+                  a.kernel_size[1], "], ", a.groups, ", ", a.out_channels);
+}
 
 ConvCall bind_conv(const char* op, const PackedHeader& h, const Tensor& x, const Tensor& packed,
                    const std::optional<Tensor>& residual, const ConvArguments& a,

@@ -19,6 +19,9 @@ struct ConvCall {
   GemmCall call;
 };
 
+// Throws unless x and the arguments are those the weight was packed for.
+void check_conv(const char* op, const Tensor& x, const PackedHeader& h, const ConvArguments& a);
+
 // Throws unless x, residual and the arguments are those the weight was packed for.
 ConvCall bind_conv(const char* op, const PackedHeader& h, const Tensor& x, const Tensor& packed,
                    const std::optional<Tensor>& residual, const ConvArguments& a,

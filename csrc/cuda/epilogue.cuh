@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../packed.h"
+#include "codes.cuh"
 #include "gemm.h"
 #include "mma.cuh"
 
@@ -13,6 +14,11 @@ namespace fastinfer::cuda {
 
 // Channels that a lane holds of 32 neighbouring columns.
 constexpr int kLaneChannels = 8;
+
+// Adding 1.5 * 2^23, an even number, to a float within +-2^22 rounds it half to even: the integer is in
+// the low bits of the sum's, above those of 1.5 * 2^23.
+constexpr float kRounding = 12582912.0f;
+constexpr int32_t kRoundingBits = 0x4B400000;
 
 struct Epilogue {
   const int32_t* bias;  // of the first group
@@ -23,10 +29,16 @@ struct Epilogue {
   void* out;
   int64_t m, ldc;
   int32_t n;  // channels of a group
-  uint32_t zero_points;  // out_zero_point in each byte
-  float low, high;       // clamp: before rounding for uint8
+  uint32_t lowest;  // qmin in each byte
+  float low, high;  // clamp; of uint8 without the zero point
   bool float_output;
+  bool is_small;  // kFlagSmall
   bool is_wide;  // eight channels of a row are aligned
+  // Of a dynamic weight, else null. Then `bias` are the sums of the weights, and
+  // `residual_multiplier` is the bias.
+  const float* row_scale;
+  const int32_t* row_zero_point;
+  uint32_t rows_per_range;
   // Where a group's channels start, in a row of results and in the vectors.
   int32_t first_channel, first_value;
 
@@ -44,6 +56,7 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   e.bias = reinterpret_cast<const int32_t*>(c.packed + h.bias);
   e.multiplier = reinterpret_cast<const float*>(c.packed + h.multiplier);
   e.residual_multiplier = reinterpret_cast<const float*>(c.packed + h.residual_multiplier);
+  e.row_scale = nullptr;
   e.table = h.table != 0 ? c.packed + h.table : nullptr;
   e.residual = c.residual;
   e.out = c.out;
@@ -51,7 +64,8 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   e.n = c.n;
   e.ldc = int64_t{c.n} * c.groups;
   e.float_output = (h.flags & kFlagFloatOutput) != 0;
-  e.zero_points = static_cast<uint32_t>(h.out_zero_point) * 0x01010101u;
+  e.is_small = (h.flags & kFlagSmall) != 0;
+  e.lowest = static_cast<uint32_t>(h.qmin) * 0x01010101u;
   const auto low = static_cast<float>(h.qmin - h.out_zero_point);
   const auto high = static_cast<float>(h.qmax - h.out_zero_point);
   e.low = e.float_output ? h.clamp_min : low;
@@ -63,9 +77,23 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   const bool has_residual = (h.flags & kFlagResidual) != 0;
   const bool is_other = (h.layout != kLayoutCuda) | (h.n != c.n * c.groups) | (h.run != c.run) |
                         (h.weight != kPackedHeaderBytes) |
-                        (has_residual != (c.residual != nullptr));
+                        (has_residual != (c.residual != nullptr)) |
+                        ((c.row_scale != nullptr) != ((h.flags & kFlagDynamic) != 0));
   if (is_other) __trap();
   return e;
+}
+
+// Of a dynamic weight: what its epilogue reads instead. Its float bias and its weights' sums lie
+// behind the multipliers, found without the header: on sm_80 two more offsets cost int8_gemm_mma of
+// windows registers that it does not have.
+__device__ __forceinline__ void take_ranges(Epilogue& e, const GemmCall& c) {
+  if (c.row_scale == nullptr) return;
+  const int64_t channels = int64_t{c.n_padded} * c.groups;
+  e.residual_multiplier = e.multiplier + channels;
+  e.bias = reinterpret_cast<const int32_t*>(e.multiplier + 2 * channels);
+  e.row_scale = c.row_scale;
+  e.row_zero_point = c.row_zero_point;
+  e.rows_per_range = c.rows_per_range;
 }
 
 // What eight neighbouring channels need, loaded once for all rows of a lane, by both functions.
@@ -99,10 +127,10 @@ __device__ __forceinline__ bool load_channels(const Epilogue& e, int column, Cha
   return true;
 }
 
-// What a residual needs besides.
+// What a residual needs besides, or a dynamic weight.
 __device__ __forceinline__ void load_residual_channels(const Epilogue& e, int column,
                                                        ChannelValues& v) {
-  if (e.residual != nullptr && !e.float_output) {
+  if ((e.residual != nullptr && !e.float_output) || e.row_scale != nullptr) {
     load8(v.residual_multiplier, e.residual_multiplier + e.first_value + column);
   }
 }
@@ -133,26 +161,26 @@ __device__ __forceinline__ void prefetch_epilogue(const Epilogue& e, int64_t row
   __syncwarp();
 }
 
-__device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return word >> (8 * i) & 255u; }
-
-// The low bytes of four words.
-__device__ __forceinline__ uint32_t low_bytes(const uint32_t* words) {
-  const uint32_t front = __byte_perm(words[0], words[1], 0x0040);
-  const uint32_t back = __byte_perm(words[2], words[3], 0x0040);
-  return __byte_perm(front, back, 0x5410);
-}
-
-// Byte i as a float. 2^23 + a byte is the byte in the low bits of 2^23's, so nothing is rounded; a
-// conversion of a byte runs at a quarter of the rate.
-__device__ __forceinline__ float float_of(uint32_t word, int i) {
-  return __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + i)) - 8388608.0f;
-}
-
 __device__ __forceinline__ void scale(const ChannelValues& v, const int32_t (&acc)[kLaneChannels],
                                       float (&f)[kLaneChannels]) {
 #pragma unroll
   for (int i = 0; i < kLaneChannels; i++) {
     f[i] = __fmul_rn(__int2float_rn(acc[i] + v.bias[i]), v.multiplier[i]);
+  }
+}
+
+// Of rows with a range of their own: less what the zero point adds, and by the range's scale.
+__device__ __forceinline__ void scale_row(const Epilogue& e, const ChannelValues& v, int64_t row,
+                                          const int32_t (&acc)[kLaneChannels],
+                                          float (&f)[kLaneChannels]) {
+  const uint32_t range = static_cast<uint32_t>(row) / e.rows_per_range;
+  const float row_scale = __ldg(e.row_scale + range);
+  const int32_t zero_point = __ldg(e.row_zero_point + range);
+#pragma unroll
+  for (int i = 0; i < kLaneChannels; i++) {
+    const int32_t sum = acc[i] - zero_point * v.bias[i];
+    const float product = __fmul_rn(__int2float_rn(sum), v.multiplier[i]);
+    f[i] = __fadd_rn(__fmul_rn(product, row_scale), v.residual_multiplier[i]);
   }
 }
 
@@ -165,18 +193,26 @@ __device__ __forceinline__ void add_bytes(const ChannelValues& v, uint2 residual
   }
 }
 
-// Clamped, rounded, moved by the zero point.
-__device__ __forceinline__ uint2 codes_of(const Epilogue& e, const float (&f)[kLaneChannels]) {
-  uint32_t rounded[kLaneChannels];
+// Rounded, moved by the zero point, clamped. Integers are clamped by the instruction that moves them,
+// where two of floats, at half the rate, would come before; what is not small needs these too.
+template <bool kAlwaysSmall = false>
+__device__ __forceinline__ uint2 codes_of(const Epilogue& e, float (&f)[kLaneChannels]) {
+  if (!kAlwaysSmall && !e.is_small) {
+#pragma unroll
+    for (int i = 0; i < kLaneChannels; i++) {
+      f[i] = fmaxf(fminf(f[i], e.high), e.low);  // NaN becomes `high`
+    }
+  }
+  // From the bits of 1.5 * 2^23 + a rounded result to what it is above qmin, and the most that may be.
+  const int32_t from_bits = -__float2int_rn(e.low) - kRoundingBits;
+  const int32_t range = __float2int_rn(e.high - e.low);
+  uint32_t above[kLaneChannels];
 #pragma unroll
   for (int i = 0; i < kLaneChannels; i++) {
-    // NaN becomes `high`. Adding 1.5 * 2^23, an even number, rounds half to even: the integer is in
-    // the low bits, and the zero point is added behind the rounding.
-    const float bounded = fmaxf(fminf(f[i], e.high), e.low);
-    rounded[i] = __float_as_uint(__fadd_rn(bounded, 12582912.0f));
+    const int32_t bits = __float_as_int(__fadd_rn(f[i], kRounding));
+    above[i] = static_cast<uint32_t>(__viaddmin_s32_relu(bits, from_bits, range));
   }
-  return {__vadd4(low_bytes(rounded), e.zero_points),
-          __vadd4(low_bytes(rounded + 4), e.zero_points)};
+  return {low_bytes(above) + e.lowest, low_bytes(above + 4) + e.lowest};  // no byte carries
 }
 
 // The table's byte for each of eight codes.
@@ -249,7 +285,11 @@ __device__ __forceinline__ void store_channels(const Epilogue& e, const ChannelV
   const int64_t at = row * e.ldc + e.first_channel + column;
   const int valid = e.n - column;
   float f[kLaneChannels];
-  scale(v, acc, f);
+  if (e.row_scale != nullptr) {
+    scale_row(e, v, row, acc, f);
+  } else {
+    scale(v, acc, f);
+  }
   if (e.float_output) {
     store_floats(e, at, valid, f);
   } else {
@@ -268,53 +308,74 @@ __device__ __forceinline__ void store_whole_bytes(const Epilogue& e, const Chann
   *reinterpret_cast<uint2*>(static_cast<uint8_t*>(e.out) + row * e.ldc + column) = q;
 }
 
+// What a panel of 32 columns reads for two rows.
+struct PanelValues {
+  ChannelValues channels;
+  uint2 residual[2];
+};
+
 // Rows `row` and row + 8 of a lane's accumulators, from `column`, the first of a tile's at `first`,
-// on: bytes in whole eights, without a table. Written out, as registers cannot be indexed: 170
-// instructions a panel where the loop over any results takes twice as many, and stalls.
+// on: small bytes in whole eights, without a table. Written out, as registers cannot be indexed.
+// What a panel reads is loaded while the one before is computed: two warps share an issue slot here,
+// too few to hide it.
 template <int kCount>
 __device__ __forceinline__ void store_panels(const Epilogue& e, const int32_t (&acc)[kCount],
                                              int64_t row, int first, int column) {
+  constexpr int kPanels = kCount / 16;
+  constexpr int kAhead = kCount <= 64 ? 1 : 0;  // panels; where there are registers for it
   const bool is_row[2] = {row < e.m, row + 8 < e.m};
   const bool has_residual = e.residual != nullptr;
   int64_t at = row * e.ldc + e.first_channel + column;
-  int value = e.first_value + column;
   const int64_t next_row = 8 * e.ldc;
+  int value = e.first_value + column;
+  // Pointers that stay where they are: steps of a panel are part of the instructions.
+  const int32_t* bias = e.bias + value;
+  const float* multiplier = e.multiplier + value;
+  // Vectors are padded to whole panels, so that a lane beyond n reads, and stores nothing.
+  const auto load = [&](int j, PanelValues& v) {
+    load8(v.channels.bias, (kAhead > 0 ? bias : e.bias + value) + 32 * j);
+    load8(v.channels.multiplier, (kAhead > 0 ? multiplier : e.multiplier + value) + 32 * j);
+    if (!has_residual) return;
+    load8(v.channels.residual_multiplier, e.residual_multiplier + value + 32 * j);
+    const uint8_t* from = static_cast<const uint8_t*>(e.residual) + at + 32 * j;
 #pragma unroll
-  for (int j = 0; j < kCount / 16; j++) {
-    if (first + 32 * j >= e.n) break;
-    ptx::keep_order(value);
-    ptx::keep_order(at);
-    ChannelValues values;
-    // Vectors are padded to whole panels, so that a lane beyond n reads, and stores nothing.
-    load8(values.bias, e.bias + value);
-    load8(values.multiplier, e.multiplier + value);
-    uint2 residual[2] = {};
-    if (has_residual) {
-      load8(values.residual_multiplier, e.residual_multiplier + value);
-      const auto* from = static_cast<const uint8_t*>(e.residual) + at;
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        if (is_row[half] && column + 32 * j < e.n) {
-          residual[half] = __ldg(reinterpret_cast<const uint2*>(from + half * next_row));
-        }
+    for (int half = 0; half < 2; half++) {
+      if (is_row[half] && column + 32 * j < e.n) {
+        v.residual[half] =
+            __ldg(reinterpret_cast<const uint2*>(from + half * next_row));
       }
     }
-    auto* to = static_cast<uint8_t*>(e.out) + at;
+  };
+  PanelValues ring[1 + kAhead];
+  if (kAhead > 0) load(0, ring[0]);
+#pragma unroll
+  for (int j = 0; j < kPanels; j++) {
+    if (first + 32 * j >= e.n) break;
+    if constexpr (kAhead > 0) {
+      ptx::keep_order(bias);
+      ptx::keep_order(multiplier);
+    } else {  // one register of offsets where there are few
+      ptx::keep_order(value);
+      ptx::keep_order(at);
+    }
+    if (j + kAhead < kPanels && first + 32 * (j + kAhead) < e.n) {
+      load(j + kAhead, ring[(j + kAhead) % (1 + kAhead)]);
+    }
+    const PanelValues& values = ring[j % (1 + kAhead)];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       int32_t sums[kLaneChannels];
 #pragma unroll
       for (int v = 0; v < kLaneChannels; v++) sums[v] = acc[16 * j + v / 2 * 4 + half * 2 + v % 2];
       float f[kLaneChannels];
-      scale(values, sums, f);
-      if (has_residual) add_bytes(values, residual[half], f);
-      const uint2 codes = codes_of(e, f);
+      scale(values.channels, sums, f);
+      if (has_residual) add_bytes(values.channels, values.residual[half], f);
+      const uint2 codes = codes_of<true>(e, f);
       if (is_row[half] && column + 32 * j < e.n) {
+        auto* to = static_cast<uint8_t*>(e.out) + at + 32 * j;
         *reinterpret_cast<uint2*>(to + half * next_row) = codes;
       }
     }
-    value += 32;
-    at += 32;
   }
 }
 

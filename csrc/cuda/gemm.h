@@ -39,6 +39,10 @@ struct GemmCall {
   int32_t gather_channels, gather_steps;
   int32_t pixel_bytes;  // of kPixels: that a bulk copy takes of a pixel; 128, 64 or 32
   Windows windows;
+  // Of a dynamic weight, else null: what x's rows were quantized with, one for so many rows.
+  const float* row_scale;
+  const int32_t* row_zero_point;
+  uint32_t rows_per_range;
 };
 
 enum class GemmKernel : int32_t {

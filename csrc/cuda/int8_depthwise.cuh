@@ -250,7 +250,8 @@ __global__ void __launch_bounds__(kDepthwiseThreads)
   const int32_t channel = ((static_cast<int32_t>(blockIdx.y) << lanes_log2) + lane) * kLaneChannels;
   const int64_t pixel = int64_t{blockIdx.x} * (kDepthwiseThreads >> lanes_log2) +
                         (thread >> lanes_log2);
-  const Epilogue e = read_epilogue(c);
+  Epilogue e = read_epilogue(c);
+  take_ranges(e, c);
   check_depthwise(c);
   ChannelValues values;
   if (pixel >= c.m || !load_channels(e, channel, values)) return;

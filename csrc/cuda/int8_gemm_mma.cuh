@@ -191,6 +191,7 @@ __global__ void __launch_bounds__(MmaTile<kBlockM, kBlockN>::kThreads, 2)
   ptx::cp_async_wait<0>();
 
   Epilogue e = read_epilogue(c);
+  take_ranges(e, c);
   e.set_group(group, c.n_padded);
   const int column = first_column + warp_n + lane % 4 * kLaneChannels;
   ChannelValues values;

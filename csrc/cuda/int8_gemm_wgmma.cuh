@@ -211,6 +211,7 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
   const int warp = thread / 32, lane = thread % 32;
   Epilogue e = read_epilogue(c);
+  take_ranges(e, c);
   const uint32_t row_bytes = Tile::kIsMatrix ? 128 : static_cast<uint32_t>(c.pixel_bytes);
   // From the rows of 32 bytes of K to those of the next 32 and of the 64 behind: units of 16 bytes.
   const auto k_offset = [row_bytes](uint32_t k) {
@@ -261,7 +262,7 @@ __device__ __forceinline__ void multiply(const GemmCall& c, Ring<Tile> ring, int
     release(ring, previous, lane);
 
     const int64_t row = row0 + warp * 16 + lane / 4;
-    if (e.is_wide && !e.float_output && e.table == nullptr) {
+    if (e.is_wide && e.is_small && !e.float_output && e.table == nullptr) {
       store_panels(e, acc, row, tile.n * Tile::kBlockN, first_column);
     } else {
       store_any(e, acc, row, first_column);

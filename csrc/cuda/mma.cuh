@@ -29,6 +29,13 @@ __device__ __forceinline__ void keep_order(T& value) {
   }
 }
 
+// The float of the bits of a float16, exactly.
+__device__ __forceinline__ float float_of_half(uint16_t bits) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(bits));
+  return f;
+}
+
 // The sum c + a[0] b[0] + ... + a[3] b[3] of four uint8 and four int8.
 __device__ __forceinline__ int32_t dp4a_u8s8(uint32_t a, uint32_t b, int32_t c) {
   int32_t d;

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../tensor_check.h"
@@ -25,5 +26,40 @@ Tensor int8_depthwise_conv2d_cuda(Tensor x, Tensor packed, std::optional<Tensor>
                                   std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
                                   std::vector<int64_t> padding, std::vector<int64_t> dilation,
                                   bool float_output);
+
+// Ranges found on the spot.
+std::tuple<Tensor, Tensor, Tensor> quantize_dynamic_cuda(Tensor x, bool per_token);
+Tensor int8_linear_dynamic_cuda(Tensor x, Tensor packed, int64_t out_features, bool per_token);
+Tensor int8_conv2d_dynamic_cuda(Tensor x, Tensor packed, int64_t out_channels,
+                                std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                                std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                                int64_t groups);
+
+// Between layers.
+Tensor float_layer_norm_cuda(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
+                             double eps, int64_t dim);
+Tensor float_softmax_cuda(Tensor x, int64_t dim);
+Tensor dequantize_cuda(Tensor x, double scale, int64_t zero_point);
+Tensor int8_lookup_cuda(Tensor x, Tensor table);
+Tensor int8_add_cuda(Tensor x, Tensor y, double x_multiplier, int64_t x_zero_point,
+                     double y_multiplier, int64_t y_zero_point, int64_t out_zero_point,
+                     int64_t qmin, int64_t qmax, std::optional<Tensor> table);
+Tensor int8_mul_cuda(Tensor x, Tensor y, double multiplier, int64_t x_zero_point,
+                     int64_t y_zero_point, int64_t out_zero_point, int64_t qmin, int64_t qmax);
+Tensor int8_cat_cuda(std::vector<Tensor> xs, int64_t dim, std::vector<double> multipliers,
+                     std::vector<int64_t> zero_points, int64_t out_zero_point);
+Tensor int8_max_pool2d_cuda(Tensor x, std::vector<int64_t> kernel_size,
+                            std::vector<int64_t> stride, std::vector<int64_t> padding,
+                            std::vector<int64_t> dilation, bool ceil_mode);
+Tensor int8_avg_pool2d_cuda(Tensor x, std::vector<int64_t> kernel_size,
+                            std::vector<int64_t> stride, std::vector<int64_t> padding,
+                            bool ceil_mode, bool count_include_pad, double multiplier,
+                            int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
+                            int64_t qmax);
+Tensor int8_adaptive_avg_pool2d_cuda(Tensor x, std::vector<int64_t> output_size, double multiplier,
+                                     int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
+                                     int64_t qmax);
+Tensor int8_upsample2d_cuda(Tensor x, std::optional<Tensor> like, std::vector<int64_t> output_size,
+                            std::vector<double> scale_factors, bool bilinear, bool align_corners);
 
 }  // namespace fastinfer::cuda

@@ -42,15 +42,16 @@ const char* op_name(int32_t op) {
   return op >= 0 && op < 3 ? kNames[op] : "an unknown op";
 }
 
-bool fits(const PackedHeader& h, const Tensor& packed, PackedOp wanted, bool float_output) {
+bool fits(const PackedHeader& h, const Tensor& packed, PackedOp wanted, bool float_output,
+          bool is_dynamic) {
   return std::memcmp(h.magic, kPackedMagic, 4) == 0 && h.version == kPackedVersion &&
          h.total_bytes == packed.numel() && h.op == static_cast<int32_t>(wanted) &&
-         h.layout == kLayoutCuda && !h.has(kFlagDynamic) &&
+         h.layout == kLayoutCuda && h.has(kFlagDynamic) == is_dynamic &&
          h.has(kFlagFloatOutput) == float_output;
 }
 
 void check_header(const char* op, const PackedHeader& h, const Tensor& packed, PackedOp wanted,
-                  bool float_output) {
+                  bool float_output, bool is_dynamic) {
   STD_TORCH_CHECK(std::memcmp(h.magic, kPackedMagic, 4) == 0 && h.version == kPackedVersion, op,
                   ": packed: not a packed weight of version ", kPackedVersion,
                   "; pack it with int8_prepack");
@@ -62,21 +63,16 @@ void check_header(const char* op, const PackedHeader& h, const Tensor& packed, P
   STD_TORCH_CHECK(h.layout == kLayoutCuda, op, ": packed: expected layout cuda, got ",
                   h.layout == 0 ? "canonical" : "that of a CPU",
                   "; pack it again, from a weight on the GPU");
-  STD_TORCH_CHECK(!h.has(kFlagDynamic), op,
-                  ": packed: expected a static weight, got a dynamic one");
+  STD_TORCH_CHECK(h.has(kFlagDynamic) == is_dynamic, op, ": packed: expected a ",
+                  is_dynamic ? "dynamic weight, got a static one"
+                             : "static weight, got a dynamic one");
   STD_TORCH_CHECK(h.has(kFlagFloatOutput) == float_output, op,
                   ": float_output does not match the packed weight, which answers in ",
                   h.has(kFlagFloatOutput) ? "float32" : "uint8");
 }
 
-}  // namespace
-
-void remember_header(const void* data, const PackedHeader& header) {
-  headers().set(data, header);
-}
-
-PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wanted,
-                            bool float_output, const DeviceScope& scope) {
+// Where a buffer lies that may be a packed weight.
+const void* checked_buffer(const char* op, const Tensor& packed, const DeviceScope& scope) {
   check_dtype(op, "packed", packed, ScalarType::Byte);
   scope.check(op, "packed", packed);
   STD_TORCH_CHECK(packed.dim() == 1 && packed.is_contiguous() &&
@@ -87,15 +83,40 @@ PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wante
   STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(data) % kSectionAlign == 0, op,
                   ": packed: expected a buffer aligned to ", kSectionAlign,
                   " bytes; clone it first");
-  if (const auto noted = headers().find(data)) {
-    if (fits(*noted, packed, wanted, float_output)) return *noted;
-  }
+  return data;
+}
+
+// The bytes at the start of a buffer, from the device, which is waited for.
+PackedHeader read_header(const char* op, const void* data, const DeviceScope& scope) {
   STD_TORCH_CHECK(!is_capturing(scope.stream()), op,
                   ": packed: a buffer that this process has not used before cannot be checked "
                   "while a CUDA graph is captured; call the op once before");
   PackedHeader h;
   check_launch(op, read_device(&h, data, sizeof(h), scope.stream()));
-  check_header(op, h, packed, wanted, float_output);
+  return h;
+}
+
+}  // namespace
+
+void remember_header(const void* data, const PackedHeader& header) {
+  headers().set(data, header);
+}
+
+PackedOp packed_op(const char* op, const Tensor& packed, const DeviceScope& scope) {
+  const void* data = checked_buffer(op, packed, scope);
+  const auto noted = headers().find(data);
+  if (noted && noted->total_bytes == packed.numel()) return static_cast<PackedOp>(noted->op);
+  return static_cast<PackedOp>(read_header(op, data, scope).op);
+}
+
+PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wanted,
+                            bool float_output, const DeviceScope& scope, bool is_dynamic) {
+  const void* data = checked_buffer(op, packed, scope);
+  if (const auto noted = headers().find(data)) {
+    if (fits(*noted, packed, wanted, float_output, is_dynamic)) return *noted;
+  }
+  const PackedHeader h = read_header(op, data, scope);
+  check_header(op, h, packed, wanted, float_output, is_dynamic);
   remember_header(data, h);
   return h;
 }
@@ -151,9 +172,21 @@ DeviceFacts checked_facts(const char* op, const DeviceScope& scope) {
 
 void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
   const DeviceFacts facts = checked_facts(op, scope);
-  GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
-                      facts.capability, facts.multiprocessors, call.sparse != 0,
-                      call.gather_channels, call.gather_steps, call.pixel_bytes};
+  if (const auto first = first_conv_in_force(call, facts.multiprocessors)) {
+    check_launch(op, launch_first_conv(call, *first, scope.stream()));
+    return;
+  }
+  GemmDesc desc{call.m,
+                call.n,
+                call.k_padded,
+                call.groups,
+                row_source(call),
+                facts.capability,
+                facts.multiprocessors,
+                call.sparse != 0,
+                call.gather_channels,
+                call.gather_steps,
+                call.pixel_bytes};
   if (call.gather_channels != 0) describe_patches(desc, call);
   check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }

@@ -20,11 +20,15 @@ constexpr int32_t padded_k(const PackedHeader& h) {
 // Notes the header of a buffer this process has just written.
 void remember_header(const void* data, const PackedHeader& header);
 
-// The header of a buffer that was packed for this op, output and residual; the errors of
+// What a buffer was packed for.
+PackedOp packed_op(const char* op, const Tensor& packed, const DeviceScope& scope);
+
+// The header of a buffer that was packed for this op, output and mode; the errors of
 // csrc/cpu/packed_check.cpp otherwise. A buffer that is seen for the first time is read from the
 // device, which waits; the kernels check and read the buffer itself, whatever is noted here.
 PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wanted,
-                            bool float_output, const DeviceScope& scope);
+                            bool float_output, const DeviceScope& scope,
+                            bool is_dynamic = false);
 
 // The residual a weight was packed with must come with the call, and only then.
 void check_residual(const char* op, const PackedHeader& header,

@@ -70,6 +70,15 @@ std::vector<T> pad_groups(const T* values, const PackedHeader& h) {
   return out;
 }
 
+// The sum of each channel's weights.
+std::vector<int32_t> channel_sums(const int8_t* weight, const PackedHeader& h) {
+  std::vector<int32_t> sums(static_cast<size_t>(h.n), 0);
+  for (int32_t& sum : sums) {
+    for (int32_t k = 0; k < h.k; k++) sum += *weight++;
+  }
+  return sums;
+}
+
 // Products of so many rows are what a sparse image is made for; which kernel serves a call is
 // chosen again with its own number of rows.
 constexpr int64_t kManyRows = 1 << 16;
@@ -225,7 +234,12 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
   h.multiplier = add(static_cast<const float*>(in.multiplier.const_data_ptr()));
   if (const auto* p = data_of<float>(in.residual_multiplier)) h.residual_multiplier = add(p);
   if (const auto* p = data_of<uint8_t>(in.table)) h.table = buffer.add(p, 256);
-  if (const auto* p = data_of<float>(in.float_bias)) h.float_bias = add(p);
+  if (const auto* p = data_of<float>(in.float_bias)) {
+    // Kernels count on both right behind the multipliers; panels are whole alignments.
+    static_assert(kPanel * sizeof(float) % kSectionAlign == 0);
+    h.float_bias = add(p);
+    h.weight_sum = add(channel_sums(w, h).data());
+  }
   std::fill(buffer.bytes().begin() + kPaddingOffset, buffer.bytes().begin() + kPackedHeaderBytes,
             static_cast<uint8_t>(h.x_zero_point));
   const Tensor host = buffer.finish(h);

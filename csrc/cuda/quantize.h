@@ -5,8 +5,10 @@
 
 namespace fastinfer::cuda {
 
+enum class FloatType : int32_t { kFloat32, kFloat16, kBfloat16 };
+
 struct QuantizeCall {
-  const float* x;
+  const void* x;
   uint8_t* out;
   int64_t count;
   float inverse;    // 1 / scale
@@ -15,6 +17,7 @@ struct QuantizeCall {
   // Of planes to be turned into NHWC.
   int64_t images, pixels;
   int32_t channels;
+  FloatType type;  // of x
 };
 
 // Launch on a stream (a cudaStream_t); 0 or a cudaError_t.

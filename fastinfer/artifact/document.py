@@ -20,8 +20,10 @@ LEAST_READER = 1
 MOST_JSON = 64 << 20
 
 
-def make_document(kind: str, model: Any, report: Any, tensors: bytes, table: Any) -> dict[str, Any]:
-    """Return the document of a model; kind is "graph" or "modules"."""
+def make_document(
+    kind: str, model: Any, report: Any, tensors: bytes, table: Any, device: str = "cpu"
+) -> dict[str, Any]:
+    """Return the document of a model; kind is "graph" or "modules", device the type of its own."""
     digest = hashlib.sha256(tensors).hexdigest()
     document = {
         "format": FORMAT,
@@ -39,6 +41,8 @@ def make_document(kind: str, model: Any, report: Any, tensors: bytes, table: Any
         "model": model,
         "report": report,
     }
+    if device != "cpu":
+        document["device"] = device
     return {**document, "sha256": _checksum(document)}
 
 

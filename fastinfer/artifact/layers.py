@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastinfer.artifact.errors import ArtifactError
-from fastinfer.artifact.values import read_data, read_value, write_data, write_value
+from fastinfer.artifact.values import DTYPES, read_data, read_value, write_data, write_value
 from fastinfer.config import UnsupportedError
 from fastinfer.graph.layer import Layer, LayerSpec, apply_activation
 from fastinfer.lower.lowerings import ThenActivation
@@ -19,6 +19,7 @@ from fastinfer.nn import (
     Bf16,
     BoundConv,
     ConvGeometry,
+    InDtype,
     Int8Conv1d,
     Int8Conv1dDynamic,
     Int8Conv2d,
@@ -42,7 +43,8 @@ _INTEGERS = ("x_zero_point", "out_zero_point", "qmin", "qmax")
 _BOUNDS = ("clamp_min", "clamp_max")
 _PARTS = ("bias", "multiplier", "residual_multiplier", "table", "float_bias")
 LAYERS: dict[str, type[nn.Module]] = {
-    kind.__name__: kind for kind in (*_STATIC, *_DYNAMIC, WeightOnly, Bf16, Layer, ThenActivation)
+    kind.__name__: kind
+    for kind in (*_STATIC, *_DYNAMIC, WeightOnly, Bf16, Layer, ThenActivation, InDtype)
 }
 
 
@@ -61,6 +63,8 @@ def write_layer(module: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
             settings["geometry"] = {name: list(getattr(module, name)) for name in _GEOMETRY}
         if isinstance(module, Int8Conv2dDynamic):
             settings["keeps_layout"] = module.keeps_layout
+    if isinstance(module, InDtype):
+        settings["dtype"] = str(module.dtype).removeprefix("torch.")
     if isinstance(module, Layer):
         settings["spec"] = write_data(asdict(module.spec))
     if isinstance(module, (*_DYNAMIC, WeightOnly, Bf16, ThenActivation)):
@@ -98,6 +102,8 @@ def _make(
 ) -> nn.Module:
     if kind is ThenActivation:
         return ThenActivation(children["module"], _some_activation(settings["activation"]))
+    if kind is InDtype:
+        return InDtype(children["module"], DTYPES[settings["dtype"]])
     if kind is Layer:
         return Layer(_read_spec(settings["spec"]), tensors["weight"], tensors.get("bias"))
     if kind is WeightOnly:

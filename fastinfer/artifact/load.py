@@ -13,14 +13,16 @@ from torch import Tensor, fx, nn
 from fastinfer.artifact import container
 from fastinfer.artifact.calls import read_call
 from fastinfer.artifact.document import check_tensors, read_document
-from fastinfer.artifact.errors import ArtifactError
+from fastinfer.artifact.errors import ArtifactError, NoDeviceError
 from fastinfer.artifact.graphs import attributes, graph_module, read_graph
 from fastinfer.artifact.modules import ModuleReader
 from fastinfer.artifact.save import LOWERED, MODEL
 from fastinfer.artifact.tensors import read_tensors
 from fastinfer.artifact.values import read_data
-from fastinfer.engine import RegionModule, Source
+from fastinfer.engine import CudaGraphs, CudaRecorder, RegionModule, Source
 from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
+from fastinfer.nn.device_arguments import put_on
+from fastinfer.nn.packed_module import check_target
 from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.report import Report
 from fastinfer.runtime import require_kernels
@@ -35,13 +37,15 @@ def load(path: str | os.PathLike[str], *, map_location: Any = None) -> nn.Module
 
     Args:
         path: a directory or a ".fastinfer" file.
-        map_location: None or "cpu", where the kernels run.
+        map_location: "cpu", "cuda", "cuda:1" or a torch.device: where the model is to run. None:
+            on the kind of device that it was saved on. The answers' integers are the same.
 
     Raises:
         FileNotFoundError: nothing is at path.
         ArtifactError: it is no artifact, damaged, incomplete, of a newer version, or holds what
             this release or this torch does not know.
         ValueError: another map_location.
+        RuntimeError: torch sees no such GPU, or there are no kernels for it.
     """
     _check_location(map_location)
     if not isinstance(path, (str, os.PathLike)):
@@ -54,8 +58,10 @@ def load(path: str | os.PathLike[str], *, map_location: Any = None) -> nn.Module
         data = read_file(wanted["file"], wanted["bytes"])
         check_tensors(document, data)
         with torch.no_grad():
-            return _build(document, read_tensors(data, wanted["table"]))
-    except (ArtifactError, MemoryError, OSError):
+            tensors = read_tensors(data, wanted["table"])
+            device = _target(map_location, document)
+            return _build(document, {k: t.to(device) for k, t in tensors.items()}, device)
+    except (ArtifactError, MemoryError, OSError, NoDeviceError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # The checksum is right, so this was not made by `save`, or by one of another torch: any of
@@ -67,17 +73,46 @@ def load(path: str | os.PathLike[str], *, map_location: Any = None) -> nn.Module
 
 
 def _check_location(map_location: Any) -> None:
-    known = map_location is None or (
-        isinstance(map_location, (str, torch.device)) and str(map_location) == "cpu"
-    )
+    try:
+        known = map_location is None or (
+            isinstance(map_location, (str, torch.device))
+            and torch.device(map_location).type in ("cpu", "cuda")
+        )
+    except RuntimeError:  # a string that names no device
+        known = False
     if not known:
         raise ValueError(
-            f"load: map_location: expected None or 'cpu', got {map_location!r}; packed weights run "
-            "on cpu only"
+            "load: map_location: expected None, 'cpu', 'cuda' or a torch.device of these, got "
+            f"{map_location!r}; packed weights run on cpu and cuda only"
         )
 
 
-def _build(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InferenceModule:
+def _target(map_location: Any, document: Mapping[str, Any]) -> torch.device:
+    """Return the device to load on, after a look whether it can be."""
+    if map_location is not None:
+        target = torch.device(map_location)
+    else:
+        target = torch.device("cuda" if document.get("device") == "cuda" else "cpu")
+    if target.type == "cpu":
+        return target
+    fix = "give map_location='cpu' to run it there"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = target.index
+    if count == 0 or (index or 0) >= count:
+        raise NoDeviceError(
+            f"load: map_location: expected a GPU for {str(target)!r}, and torch sees {count}; {fix}"
+        )
+    target = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    try:
+        check_target("load", target)
+    except RuntimeError as error:
+        raise NoDeviceError(f"{error}; or {fix}") from error
+    return target
+
+
+def _build(
+    document: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device
+) -> InferenceModule:
     report = Report.from_dict(read_data(document["report"]))
     modules = ModuleReader(tensors)
     if document["kind"] == "modules":
@@ -94,7 +129,10 @@ def _build(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Infere
     n_inputs = len(lowered.graph.find_nodes(op="placeholder"))
     if n_inputs != len(call.tensor_inputs):
         raise ArtifactError(f"load: expected {len(call.tensor_inputs)} inputs, got {n_inputs}")
-    return ConvertedModule(lowered, call, report, None, regions)
+    for graph in (lowered, *([] if regions is None else [regions])):
+        put_on(graph, device)
+    graphs = CudaGraphs(report.note, CudaRecorder())
+    return ConvertedModule(lowered, call.on(device), report, None, regions, graphs)
 
 
 class _Places:

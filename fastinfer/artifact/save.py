@@ -28,6 +28,7 @@ def save(fast: nn.Module, path: str | os.PathLike[str]) -> None:
 
     A path that ends in ".fastinfer" is one file, any other a directory. What was there stays whole
     until the new one is. The float model is not in it: `load` answers what the graph holds for.
+    Weights are stored as they are before a device packs them, so that any device can `load` them.
 
     Args:
         fast: what `fastinfer.convert` or `fastinfer.load` returned.
@@ -54,7 +55,7 @@ def save(fast: nn.Module, path: str | os.PathLike[str]) -> None:
         kind, model = "modules", ModuleWriter(tensors).write(fast.model, MODEL)
     data = tensors.to_bytes()
     report = write_data(fast._report.to_dict())
-    document = make_document(kind, model, report, data, tensors.table)
+    document = make_document(kind, model, report, data, tensors.table, fast.device.type)
     container.write(Path(path), to_json(document), document["tensors"]["file"], data)
 
 

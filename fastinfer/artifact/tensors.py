@@ -28,12 +28,13 @@ class TensorWriter:
         """Return the name under which tensor is stored.
 
         Raises:
-            UnsupportedError: it is no plain CPU tensor.
+            UnsupportedError: it is no plain tensor on cpu or cuda.
         """
-        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or tensor.device.type != "cpu":
+        is_plain = type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
+        if not is_plain or tensor.device.type not in ("cpu", "cuda"):
             raise UnsupportedError(
-                f"save: {name}: expected a plain tensor on cpu, got {type(tensor).__name__} on "
-                f"{tensor.device}"
+                f"save: {name}: expected a plain tensor on cpu or cuda, got "
+                f"{type(tensor).__name__} on {tensor.device}"
             )
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise UnsupportedError(f"save: {name}: expected a dense tensor, got {tensor.layout}")
@@ -51,7 +52,7 @@ class TensorWriter:
             row["order"] = order
         self.table[name] = row
         plain = tensor.detach() if order is None else tensor.detach().permute(order)
-        self._stored[name] = plain.clone(memory_format=torch.contiguous_format)
+        self._stored[name] = plain.clone(memory_format=torch.contiguous_format).cpu()
         return name
 
     def to_bytes(self) -> bytes:
@@ -66,7 +67,7 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     """Return what is equal for tensors that are the same values in the same memory."""
     if not tensor.numel():
         return (id(tensor),)
-    return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
 def _memory_order(tensor: Tensor) -> list[int] | None:

@@ -32,7 +32,8 @@ def write_value(value: Any, what: str) -> Any:
     """Return value as JSON data; what says in an error whose value it is.
 
     Numbers, text, None, tuples, lists, dicts, slices, nodes of a graph, and torch's dtypes,
-    layouts, memory formats and the cpu device.
+    layouts, memory formats and devices. All tensors of a model are on one device, which `load`
+    chooses, so that cpu stands for it.
 
     Raises:
         UnsupportedError: value is something else.
@@ -53,7 +54,7 @@ def write_value(value: Any, what: str) -> Any:
         return {"complex": [write_value(v, what) for v in (value.real, value.imag)]}
     if isinstance(value, fx.Node):
         return {"node": value.name}
-    if isinstance(value, torch.device) and value.type == "cpu":
+    if isinstance(value, torch.device) and value.type in ("cpu", "cuda"):
         return {"device": "cpu"}
     for kind, name in _NAMED:
         if isinstance(value, kind):

@@ -16,8 +16,9 @@ from torch import Tensor, fx
 
 from fastinfer.graph.activations import activation_of
 from fastinfer.graph.layer import apply_activation
-from fastinfer.graph.match import arguments, dims, dtype
+from fastinfer.graph.match import arguments, dims
 from fastinfer.types import Activation
+from fastinfer.types.device import takes_int8
 
 aten = torch.ops.aten
 
@@ -145,7 +146,8 @@ def _between(node: fx.Node) -> Between | None:
 
 def _is_served(node: fx.Node) -> bool:
     value = node.meta.get("val")
-    return dtype(node) == torch.float32 and value.device.type == "cpu" and node.op != "get_attr"
+    is_tensor = isinstance(value, Tensor) and node.op != "get_attr"
+    return is_tensor and takes_int8(value.dtype, value.device)
 
 
 def _activation(node: fx.Node) -> Between | None:

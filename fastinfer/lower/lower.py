@@ -10,10 +10,11 @@ from torch import fx
 from fastinfer.compress.quantize.fold_between import fold_between
 from fastinfer.graph.between import Between, find_betweens
 from fastinfer.graph.layer import Layer
-from fastinfer.graph.match import add_constant, dims
+from fastinfer.graph.match import add_constant, dims, dtype
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.program import BetweenPlan, LayerPlan, Program
 from fastinfer.types import TensorQuant
+from fastinfer.types.device import HALVES
 
 
 def lower(program: Program) -> fx.GraphModule:
@@ -107,7 +108,8 @@ class _Borders:
             args += [None, list(between.size)]
         args += folded.numbers
         if folded.table is not None:
-            args.append(add_constant(self._module, node, f"{node.name}_table", folded.table))
+            table = folded.table.to(node.meta["val"].device)
+            args.append(add_constant(self._module, node, f"{node.name}_table", table))
         elif between.spec.kind == "add":
             args.append(None)
         with self._graph.inserting_before(node):
@@ -152,4 +154,6 @@ class _Borders:
                     torch.ops.fastinfer.dequantize.default,
                     (source, quant.scale[0], quant.zero_point),
                 )
+            if dtype(source) in HALVES:  # for cast_halves
+                self._floats[source].meta["val"] = source.meta["val"]
         return self._floats[source]

@@ -14,6 +14,7 @@ from fastinfer.nn import (
     Bf16,
     BoundConv,
     ConvGeometry,
+    InDtype,
     Int8Conv1d,
     Int8Conv1dDynamic,
     Int8Conv2d,
@@ -23,6 +24,7 @@ from fastinfer.nn import (
     WeightOnly,
 )
 from fastinfer.program import LayerPlan
+from fastinfer.types.device import HALVES
 from fastinfer.types.folded import KnownWeights
 
 Lowering = Callable[[Layer, LayerPlan, KnownWeights], nn.Module]
@@ -154,4 +156,7 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {
 
 def lower_layer(layer: Layer, plan: LayerPlan, known: KnownWeights | None = None) -> nn.Module:
     """Return the module that serves layer as planned; known: weights quantized before."""
-    return LOWERINGS[layer.spec.kind, plan.precision](layer, plan, known or KnownWeights())
+    made = LOWERINGS[layer.spec.kind, plan.precision](layer, plan, known or KnownWeights())
+    dtype = layer.weight.dtype
+    in_float32 = plan.precision in ("int8", "int8-dynamic") and plan.output is None
+    return InDtype(made, dtype) if in_float32 and dtype in HALVES else made

@@ -18,7 +18,7 @@ from fastinfer.compress.quantize.precision import (
 from fastinfer.compress.quantize.report_rows import layer_row
 from fastinfer.graph.layer import Layer, LayerSpec
 from fastinfer.lower.lowerings import lower_layer
-from fastinfer.nn import Int8Conv2dDynamic
+from fastinfer.nn import InDtype, Int8Conv2dDynamic
 from fastinfer.program import LayerPlan
 from fastinfer.report import LayerReport, Report
 
@@ -54,8 +54,9 @@ class Swap:
         assert self.layer is not None
         packed = lower_layer(self.layer, self.plan)
         packed.train(self.module.training)
-        if isinstance(packed, Int8Conv2dDynamic):
-            packed.keeps_layout = True  # the user's code between layers may take views
+        inner = packed.module if isinstance(packed, InDtype) else packed
+        if isinstance(inner, Int8Conv2dDynamic):
+            inner.keeps_layout = True  # the user's code between layers may take views
         for parent, attribute in self.places:
             setattr(parent, attribute, packed)
 

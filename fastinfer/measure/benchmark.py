@@ -11,10 +11,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fastinfer.measure.call import batch_size, evaluating
-from fastinfer.measure.latency import Timing, fixed_threads, time_interleaved
+from fastinfer.measure.latency import Timing, device_of, fixed_threads, time_interleaved
 from fastinfer.measure.memory import model_bytes, peak_bytes
 from fastinfer.report_text import format_table, mebibytes
-from fastinfer.types.call import call
+from fastinfer.types.call import call, tensors_of
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def benchmark(
             name: None if evaluate is None else _judged(name, model, evaluate)
             for name, model in models.items()
         }
-        timings = time_interleaved(runs, min_time_s=min_time_s)
+        device = device_of(tensors_of(inputs))
+        timings = time_interleaved(runs, min_time_s=min_time_s, device=device)
         peaks = {name: peak_bytes(run) for name, run in runs.items()}
     first = next(iter(timings.values())).median_ms
     samples = batch_size(inputs)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,12 +64,14 @@ def time_interleaved(
     threads: int | None = None,
     once: Collection[str] = (),
     enough: Callable[[Mapping[str, Sequence[float]]], bool] | None = None,
+    device: torch.device | None = None,
 ) -> dict[str, Timing]:
     """Return a `Timing` per function, from rounds in which each runs in turn.
 
     In a round a function runs for about `min_time_s / 10`, at least once. Rounds go on until
     the functions ran for `min_time_s` each on average (at least 3 rounds, at most `max_rounds`).
-    The cyclic garbage collector rests meanwhile; on CUDA a call includes its synchronisation.
+    The cyclic garbage collector rests meanwhile. Calls that work on a GPU which is not named are
+    timed with their synchronisation.
 
     Args:
         functions: what to call, by name; the result of a call is dropped.
@@ -80,6 +82,7 @@ def time_interleaved(
         once: names of functions so slow that one call must do, the first; their `runs` is 1.
         enough: from the milliseconds so far, by name, whether they do; asked after each round from
             the third on.
+        device: of all functions' work; a call is then timed by events on its current stream.
 
     Raises:
         ValueError: no function, or a bound below what makes sense.
@@ -91,28 +94,58 @@ def time_interleaved(
             "time_interleaved: expected min_time_s >= 0, max_rounds >= 1 and warmup >= 0, "
             f"got {min_time_s}, {max_rounds}, {warmup}"
         )
-    barrier = torch.cuda.synchronize if torch.cuda.is_initialized() else None
+    run_ms = _clock(device)
     samples: dict[str, list[float]] = {name: [] for name in functions}
-    with fixed_threads(threads), _resting_collector():
+    with fixed_threads(threads), _resting_collector(), on_device(device):
         bursts: dict[str, int] = {}
         for name, function in functions.items():
             if name in once:
-                samples[name].append(_run_ms(function, barrier))
+                samples[name].append(run_ms(function))
                 continue
             for _ in range(warmup):
                 function()
-            once_s = _run_ms(function, barrier) / 1e3
+            once_s = run_ms(function) / 1e3
             bursts[name] = max(1, round(ROUND_SHARE * min_time_s / max(once_s, 1e-7)))
         deadline = time.perf_counter() + min_time_s * len(bursts)
         for done in range(1, max_rounds + 1):
             for name, burst in bursts.items():
                 for _ in range(burst):
-                    samples[name].append(_run_ms(functions[name], barrier))
+                    samples[name].append(run_ms(functions[name]))
             if done < MIN_ROUNDS:
                 continue
             if time.perf_counter() >= deadline or (enough is not None and enough(samples)):
                 break
     return {name: Timing.from_samples(values) for name, values in samples.items()}
+
+
+def device_of(tensors: Iterable[torch.Tensor]) -> torch.device | None:
+    """Return the GPU that a tensor is on, None where all are on the CPU."""
+    return next((t.device for t in tensors if t.device.type == "cuda"), None)
+
+
+def on_device(device: torch.device | None) -> AbstractContextManager[Any]:
+    """Make a GPU the current one; None leaves it."""
+    is_gpu = device is not None and device.type == "cuda"
+    return torch.cuda.device(device) if is_gpu else nullcontext()
+
+
+def _clock(device: torch.device | None) -> Callable[[Callable[[], object]], float]:
+    """Return what measures the milliseconds of one call."""
+    if device is not None and device.type == "cuda":
+        return event_ms
+    barrier = torch.cuda.synchronize if torch.cuda.is_initialized() else None
+    return lambda function: _run_ms(function, barrier)
+
+
+def event_ms(function: Callable[[], object]) -> float:
+    """Return the milliseconds of one call on the current stream, by events round it."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    function()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
 
 
 def _run_ms(function: Callable[[], object], barrier: Callable[[], None] | None) -> float:

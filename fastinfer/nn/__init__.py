@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastinfer.nn.in_dtype import InDtype
 from fastinfer.nn.int8_conv2d import (
     ConvGeometry,
     Int8Conv1d,
@@ -17,6 +18,7 @@ __all__ = [
     "Bf16",
     "BoundConv",
     "ConvGeometry",
+    "InDtype",
     "Int8Conv1d",
     "Int8Conv1dDynamic",
     "Int8Conv2d",

@@ -5,22 +5,43 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
+from fastinfer.nn.device_arguments import put_on
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
 from fastinfer.nn.graph_code import GraphCode
 from fastinfer.nn.no_gradient import wants_gradient, without_gradient
-from fastinfer.nn.packed_module import PackedModule
+from fastinfer.nn.packed_module import PackedModule, device_after
 from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.types.call import CallSpec, Constant, TensorInput, tensors_of
 
 #: Shapes whose check is remembered; more make the oldest be checked again.
 KNOWN_SHAPES = 256
+
+
+class Graphs(Protocol):
+    """Replays whole calls of a graph: fastinfer.engine.CudaGraphs."""
+
+    @property
+    def device_type(self) -> str:
+        """Of the devices whose calls are replayed."""
+
+    def __len__(self) -> int:
+        """Return how many calls are recorded."""
+
+    def run(
+        self, graph_module: fx.GraphModule, function: Callable[..., Any], inputs: Sequence[Tensor]
+    ) -> Sequence[Any] | None:
+        """Return what function answers, or None where it is to be called."""
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
 
 
 class InferenceModule(nn.Module):
@@ -41,6 +62,12 @@ class InferenceModule(nn.Module):
         for module in self.children():
             module.train(False)
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of the model are; cpu if it has none."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((t.device for t in tensors), torch.device("cpu"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
         # All that a layer would refuse is asked before the first tensor is moved.
@@ -84,7 +111,8 @@ class ConvertedModule(InferenceModule):
     """A lowered graph that answers the calls of the model it came from.
 
     regions: the same graph on the same submodules with regions of it as one call each, or None.
-    Calls run on it, and tools that trace see its regions. Calls that the graph does not hold for
+    Calls on a CPU run on it, and tools that trace see its regions. graphs: replays whole calls of
+    the lowered graph on a GPU, if there. Calls that the graph does not hold for
     go to the float model; without one, as after `fastinfer.load`, they raise ValueError, and so do
     those that torch.export or torch.jit.trace records.
     """
@@ -96,6 +124,7 @@ class ConvertedModule(InferenceModule):
         report: Any,
         model: nn.Module | None,
         regions: fx.GraphModule | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         super().__init__(report)
         if model is not None:
@@ -105,9 +134,10 @@ class ConvertedModule(InferenceModule):
         # In a tuple: as a submodule it would put every layer into the state_dict twice.
         self._regions = () if regions is None else (regions.eval(),)
         self._code = GraphCode()
-        self._call = call
         self._fallback = None if model is None else FloatFallback(model)
         self._known: dict[Any, bool] = {}
+        self._graphs = graphs
+        self._set_device(call)
         self._takes_one = _takes_one_tensor(call)
         self._one_output = call.out_spec.is_leaf()
         # A class of its own carries the model's signature, which tools read from `forward`.
@@ -124,7 +154,7 @@ class ConvertedModule(InferenceModule):
             x = args[0]
             # A subclass of Tensor has a shape of its own kind while it is traced.
             if type(x) is Tensor and not x.requires_grad and self._is_known(x):
-                outputs = self._code(self._graph(), x)
+                outputs = self._replayed(x) if self._replays else self._code(self._graph(), x)
                 return outputs[0] if self._one_output else self._call.unflatten(outputs)
             flat: tuple[Any, ...] | None = args
         else:
@@ -134,11 +164,53 @@ class ConvertedModule(InferenceModule):
         if flat is None or not self._holds(flat):
             return self._run_fallback(args, kwargs)
         graph = self._graph()
-        outputs = graph.forward(*flat) if _is_traced() else self._code(graph, *flat)
+        if _is_traced():
+            outputs = graph.forward(*flat)
+        else:
+            outputs = self._replayed(*flat) if self._replays else self._code(graph, *flat)
         return outputs[0] if self._one_output else self._call.unflatten(outputs)
 
     def _graph(self) -> fx.GraphModule:
-        return self._regions[0] if self._regions else self.lowered
+        return self._regions[0] if self._runs_regions else self.lowered
+
+    def _replayed(self, *flat: Tensor) -> Sequence[Any]:
+        """Return the graph's answer, as one replay where that can be."""
+        assert self._graphs is not None
+        answer = self._graphs.run(self.lowered, self._run_ops, flat)
+        return self._run_ops(*flat) if answer is None else answer
+
+    @property
+    def is_replayed(self) -> bool:
+        """True when calls of a shape that came twice are replayed as one."""
+        return self._replays and self._graphs is not None and len(self._graphs) > 0
+
+    def _run_ops(self, *flat: Tensor) -> Sequence[Any]:
+        outputs: Sequence[Any] = self._code(self.lowered, *flat)
+        return outputs
+
+    def _set_device(self, call: CallSpec) -> None:
+        """Take the calls of call, and note where its tensors are."""
+        inputs = call.tensor_inputs
+        self._call = call
+        self._device = inputs[0].device if inputs else torch.device("cpu")
+        self._runs_regions = bool(self._regions) and self._device.type == "cpu"
+        self._replays = bool(
+            inputs and self._graphs is not None and self._graphs.device_type == self._device.type
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
+        target = device_after(fn, self._device)
+        super()._apply(fn, recurse)
+        if target != self._device:
+            self._known.clear()
+            self._set_device(self._call.on(target))
+            for graph_module in (self.lowered, *self._regions):
+                put_on(graph_module, target)
+            if self._graphs is not None:
+                self._graphs.clear()
+            if self._fallback is not None:
+                self._fallback = self._fallback.on(target)
+        return self
 
     def _is_known(self, x: Tensor) -> bool:
         if _is_traced():

@@ -26,6 +26,7 @@ class FloatFallback:
         for module in self._module.modules():
             if module.training:
                 module.training = False
+        self._device: torch.device | None = None
         self._tensors = tensors
         self._versions = _versions(tensors)
 
@@ -33,6 +34,12 @@ class FloatFallback:
     def module(self) -> nn.Module:
         """The copy that answers."""
         return self._module
+
+    def on(self, device: torch.device) -> FloatFallback:
+        """Return the same model for calls on another device, where it is copied at the first."""
+        moved = copy.copy(self)
+        moved._device = device
+        return moved
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FloatFallback:
         return self
@@ -47,6 +54,9 @@ class FloatFallback:
                 "this call needs the float model, whose weights were changed after convert; "
                 "convert it again"
             )
+        if self._device is not None:
+            self._module = copy.deepcopy(self._module).to(self._device)
+            self._device = None
         with torch.no_grad():
             return self._module(*args, **kwargs)
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastinfer.runtime import require_cuda_kernels
+from fastinfer.types.device import why_no_int8
 from fastinfer.types.folded import FoldedLayer
 from fastinfer.types.packed import (
     FLAG_DYNAMIC,
@@ -23,16 +25,24 @@ _INTEGERS = ("x_zero_point", "out_zero_point", "qmin", "qmax")
 _BOUNDS = ("clamp_min", "clamp_max")
 
 
-def prepack(folded: FoldedLayer) -> Tensor:
-    """Return the buffer of folded for the instruction set in force, 1-D uint8."""
+def prepack(folded: FoldedLayer, device: torch.device | None = None) -> Tensor:
+    """Return the buffer of folded, 1-D uint8.
+
+    It is packed for a device, the weight's if None; on a CPU for the instruction set in force.
+    """
+    device = folded.weight.device if device is None else device
+
+    def there(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part.to(device)
+
     packed: Tensor = torch.ops.fastinfer.int8_prepack(
         folded.op,
-        folded.weight,
-        folded.bias,
-        folded.multiplier,
-        folded.residual_multiplier,
-        folded.table,
-        folded.float_bias,
+        there(folded.weight),
+        there(folded.bias),
+        there(folded.multiplier),
+        there(folded.residual_multiplier),
+        there(folded.table),
+        there(folded.float_bias),
         folded.groups,
         folded.x_zero_point,
         folded.out_zero_point,
@@ -146,20 +156,20 @@ class PackedModule(nn.Module):
                 **parts,
                 **integers,
                 **bounds,
-            )
+            ),
+            self.packed.device,
         )
 
     def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Raise RuntimeError when fn, of nn.Module's `_apply`, takes tensors off the CPU."""
-        target = fn(torch.empty(0, dtype=torch.uint8)).device
-        if target.type != "cpu":
-            raise RuntimeError(
-                f"{type(self).__name__}: packed weights run on cpu only, got .to({str(target)!r}); "
-                "move the original model and convert it there"
-            )
+        """Raise RuntimeError when fn, of nn.Module's `_apply`, takes tensors where no kernel is."""
+        check_target(type(self).__name__, device_after(fn, self.packed.device))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedModule:
-        self.check_move(fn)
+        target = device_after(fn, self.packed.device)
+        check_target(type(self).__name__, target)
+        if target != self.packed.device:  # another device has another order of bytes
+            self.packed = prepack(self.folded(), target)
+            return self
         applied = fn(self.packed)
         if applied.dtype == torch.uint8:  # bytes stay bytes whatever dtype is asked for
             self.packed = applied
@@ -169,6 +179,38 @@ class PackedModule(nn.Module):
         """Describe the weight and what the module answers in."""
         answer = "float32" if self.float_output else "uint8"
         return f"weight={list(self._shape)} int8, output={answer}, {self.packed.numel()} bytes"
+
+
+def device_after(fn: Callable[[Tensor], Tensor], device: torch.device) -> torch.device:
+    """Return where fn, of nn.Module's `_apply`, puts tensors that are on device.
+
+    Raises:
+        RuntimeError: torch has no such device here.
+    """
+    try:
+        return fn(torch.empty(0, dtype=torch.uint8, device=device)).device
+    except (RuntimeError, AssertionError) as error:
+        raise RuntimeError(
+            f"to: expected a device that torch has here, got one it refuses: {error}; "
+            "torch.cuda.is_available() and torch.cuda.device_count() say what there is"
+        ) from error
+
+
+def check_target(name: str, device: torch.device) -> None:
+    """Raise RuntimeError when no kernel for packed weights runs on a device. name: whose they are.
+
+    On a GPU there must be kernels, and it must have the instructions that they are made of.
+    """
+    fix = "move the original model and convert it there"
+    if device.type not in ("cpu", "cuda"):
+        raise RuntimeError(
+            f"{name}: packed weights run on cpu and cuda only, got .to({str(device)!r}); {fix}"
+        )
+    if device.type == "cuda":
+        reason = why_no_int8(device)
+        if reason is not None:
+            raise RuntimeError(f"{name}: packed weights: {reason}; {fix}")
+        require_cuda_kernels()
 
 
 def dequantized(folded: FoldedLayer) -> Tensor:

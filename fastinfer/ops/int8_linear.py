@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastinfer.ops import triton_launchers
 from fastinfer.ops.int8_epilogue import (
     check_packed,
     check_residual,
@@ -58,6 +59,18 @@ def int8_linear_ref(
     return static_epilogue(acc, parts, flat).reshape(shape)
 
 
+def int8_linear_triton(
+    x: Tensor, packed: Tensor, residual: Tensor | None, out_features: int, float_output: bool
+) -> Tensor:
+    """Return what the reference does, by Triton."""
+    check_uint8("int8_linear", x)
+    parts, layer = triton_launchers.int8_layer(packed)
+    check_packed("int8_linear", parts, "linear", False, float_output)
+    _check_features("int8_linear", x, parts, out_features)
+    check_residual("int8_linear", parts, residual, [*x.shape[:-1], out_features])
+    return triton_launchers.int8_linear(x, layer, residual)
+
+
 def int8_linear_dynamic_fake(
     x: Tensor, packed: Tensor, out_features: int, per_token: bool
 ) -> Tensor:
@@ -90,6 +103,7 @@ INT8_LINEAR = OpSpec(
     "(Tensor x, Tensor packed, Tensor? residual, int out_features, bool float_output) -> Tensor",
     int8_linear_fake,
     int8_linear_ref,
+    int8_linear_triton,
 )
 INT8_LINEAR_DYNAMIC = OpSpec(
     "int8_linear_dynamic",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastinfer.ops import triton_launchers
 from fastinfer.ops.spec import OpSpec
 
 
@@ -23,6 +24,12 @@ def round_clamp(f: Tensor, zero_point: Tensor | int, qmin: int, qmax: int) -> Te
 def _check_float(op: str, x: Tensor) -> None:
     if x.dtype != torch.float32:
         raise TypeError(f"{op}: expected x float32, got {x.dtype}; call x.float() first")
+
+
+def _as_float32(op: str, x: Tensor) -> Tensor:
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f"{op}: expected x float32, float16 or bfloat16, got {x.dtype}")
+    return x.float()
 
 
 def _inverse(scale: float) -> Tensor:
@@ -46,9 +53,10 @@ def quantize_fake(x: Tensor, scale: float, zero_point: int, channels_last: bool 
 def quantize_ref(x: Tensor, scale: float, zero_point: int, channels_last: bool = False) -> Tensor:
     """Return clamp(rint(x * (1/scale)) + zero_point, 0, 255), the product in float32.
 
-    x: any shape, float32. Result: same shape, uint8; channels_last asks for NHWC memory (4-D).
+    x: any shape; float32, or float16 and bfloat16, which are made float32 first. Result: same
+    shape, uint8; channels_last asks for NHWC memory (4-D).
     """
-    _check_float("quantize", x)
+    x = _as_float32("quantize", x)
     if scale <= 0 or not 0 <= zero_point <= 255:
         raise ValueError(
             f"quantize: expected scale > 0 and zero_point in 0..255, got {scale}, {zero_point}"
@@ -118,6 +126,13 @@ def quantize_dynamic_ref(x: Tensor, per_token: bool) -> tuple[Tensor, Tensor, Te
     return q.reshape(x.shape), scale.reshape(shape), zero_point.reshape(shape)
 
 
+def quantize_dynamic_triton(x: Tensor, per_token: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the reference does, by Triton; rows too long for it by the reference."""
+    _check_float("quantize_dynamic", x)
+    served = triton_launchers.quantize_dynamic(x, per_token)
+    return quantize_dynamic_ref(x, per_token) if served is None else served
+
+
 QUANTIZE = OpSpec(
     "quantize",
     "(Tensor x, float scale, int zero_point, bool channels_last=False) -> Tensor",
@@ -135,4 +150,5 @@ QUANTIZE_DYNAMIC = OpSpec(
     "(Tensor x, bool per_token) -> (Tensor, Tensor, Tensor)",
     quantize_dynamic_fake,
     quantize_dynamic_ref,
+    quantize_dynamic_triton,
 )

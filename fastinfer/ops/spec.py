@@ -15,7 +15,8 @@ class OpSpec:
 
     `schema` is the argument list and result in torch's syntax, without the name. `fake` gives the
     result's shape, dtype and memory format; `reference` is the definition of the op in plain
-    PyTorch, and serves every device that has no kernel. `triton` is a launcher or None.
+    PyTorch, and serves every device that has no kernel. `triton` is a launcher or None; it serves
+    CUDA tensors where no CUDA kernel was built.
     """
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fastinfer.passes.cancel_quantize import cancel_quantize
+from fastinfer.passes.cast_halves import cast_halves
 from fastinfer.passes.common_subexpressions import common_subexpressions
 from fastinfer.passes.contiguous_outputs import contiguous_outputs
 from fastinfer.passes.dead_code import dead_code
@@ -57,6 +58,9 @@ INT8_PASSES: tuple[Pass, ...] = (
     contiguous_outputs,
 )
 
+#: After INT8_PASSES where the graph is in float16 or bfloat16.
+HALF_PASSES: tuple[Pass, ...] = (cast_halves,)
+
 
 def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
     """Return the program after each pass ran once; their counts are in its report."""
@@ -67,4 +71,11 @@ def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
     return program
 
 
-__all__ = ["FLOAT_PASSES", "INT8_PASSES", "STATIC_FLOAT_PASSES", "Pass", "run_passes"]
+__all__ = [
+    "FLOAT_PASSES",
+    "HALF_PASSES",
+    "INT8_PASSES",
+    "STATIC_FLOAT_PASSES",
+    "Pass",
+    "run_passes",
+]

@@ -29,6 +29,7 @@ def fold_scale(program: Program) -> int:
         scale = _per_channel(factor, n, layer.spec.kind, len(dims(node) or ()))
         if scale is None or dims(node) != dims(x):
             continue
+        scale = scale.to(layer.weight.device)
         columns = scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
         weight = (layer.weight.detach().double() * columns).to(layer.weight.dtype)
         bias = None

@@ -8,14 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, fx, nn
 
 from fastinfer.compress.quantize import Calibrator, quantize
 from fastinfer.compress.quantize.precision import STATIC, requested_precision
+from fastinfer.compress.quantize.report_rows import count_bytes
 from fastinfer.config import Config
+from fastinfer.engine import CudaGraphs, CudaRecorder
+from fastinfer.graph.in_float32 import in_float32, is_half, values_in_float32
 from fastinfer.lower import checked_regions, lower
 from fastinfer.nn.converted_module import ConvertedModule
-from fastinfer.passes import FLOAT_PASSES, INT8_PASSES, STATIC_FLOAT_PASSES, run_passes
+from fastinfer.passes import (
+    FLOAT_PASSES,
+    HALF_PASSES,
+    INT8_PASSES,
+    STATIC_FLOAT_PASSES,
+    run_passes,
+)
 from fastinfer.program import Program
 from fastinfer.report import Report
 from fastinfer.request import Evaluate, Request
@@ -46,13 +56,25 @@ def stage(name: str, report: Report) -> Iterator[None]:
 class Prepared:
     """A captured module after the float passes, to be calibrated.
 
-    `inputs` are the graph's own of the call it was captured with.
+    `inputs` are the graph's own of the call it was captured with. `graph_module` is what is
+    lowered; where it is of float16 or bfloat16, `program` is the same in float32, to plan on.
     """
 
     module: nn.Module
     program: Program
     calibrator: Calibrator
     inputs: tuple[Any, ...]
+    graph_module: fx.GraphModule
+
+    @property
+    def is_half(self) -> bool:
+        """True where what is planned on is not what is lowered."""
+        return self.graph_module is not self.program.graph_module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the call's tensors are, all of them."""
+        return next((x.device for x in self.inputs if isinstance(x, Tensor)), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -88,9 +110,13 @@ def prepare(
     program = Program(captured.graph_module, report=report, call=spec)
     with stage("passes", report):
         program = run_passes(program, passes)
+    graph_module = program.graph_module
     with stage("calibrate", report):
+        if is_half(graph_module):
+            program = replace(program, graph_module=in_float32(graph_module))
         calibrator = Calibrator(program, config, example=call, flatten=flatten)
-    return Prepared(module, program, calibrator, inputs)
+        calibrator.widens = program.graph_module is not graph_module
+    return Prepared(module, program, calibrator, inputs, graph_module)
 
 
 def finish(
@@ -111,15 +137,23 @@ def finish(
 
     def build(program: Program) -> ConvertedModule:
         report.passes = dict(float_counts)  # of the last build only, however many are tried
-        lowered = replace(program, graph_module=lower(program))
+        planned = replace(program, graph_module=prepared.graph_module)
+        lowered = replace(program, graph_module=lower(planned))
         run_passes(lowered, INT8_PASSES)
-        regions = checked_regions(lowered.graph_module, prepared.inputs, report)
-        return kind(lowered.graph_module, spec, report, prepared.module, regions)
+        if prepared.is_half:
+            run_passes(lowered, HALF_PASSES)
+        regions = None
+        if prepared.device.type == "cpu":
+            regions = checked_regions(lowered.graph_module, prepared.inputs, report)
+        graphs = CudaGraphs(report.note, CudaRecorder())
+        return kind(lowered.graph_module, spec, report, prepared.module, regions, graphs)
 
     with stage("quantize", report):
         program = quantize(program, prepared.calibrator, config)
     with stage("choose", report):
-        program = choose(program, prepared.calibrator, config, prepared.inputs, known)
+        inputs = values_in_float32(prepared.inputs) if prepared.is_half else prepared.inputs
+        served = prepared.graph_module if prepared.is_half else None
+        program = choose(program, prepared.calibrator, config, inputs, known, served)
     # An error of the user's evaluate is his to see.
     with stage("guard", report) if judge is None else report.timed("guard"):
         program = guard_accuracy(
@@ -131,6 +165,8 @@ def finish(
             build=(lambda p: judge.whole(build(p))) if judge else None,
             original=judge.original if judge else None,
         )
+    if prepared.is_half:
+        count_bytes(report, prepared.graph_module)
     with stage("lower", report):
         return build(program)
 
@@ -185,7 +221,8 @@ def _flatten_batches(call: CallSpec, report: Report) -> Flatten:
             if value.dtype != wanted.dtype or value.device != wanted.device:
                 raise ValueError(
                     f"calibration: batch {index}: input {wanted.name!r}: expected "
-                    f"{wanted.describe()} on {wanted.device}, got {value.dtype} on {value.device}"
+                    f"{wanted.describe()} on {wanted.device}, got {value.dtype} on {value.device}; "
+                    "give batches as the example is"
                 )
         if not call.accepts([tuple(value.shape) for value in flat]):
             wanted_text = ", ".join(f"{i.name!r} {i.describe()}" for i in call.tensor_inputs)

@@ -244,6 +244,15 @@ def _quantize_cases() -> Iterator[Case]:
         yield Case("quantize", f"nhwc{c}", lambda x=nhwc: (x, 0.02, 128))
         q = _nhwc(random_uint8(generator(f"planes{c}"), 2, c, 11, 13))
         yield Case("dequantize", f"nhwc{c}", lambda q=q: (q, 0.02, 128))
+    for dtype in (torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        yield Case(
+            "quantize", f"{name}_special", lambda d=dtype: (_SPECIAL.to(d).repeat(7), 1.0, 3)
+        )
+        for c in (3, 17, 64):
+            x = _values(f"{name}{c}", 2, c, 11, 13).to(dtype)
+            yield Case("quantize", f"{name}_planes{c}", lambda x=x: (x, 0.02, 128, True))
+            yield Case("quantize", f"{name}_nhwc{c}", lambda x=x: (_nhwc(x), 0.02, 128))
     yield Case("quantize", "special", lambda: (_SPECIAL.repeat(7), 1.0, 3))
     yield Case("quantize", "strided", lambda: (_values("strided", 40, 9).t()[1:], 0.03, 9))
     for value in (0.0, 2.5, -2.5):

@@ -40,6 +40,8 @@ def on_device(arguments: tuple[Any, ...], device: torch.device | str) -> tuple[A
     def moved(value: Any) -> Any:
         if is_packed(value):
             return pack_again(unpack(value), device)
+        if isinstance(value, list):
+            return [moved(entry) for entry in value]
         return value.to(device) if isinstance(value, Tensor) else value
 
     return tuple(moved(value) for value in arguments)

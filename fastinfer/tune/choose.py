@@ -18,6 +18,7 @@ from fastinfer.config import Config
 from fastinfer.graph.layer import Layer
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.program import LayerPlan, Program
+from fastinfer.tune.gpu_race import gpu_race_ms
 from fastinfer.types.folded import KnownWeights
 
 #: Seconds for all timings of one model; layers not reached stay as planned.
@@ -97,13 +98,31 @@ def _race(calls: Sequence[Any], limit_s: float) -> list[float]:
     return [seconds * 1e3 for seconds in best]
 
 
-def _inputs(shapes: Sequence[tuple[int, ...]], plan: LayerPlan) -> list[Tensor]:
-    """Return random inputs of a layer under its plan: uint8 where it reads codes."""
+def _is_nhwc(x: Tensor) -> bool:
+    is_image = x.dim() == 4 and not x.is_contiguous()
+    return is_image and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _inputs(
+    layer: Layer,
+    shapes: Sequence[tuple[int, ...]],
+    plan: LayerPlan | None = None,
+    nhwc: bool = False,
+) -> list[Tensor]:
+    """Return random inputs of a layer, under its plan uint8 where it reads codes.
+
+    nhwc: images of float are NHWC in memory, as those of codes are.
+    """
+    weight = layer.weight
     values = []
     for index, shape in enumerate(shapes):
-        coded = plan.precision == "int8" and (index == 0 or plan.output is not None)
-        value = torch.randint(0, 256, shape, dtype=torch.uint8) if coded else torch.randn(shape)
-        if coded and value.dim() == 4:
+        coded = plan is not None and plan.precision == "int8"
+        coded = coded and (index == 0 or plan.output is not None)  # type: ignore[union-attr]
+        if coded:
+            value = torch.randint(0, 256, shape, dtype=torch.uint8, device=weight.device)
+        else:
+            value = torch.randn(shape, dtype=weight.dtype, device=weight.device)
+        if value.dim() == 4 and (coded or nhwc):
             value = value.contiguous(memory_format=torch.channels_last)
         values.append(value)
     return values
@@ -115,18 +134,24 @@ def choose(
     config: Config,
     inputs: Sequence[Any],
     known: Times | None = None,
+    served: fx.GraphModule | None = None,
 ) -> Program:
     """Return the program with layers that lose to float planned as float.
 
     inputs: the graph's flat inputs of the example. known: layers timed already, to be added to:
     submodules of one model have many alike. Only "auto" is timed, and not with
-    allow_slower. A layer behind a float neighbour also pays for quantizing its input.
+    allow_slower. A layer behind a float neighbour also pays for quantizing its input. served: has
+    the layers to time, where they are not the program's own.
     """
     if config.precision != "auto" or config.allow_slower:
         return program
     shapes = _input_shapes(program, calibrator, inputs)
     static = {n for n, p in program.plan.items() if p.precision == "int8"}
     static |= set(program.between)
+    # On a GPU float images stay in NHWC where the input or a filter is; the CPU's figures are of
+    # layers whose inputs are made here, in torch's own order.
+    tensors = [*program.graph_module.parameters(), *(x for x in inputs if isinstance(x, Tensor))]
+    nhwc = any(x.is_cuda and _is_nhwc(x) for x in tensors)
     times: dict[str, tuple[float, float]] = {}
     known = {} if known is None else known
     new = 0
@@ -141,7 +166,9 @@ def choose(
         bordered = plan.precision == "int8" and not _from_static(node, static)
         key = (layer.spec, shapes[name], plan.output is None, plan.precision, bordered)
         if key not in known:
-            known[key] = _time_layer(layer, plan, shapes[name], bordered, program.weights)
+            timed = layer if served is None else served.get_submodule(name)
+            assert isinstance(timed, Layer)
+            known[key] = _time_layer(timed, plan, shapes[name], bordered, program.weights, nhwc)
             new += 1
         times[name] = known[key]
     losers = {n: t for n, t in times.items() if t[1] > t[0] * NOISE}
@@ -173,19 +200,29 @@ def _from_static(node: fx.Node, static: set[str]) -> bool:
     return (str(source.target) if source.op == "call_module" else source.name) in static
 
 
+def _device_of(layer: Layer) -> torch.device:
+    return layer.weight.device
+
+
 def _time_layer(
     layer: Layer,
     plan: LayerPlan,
     shapes: tuple[tuple[int, ...], ...],
     bordered: bool,
     known: KnownWeights,
+    nhwc: bool = False,
 ) -> tuple[float, float]:
     """Return (float, fast) milliseconds of one layer."""
-    floats, inputs = [torch.randn(shape) for shape in shapes], _inputs(shapes, plan)
+    floats, inputs = _inputs(layer, shapes, nhwc=nhwc), _inputs(layer, shapes, plan, nhwc)
     packed = lower_layer(layer, plan, known)
+    device, border = _device_of(layer), []
+    if bordered and plan.input is not None:
+        nhwc = len(shapes[0]) == 4
+        border = [lambda: torch.ops.fastinfer.quantize(floats[0].float(), 0.1, 0, nhwc)]
     with torch.inference_mode():
+        if device.type == "cuda":
+            calls = [lambda: layer(*floats), lambda: packed(*inputs), *border]
+            float_ms, *fast = gpu_race_ms(calls, device, replayed=True)
+            return float_ms, sum(fast)
         float_ms, fast_ms = race_ms(lambda: layer(*floats), lambda: packed(*inputs), 0.02)
-        if bordered and plan.input is not None:
-            nhwc = len(shapes[0]) == 4
-            fast_ms += best_ms(lambda: torch.ops.fastinfer.quantize(floats[0], 0.1, 0, nhwc), 0.005)
-    return float_ms, fast_ms
+        return float_ms, fast_ms + sum(best_ms(call, 0.005) for call in border)

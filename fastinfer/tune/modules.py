@@ -13,6 +13,7 @@ from fastinfer.lower.lowerings import lower_layer
 from fastinfer.lower.module_path import find_swaps, lower_modules
 from fastinfer.report import Report
 from fastinfer.tune.choose import NOISE, race_ms
+from fastinfer.tune.gpu_race import gpu_race_ms
 
 
 def _record(
@@ -64,16 +65,21 @@ def choose_modules(
             continue
         key = (swap.layer.spec, shape)
         if key not in known:
-            x = torch.randn(shape)
+            weight = swap.layer.weight
+            x = torch.randn(shape, dtype=weight.dtype, device=weight.device)
             try:
                 packed = lower_layer(swap.layer, swap.plan)
             except (ValueError, RuntimeError):
                 continue  # lower_modules reports the reason
             with torch.inference_mode():
                 layer = swap.layer
-                known[key] = race_ms(
-                    lambda layer=layer, x=x: layer(x), lambda packed=packed, x=x: packed(x), 0.02
-                )
+                calls = lambda layer=layer, x=x: layer(x), lambda packed=packed, x=x: packed(x)
+                if x.is_cuda:
+                    # The user's own code calls them one by one.
+                    float_ms, fast_ms = gpu_race_ms(calls, x.device, replayed=False)
+                else:
+                    float_ms, fast_ms = race_ms(*calls, 0.02)
+                known[key] = float_ms, fast_ms
         times[swap.name] = known[key]
         float_ms, fast_ms = known[key]
         if config.precision == "auto" and not config.allow_slower and fast_ms > float_ms * NOISE:

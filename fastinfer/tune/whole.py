@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fastinfer.config import Config
-from fastinfer.measure.latency import time_interleaved
-from fastinfer.types.call import Call
+from fastinfer.measure.latency import device_of, time_interleaved
+from fastinfer.types.call import Call, tensors_of
 
 #: A result is slower than the original only when it is so by more than timings vary.
 NOISE = 1.03
@@ -23,6 +23,7 @@ def time_whole(models: Mapping[str, nn.Module], *calls: Call) -> dict[str, float
 
     There are fewer rounds where "converted" is clearly the faster.
     """
+    device = device_of(tensors_of(calls))
 
     def run(model: nn.Module) -> Callable[[], object]:
         return lambda: [model(*args, **kwargs) for args, kwargs in calls]
@@ -32,8 +33,11 @@ def time_whole(models: Mapping[str, nn.Module], *calls: Call) -> dict[str, float
             {name: run(model) for name, model in models.items()},
             min_time_s=0.3,
             max_rounds=30,
-            warmup=0,  # the call that finds out how long one takes does it
+            # On a CPU the call that finds out how long one takes does it. On a GPU the first calls
+            # choose kernels, and the second becomes a CUDA graph.
+            warmup=0 if device is None else 3,
             enough=_is_clear,
+            device=device,
         )
     return {name: timing.median_ms for name, timing in timings.items()}
 

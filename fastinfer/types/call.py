@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -154,6 +154,13 @@ class CallSpec:
                 if allowed.symbol and symbols.setdefault(allowed.symbol, size) != size:
                     return False
         return True
+
+    def on(self, device: torch.device) -> CallSpec:
+        """Return the spec for tensors on another device."""
+        inputs = tuple(
+            replace(i, device=device) if isinstance(i, TensorInput) else i for i in self.inputs
+        )
+        return replace(self, inputs=inputs)
 
     @property
     def is_dynamic(self) -> bool:

@@ -47,10 +47,29 @@ def test_what_is_no_converted_model(tmp_path):
             fastinfer.save(value, tmp_path / "m")
 
 
-@pytest.mark.parametrize("location", ["cuda", 0, torch.device("meta"), {}])
+@pytest.mark.parametrize("location", ["gpu", "xpu", 0, torch.device("meta"), {}])
 def test_map_location(saved, location):
-    with pytest.raises(ValueError, match="map_location: expected None or 'cpu'"):
+    with pytest.raises(ValueError, match="map_location: expected None, 'cpu'"):
         fastinfer.load(saved[1], map_location=location)
+
+
+@pytest.mark.parametrize("location", ["cuda", "cuda:1", torch.device("cuda", 63)])
+def test_a_gpu_that_is_not_there(saved, location, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"map_location: expected a GPU .* torch sees 0; give"):
+        fastinfer.load(saved[1], map_location=location)
+
+
+def test_a_gpu_without_kernels(saved, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(RuntimeError, match=r"compute capability 7.5.*map_location='cpu'"):
+        fastinfer.load(saved[1], map_location="cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(fastinfer.runtime, "_C_cuda", None)
+    with pytest.raises(RuntimeError, match=r"_C_cuda is missing.*map_location='cpu'"):
+        fastinfer.load(saved[1], map_location="cuda:0")
 
 
 def test_paths(saved, tmp_path):

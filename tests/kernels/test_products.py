@@ -29,9 +29,11 @@ from fastinfer.kernels.int8_linear import (  # noqa: E402
 from fastinfer.kernels.tiles import (  # noqa: E402
     INT4_CONFIGS,
     INT8_CONFIGS,
+    MOST_SPLITS,
     WEIGHT_ONLY_CONFIGS,
     int4_config,
     int8_config,
+    split_of_k,
     weight_only_config,
 )
 from fastinfer.kernels.weight_only_linear import (  # noqa: E402
@@ -85,9 +87,19 @@ def test_strided_rows():
 
 def test_every_tile_is_chosen():
     assert {int8_config(m, n) for m in (1, 17, 2000) for n in (1024, 3000)} == set(INT8_CONFIGS)
-    sizes = [(m, n) for m in (1, 32, 64, 65) for n in (4096, 11008)]
-    assert {weight_only_config(m, n) for m, n in sizes} == set(WEIGHT_ONLY_CONFIGS)
-    assert {int4_config(m, n) for m, n in sizes} == set(INT4_CONFIGS)
+    assert {weight_only_config(m) for m in (1, 32, 64, 65)} == set(WEIGHT_ONLY_CONFIGS)
+    assert {int4_config(m) for m in (1, 32, 64, 65)} == set(INT4_CONFIGS)
+
+
+def test_parts_of_k_cover_it():
+    for config in WEIGHT_ONLY_CONFIGS:
+        found = set()
+        for m, n, k in ((1, 64, 128), (1, 64, 4096), (64, 64, 5000), (16, 1 << 20, 4096)):
+            splits, part = split_of_k(config, m, n, k)
+            assert part % config.k == 0 and splits * part >= k
+            assert splits == 1 or part >= 2 * config.k
+            found.add(splits)
+        assert found >= {1, MOST_SPLITS}
 
 
 #: The interpreter of Triton 3.8 multiplies bfloat16 as float32, which its results are cut from.
@@ -98,7 +110,7 @@ DTYPES = (torch.float16, *(() if IS_INTERPRETED else (torch.bfloat16,)))
 @pytest.mark.parametrize(
     ("m", "n", "k", "has_bias"),
     [(1, 40, 256, False), (16, 32, 70, True), (33, 70, 300, True), (70, 64, 128, False),
-     (20, 6370, 130, True), (64, 6400, 128, False), (0, 8, 16, False)],
+     (20, 70, 1030, True), (64, 130, 2100, False), (0, 8, 16, False)],
 )  # fmt: skip
 def test_weight_only(m, n, k, has_bias, dtype):
     g = generator(f"{m}.{n}.{k}")
@@ -120,7 +132,7 @@ def test_weight_only(m, n, k, has_bias, dtype):
 @pytest.mark.parametrize(
     ("m", "n", "k", "has_bias"),
     [(1, 40, 256, False), (16, 33, 128, True), (33, 70, 384, True), (70, 64, 128, False),
-     (20, 6370, 128, True), (64, 6400, 256, False), (0, 8, 128, False)],
+     (20, 70, 1152, True), (64, 130, 2176, False), (0, 8, 128, False)],
 )  # fmt: skip
 def test_int4(m, n, k, has_bias, dtype):
     g = generator(f"int4 {m}.{n}.{k}")

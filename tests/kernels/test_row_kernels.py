@@ -27,7 +27,13 @@ from fastinfer.kernels.layer_norm import layer_norm, layer_norm_ref  # noqa: E40
 from fastinfer.kernels.quantize_rows import quantize_rows, quantize_rows_ref  # noqa: E402
 from fastinfer.kernels.rms_norm import rms_norm, rms_norm_ref  # noqa: E402
 from fastinfer.kernels.rotary import rotary, rotary_ref  # noqa: E402
-from fastinfer.kernels.rows import ROW_CONFIGS, row_config  # noqa: E402
+from fastinfer.kernels.rows import (  # noqa: E402
+    GATED_CONFIGS,
+    ROW_CONFIGS,
+    VALUE_CONFIGS,
+    gated_config,
+    row_config,
+)
 from fastinfer.kernels.softmax import softmax, softmax_ref  # noqa: E402
 
 
@@ -225,7 +231,25 @@ def test_rotary_of_a_part_of_a_projection():
                  rotary(q.contiguous(), angle.cos(), angle.sin()))  # fmt: skip
 
 
+@pytest.mark.parametrize("codes", [None, Codes(0.04, 3), Codes(signed=True), Codes()], ids=str)
+def test_parts_of_rows(codes):
+    """Rows that are split over programs, or in two tiles, give what the reference does."""
+    g = generator("parts")
+    gate, up = (torch.randn(3, 2100, generator=g) for _ in range(2))
+    got = gated(gate.to(DEVICE), up.to(DEVICE), codes=codes)
+    want = gated_ref(gate, up, codes=codes)
+    if codes is None:
+        assert float((got.cpu() - want).abs().max()) <= row_bound(1, float(want.abs().max()))
+    else:
+        assert steps_apart(got.codes.cpu(), want.codes) <= 1
+
+
 def test_every_row_has_a_config():
+    for config in GATED_CONFIGS:
+        assert gated_config("op", config.columns + config.tail, True) == config
+    for config in VALUE_CONFIGS:
+        assert row_config("op", config.columns, False) == config
+    assert row_config("op", 100_000, False) == VALUE_CONFIGS[-1]
     for config in ROW_CONFIGS:
         assert row_config("op", config.columns) == config
     with pytest.raises(ValueError, match=r"op: expected rows of at most 16384 values, got 16385"):

@@ -10,6 +10,9 @@ import torch
 from host.launchers import Launchers
 from host.runs import Run, Tile, prepare_depthwise, prepare_gemm, prepare_quantize, source_of
 from interpreter import AHEAD, BEHIND
+from ptx_cases_between import BETWEEN_LAUNCHES, Between
+from ptx_cases_first import FIRST_LAUNCHES, First
+from ptx_cases_rows import ROW_LAUNCHES, RowLaunch
 
 from fastinfer.testing.case import Case, generator
 from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, depthwise_case, linear_case
@@ -68,6 +71,7 @@ class Quantized:
     channels_last: bool = False
     offsets: tuple[int, int] = (0, 0)
     zero_point: int = 100
+    dtype: torch.dtype = torch.float32
     order: str = field(default=BEHIND)
 
     def prepare(self, launchers: Launchers) -> Run:
@@ -75,13 +79,14 @@ class Quantized:
         flat = x.view(-1)
         flat[0], flat[-1], flat[flat.numel() // 2] = float("nan"), 0.05, 1e30
         return prepare_quantize(
-            x, launchers, zero_point=self.zero_point, channels_last=self.channels_last,
-            offsets=self.offsets,
+            x.to(self.dtype), launchers, zero_point=self.zero_point,
+            channels_last=self.channels_last, offsets=self.offsets,
         )  # fmt: skip
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
-        return f"quantize-{shape}{'_nhwc' if self.channels_last else ''}_at{self.offsets}"
+        nhwc = "_nhwc" if self.channels_last else ""
+        return f"quantize-{shape}{nhwc}_at{self.offsets}_{str(self.dtype).removeprefix('torch.')}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,12 @@ def _quantized() -> Iterator[Quantized]:
     for shape in planes:
         for offsets in ((0, 0), (4, 1)):
             yield Quantized(shape, True, offsets)
+    for dtype in (torch.float16, torch.bfloat16):
+        yield Quantized((4097,), dtype=dtype)
+        yield Quantized((533,), offsets=(2, 3), dtype=dtype)
+        for shape in ((2, 2, 31, 33), (1, 3, 32, 36), (2, 4, 20, 40), (1, 80, 13, 5)):
+            yield Quantized(shape, True, dtype=dtype)
+            yield Quantized(shape, True, (2, 1), dtype=dtype)
 
 
 def _pair(tiles: tuple[Tile, ...], case: Case, source: str, offset: int = 0) -> Iterator[Product]:
@@ -217,5 +228,13 @@ def _depthwise() -> Iterator[Depthwise]:
         yield Depthwise(depthwise(geometry), None)
 
 
-Launched = Product | Quantized | Depthwise
-LAUNCHES: tuple[Launched, ...] = (*_quantized(), *_mma(), *_depthwise(), *_wgmma())
+Launched = Product | Quantized | Depthwise | Between | First | RowLaunch
+LAUNCHES: tuple[Launched, ...] = (
+    *_quantized(),
+    *_mma(),
+    *_depthwise(),
+    *_wgmma(),
+    *BETWEEN_LAUNCHES,
+    *FIRST_LAUNCHES,
+    *ROW_LAUNCHES,
+)

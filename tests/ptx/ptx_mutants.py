@@ -36,6 +36,14 @@ from ptx_cases import (
     linear,
     square,
 )
+from ptx_cases_between import Between
+from ptx_cases_first import First
+from ptx_cases_rows import Dynamic, FloatRows, Ranges
+from ptx_mutants_between import BETWEEN_MISTAKES, header_and_kernel
+from ptx_mutants_first import FIRST_MISTAKES
+from ptx_mutants_first import header_and_kernel as header_and_kernel_of_first
+from ptx_mutants_rows import ROW_MISTAKES
+from ptx_mutants_rows import header_and_kernel as header_and_kernel_of_rows
 
 from fastinfer.testing.cases import Conv
 
@@ -97,13 +105,22 @@ class Mutant:
 
 def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
     """Return the file of a launch's kernel, and the kernel's instantiation if it is a template."""
+    if isinstance(launch, Between):
+        return header_and_kernel(launch)
+    if isinstance(launch, First):
+        return header_and_kernel_of_first(launch)
+    if isinstance(launch, FloatRows | Ranges | Dynamic):
+        return header_and_kernel_of_rows(launch)
     if isinstance(launch, Depthwise):
         if launch.strips is None:
             return "int8_depthwise.cuh", None
         kernel = "int8_depthwise_strip<{}, {}>".format(*launch.strips)
         return "int8_depthwise.cuh", f"{kernel}(const GemmCall, {', '.join(['const int32_t'] * 4)})"
     if isinstance(launch, Quantized):
-        return "quantize.cuh", "quantize_few_planes<3>(const QuantizeCall, bool)"
+        names = {(): "quantize_in_order<{}>", (1, 3): "quantize_few_planes<{}, 3>"}
+        name = names.get(launch.shape[:-2], "quantize_planes<{}>")
+        kernel = name.format("FloatType::kFloat32")
+        return "quantize.cuh", f"{kernel}(const QuantizeCall, bool)"
     t, source = launch.tile, launch.source.capitalize()
     if t.kernel == "mma":
         source = "Windows" if launch.source == "pixels" else source
@@ -367,4 +384,5 @@ MUTANTS = (
     Mutant("quantize: lines of whole banks", "quantize.cuh",
            "tile[kTurnPixels][kTurnWords + 1];", "tile[kTurnPixels][kTurnWords];",
            _PLANES, (CONFLICTS,)),
+    *(Mutant(*mistake) for mistake in (*BETWEEN_MISTAKES, *FIRST_MISTAKES, *ROW_MISTAKES)),
 )  # fmt: skip

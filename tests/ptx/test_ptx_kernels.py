@@ -9,6 +9,9 @@ from host.build import CSRC, UNITS, compile_ptx
 from interpreter import Counters, Fault, Line, Module, Traffic
 from interpreter.faults import TRAP
 from ptx_cases import F32, MMA, U8, WGMMA, Depthwise, Product, depthwise
+from ptx_cases_between import BETWEEN_TEMPLATES
+from ptx_cases_first import FIRST_TEMPLATES
+from ptx_cases_rows import ROW_TEMPLATES
 from ptx_sparse_cases import GATHER, LAUNCHES, PATCH, SPARSE, SPARSE_MMA
 
 from fastinfer import runtime
@@ -23,6 +26,9 @@ TEMPLATES = (
     *(f"20int8_depthwise_stripILi{kernel}ELi{stride}E" for kernel in (3, 5) for stride in (1, 2)),
     "18int8_depthwise_any",
     "15int8_gemm_wgmma",
+    *BETWEEN_TEMPLATES,
+    *FIRST_TEMPLATES,
+    *ROW_TEMPLATES,
     "17int8_sparse_wgmma",
     "15int8_sparse_mma",
     "17int8_gather_wgmma",

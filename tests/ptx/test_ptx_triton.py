@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,62 +19,29 @@ import triton
 import triton.language as tl
 from host.build import ROOT
 from host.runs import Mismatch
-from host.triton_launch import Interpreted
-from interpreter import AHEAD, BEHIND, Counters, Fault
+from host.triton_launch import Interpreted, launch, reference
+from interpreter import Counters, Fault
 from interpreter.faults import OUT_OF_BOUNDS, RACE, READ_ONLY
 
 from fastinfer.testing.case import generator
-from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, linear_case
 from fastinfer.testing.compare import assert_equal, row_bound, sixteen_bit_bound
 from fastinfer.testing.kernels_package import load_kernels
-from fastinfer.types.packed import FLAG_FLOAT_OUTPUT, unpack
 
 load_kernels()
 from fastinfer.kernels import (  # noqa: E402
     bias_act_residual,
     gated,
-    int4_linear,
-    int8_linear,
     layer_norm,
     quantize_rows,
     rms_norm,
     rotary,
     softmax,
-    weight_only_linear,
 )
 from fastinfer.kernels.codes import Codes  # noqa: E402
-from fastinfer.kernels.tiles import (  # noqa: E402
-    INT4_CONFIGS,
-    INT8_CONFIGS,
-    WEIGHT_ONLY_CONFIGS,
-)
 
 #: mma.sync, wgmma.
 ARCHS = (80, 90)
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
-
-
-def launch(
-    module: Any, *arguments: Any, order: str = BEHIND, change: Callable[[str], str] | None = None,
-    arch: int = 80, **named: Any,
-) -> Any:  # fmt: skip
-    """Return what the launcher of a module returns, its kernel interpreted."""
-    op = module.__name__.rpartition(".")[2]
-    name = f"_{op}_kernel"
-    kernel = getattr(module, name)
-    stand_in = Interpreted(kernel, order, change, arch)
-    setattr(module, name, stand_in)
-    try:
-        result = getattr(module, op)(*arguments, **named)
-    finally:
-        setattr(module, name, kernel)
-    assert all(counters.issued.any() for counters in stand_in.launches)
-    return result
-
-
-def reference(module: Any) -> Callable[..., Any]:
-    """Return the reference of a module's op."""
-    return getattr(module, module.__name__.rpartition(".")[2] + "_ref")
 
 
 @dataclass(frozen=True)
@@ -135,6 +101,11 @@ ROWS = (
     Rows(gated, (3, 5), geglu),
     Rows(bias_act_residual, (9, 70), bias_gelu, BF16),
     Rows(bias_act_residual, (33, 50), lambda x, g: (None, None, "relu"), F32, STATIC),
+    # Parts of rows, the last of them short; codes that need the whole row.
+    Rows(gated, (3, 1100), lambda x, g: (like(x, g),), F16),
+    Rows(bias_act_residual, (2, 2056), bias_gelu, F16, STATIC),
+    Rows(gated, (2, 1100), lambda x, g: (like(x, g),), F16, Codes(signed=True)),
+    Rows(gated, (2, 2100), geglu, F16, Codes()),
 )
 
 
@@ -193,136 +164,19 @@ def test_rotary(shape, dtype):
                  rotary.rotary_ref(x, angle.cos(), angle.sin()))  # fmt: skip
 
 
-def layer_of(packed: torch.Tensor) -> Any:
-    """Return a packed weight as the kernel takes it."""
-    parts = unpack(packed)
-    h = parts.header
-    residual, table = (t if t.numel() else None for t in (parts.residual_multiplier, parts.table))
-    return int8_linear.Int8Weight(
-        parts.weight, parts.bias, parts.multiplier, residual, table, h.out_zero_point, h.qmin,
-        h.qmax, h.clamp_min, h.clamp_max, h.has(FLAG_FLOAT_OUTPUT),
-    )  # fmt: skip
-
-
-FLAT, SMALL, LARGE = INT8_CONFIGS
-#: More steps of K than copies under way; several tiles each way; rows of no whole 16 bytes.
-DEEP = linear_case((20,), 70, 720, OUTPUTS[1])
-INT8 = (
-    (linear_case((9,), 24, 40), FLAT),
-    (linear_case((3,), 65, 752, OUTPUTS[4]), FLAT),
-    (DEEP, SMALL),
-    (linear_case((65,), 33, 257, weights="extreme"), SMALL),
-    (linear_case((129,), 130, 400, OUTPUTS[3]), LARGE),
-    *((linear_case((9,), 24, 48, output), SMALL) for output in (*OUTPUTS[5:], *UNBOUNDED)),
-)
-
-
-def run_int8(case, tile, monkeypatch, **more):
-    monkeypatch.setattr(int8_linear, "int8_config", lambda m, n: tile)
-    x, packed, residual, *_ = case.build()
-    layer = layer_of(packed)
-    got = launch(int8_linear, x, layer, residual, **more)
-    assert_equal(got, int8_linear.int8_linear_ref(x, layer, residual))
-
-
-@pytest.mark.parametrize(
-    ("case", "tile"), INT8, ids=lambda v: f"{v.m}x{v.n}" if v in INT8_CONFIGS else str(v)
-)
-def test_int8_linear(case, tile, monkeypatch):
-    run_int8(case, tile, monkeypatch)
-
-
-@pytest.mark.parametrize("order", [BEHIND, AHEAD])
-@pytest.mark.parametrize("arch", ARCHS)
-def test_int8_linear_in_both_orders(arch, order, monkeypatch):
-    run_int8(DEEP, SMALL, monkeypatch, order=order, arch=arch)
-
-
-@pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 1100), (17, 70, 144), (70, 40, 176)])
-def test_weight_only(m, n, k, dtype):
-    g = generator(f"{m}.{n}.{k}")
-    x = torch.randn(m, k, generator=g).to(dtype)
-    weight = torch.randint(-127, 128, (n, k), generator=g, dtype=torch.int8)
-    scale = torch.rand(n, generator=g) * 0.01 + 0.001
-    bias = torch.randn(n, generator=g).to(dtype) if m > 1 else None
-    check_product(weight_only_linear, x, weight, scale, bias)
-
-
-@pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 1024), (17, 70, 256), (70, 40, 128)])
-def test_int4(m, n, k, dtype):
-    g = generator(f"int4 {m}.{n}.{k}")
-    x = torch.randn(m, k, generator=g).to(dtype)
-    weight = int4_linear.quantize_int4(torch.randn(n, k, generator=g) * 0.05)
-    bias = torch.randn(n, generator=g).to(dtype) if m > 1 else None
-    check_product(int4_linear, x, weight, bias)
-
-
-def check_product(module, x, *others):
-    # One row is multiplied by mma.sync on every GPU.
-    for arch in ARCHS[: 1 if x.shape[0] == 1 else 2]:
-        check_product_on(arch, module, x, *others)
-
-
-def check_product_on(arch, module, x, *others):
-    got = launch(module, x, *others, arch=arch)
-    want = reference(module)(x.float(), *others)
-    assert got.dtype == x.dtype and got.shape == want.shape
-    bound = sixteen_bit_bound(want, reference(module)(x, *others))
-    assert float((got.float() - want).abs().max()) <= bound
-
-
-def test_tiles_of_the_cases():
-    """The rows of the cases above take every tile of float products."""
-    tiles = sys.modules["fastinfer.kernels.tiles"]
-    # Wide tiles are for layers larger than these.
-    sizes = ((1, 33), (17, 70), (70, 40))
-    for choose, configs in (
-        (tiles.weight_only_config, WEIGHT_ONLY_CONFIGS),
-        (tiles.int4_config, INT4_CONFIGS),
-    ):
-        assert {choose(m, n) for m, n in sizes} == {c for c in configs if c.n == 32}
-
-
 def test_every_kernel_has_cases():
     """A kernel that no case here launches would never run."""
     texts = [path.read_text() for path in (ROOT / "kernels").glob("*.py")]
     kernels = {name for text in texts for name in re.findall(r"^def (_\w+_kernel)\(", text, re.M)}
     mine = {f"_{case.module.__name__.rpartition('.')[2]}_kernel" for case in ROWS}
-    products = {"_int8_linear_kernel", "_weight_only_linear_kernel", "_int4_linear_kernel"}
-    assert kernels == mine | products | {"_quantize_rows_kernel", "_rotary_kernel"}
+    products = {"_int8_linear_kernel", "_weight_only_linear_kernel", "_int4_linear_kernel",
+                "_fp8_linear_kernel"}  # fmt: skip
+    others = {"_quantize_rows_kernel", "_rotary_kernel", "_sum_parts_kernel"}
+    assert kernels == mine | products | others
 
 
 def without_barriers(ptx: str) -> str:
     return re.sub(r"bar\.sync\s+0;", "", ptx)
-
-
-def waiting_less(ptx: str) -> str:
-    return ptx.replace("cp.async.wait_group \t4", "cp.async.wait_group \t5")
-
-
-def a_column_too_many(ptx: str) -> str:
-    return ptx.replace("setp.lt.s32", "setp.le.s32")
-
-
-@pytest.mark.parametrize("change", [without_barriers, waiting_less, a_column_too_many])
-def test_mistakes_in_a_product(change, monkeypatch):
-    with pytest.raises((Fault, AssertionError)) as found:
-        run_int8(DEEP, SMALL, monkeypatch, change=change)
-    wanted = OUT_OF_BOUNDS if change is a_column_too_many else RACE
-    assert isinstance(found.value, Fault) and found.value.kind == wanted
-
-
-def without_fences(ptx: str) -> str:
-    return re.sub(r"fence\.proxy\.async\S*;", "", ptx)
-
-
-def test_wgmma_without_a_fence(monkeypatch):
-    """What cp.async has written is not yet there for wgmma."""
-    with pytest.raises(Fault) as found:
-        run_int8(DEEP, SMALL, monkeypatch, change=without_fences, arch=90)
-    assert found.value.kind == RACE and found.value.where.startswith("wgmma.mma_async")
 
 
 def test_rows_without_barriers():

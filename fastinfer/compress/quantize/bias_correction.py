@@ -143,7 +143,8 @@ class _PairedRun:
     ) -> None:
         name, kind = str(node.target), layer.spec.kind
         simulated = SimulatedLayer(layer, plan, self._program.weights)
-        error = torch.zeros(layer.spec.out_features, dtype=torch.float64)
+        device = layer.weight.device
+        error = torch.zeros(layer.spec.out_features, dtype=torch.float64, device=device)
         count = 0
         pending: list[Tensor] = []
         residual = node.args[1] if len(node.args) > 1 else None
@@ -166,7 +167,7 @@ class _PairedRun:
             correction = (error / count).float()
             self.corrections[name] = correction
         elif plan.bias_correction:
-            correction = torch.tensor(plan.bias_correction)
+            correction = torch.tensor(plan.bias_correction, device=device)
         power = Power()
         for f, q, got in zip(floats, quants, pending, strict=True):
             q[node] = simulated.finish(got, correction)

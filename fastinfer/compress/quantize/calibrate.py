@@ -19,6 +19,7 @@ from fastinfer.compress.quantize.batches import (
 from fastinfer.compress.quantize.observers import Observer, make_observer
 from fastinfer.compress.quantize.precision import STATIC, requested_precision
 from fastinfer.graph.between import Between, find_betweens
+from fastinfer.graph.in_float32 import values_in_float32
 from fastinfer.graph.layer import Layer, apply_activation
 from fastinfer.graph.match import dims
 from fastinfer.program import Program
@@ -98,9 +99,10 @@ class TensorStatistics:
         return self._whole_range
 
     def channel_range(self) -> tuple[Tensor, Tensor]:
-        """Return (lo, hi) of the channels, [C] float64 each, computed once as well."""
+        """Return (lo, hi) of the channels, [C] float64 on the CPU, computed once as well."""
         if self._channel_range is None:
-            self._channel_range = self.channels.range()
+            lo, hi = self.channels.range()
+            self._channel_range = lo.cpu(), hi.cpu()
         return self._channel_range
 
     @property
@@ -151,6 +153,8 @@ class Calibrator:
         self.graph_module = program.graph_module
         self.observer = getattr(config, "observer", "minmax")
         self.from_example = False
+        #: Whether calls are of float16 or bfloat16, and the graph is not.
+        self.widens = False
         self.samples: list[tuple[Any, ...]] = []
         #: What layers answered on each of the samples, by node name; not all are kept.
         self.results: list[dict[str, LayerResult]] = []
@@ -203,6 +207,7 @@ class Calibrator:
 
     def add(self, values: tuple[Any, ...]) -> None:
         """Observe one call. values: the graph's inputs, which may be kept."""
+        values = values_in_float32(values) if self.widens else values
         self.largest = 1
         self._results = {}
         with torch.no_grad():

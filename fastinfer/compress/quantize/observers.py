@@ -112,13 +112,13 @@ class Histogram:
         lo, hi = _extrema(x, self._axis)
         if self.counts is None:
             self.lo, self.hi = lo, torch.maximum(hi, lo + 1e-12 + lo.abs() * 1e-9)
-            self.counts = torch.zeros(rows.shape[0], self.bins, dtype=torch.float64)
+            self.counts = lo.new_zeros(rows.shape[0], self.bins)
         else:
             self._grow(torch.minimum(self.lo, lo), torch.maximum(self.hi, hi))
         width = ((self.hi - self.lo) / self.bins).float()
         index = ((rows - self.lo.float()[:, None]) / width[:, None]).long()
         index.clamp_(0, self.bins - 1)
-        index += torch.arange(rows.shape[0])[:, None] * self.bins
+        index += torch.arange(rows.shape[0], device=index.device)[:, None] * self.bins
         added = torch.bincount(index.reshape(-1), minlength=self.counts.numel())
         self.counts += added.reshape(self.counts.shape)
 
@@ -135,7 +135,7 @@ class Histogram:
 
     def centres(self) -> Tensor:
         """Return the value in the middle of each bin, [C, bins] float64."""
-        steps = torch.arange(self.bins, dtype=torch.float64) + 0.5
+        steps = torch.arange(self.bins, dtype=torch.float64, device=self.lo.device) + 0.5
         return self.lo[:, None] + steps * ((self.hi - self.lo) / self.bins)[:, None]
 
     def checked_counts(self) -> Tensor:
@@ -170,7 +170,7 @@ class Mse(Histogram):
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the best of 80 shrunk ranges."""
         counts, x = self.checked_counts(), self.centres()
-        best_error = torch.full((counts.shape[0],), torch.inf, dtype=torch.float64)
+        best_error = counts.new_full((counts.shape[0],), torch.inf)
         best = torch.ones_like(best_error)
         for ratio in torch.linspace(0.2, 1.0, 80, dtype=torch.float64).flip(0):
             lo, hi = self.lo.clamp(max=0) * ratio, self.hi.clamp(min=0) * ratio
@@ -191,11 +191,12 @@ class Entropy(Histogram):
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the range, row by row."""
-        counts, x = self.checked_counts(), self.centres()
+        # Some hundred small steps a row, each of which a GPU would be asked for.
+        counts, x = self.checked_counts().cpu(), self.centres().cpu()
         limits = []
         for row, centre in zip(counts, x, strict=True):
             limits.append(_entropy_limit(row, centre.abs()))
-        limit = torch.stack(limits)
+        limit = torch.stack(limits).to(self.lo.device)
         return torch.maximum(self.lo, -limit), torch.minimum(self.hi, limit)
 
 

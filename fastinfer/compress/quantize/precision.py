@@ -5,10 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastinfer.graph.layer import Layer
+from fastinfer.types.device import takes_int8, why_no_int8
 from fastinfer.types.finite import all_finite
 
 STATIC = "int8"
@@ -33,10 +33,14 @@ def is_ignored(name: str, config: Any) -> bool:
 def unsupported(layer: Layer, shape: tuple[int, ...] | None) -> str | None:
     """Return why no int8 op serves the layer, or None. shape: its input's."""
     spec, weight = layer.spec, layer.weight
-    if weight.dtype != torch.float32:
+    if weight.device.type == "cpu" and not takes_int8(weight.dtype, weight.device):
         return f"weight is {str(weight.dtype).removeprefix('torch.')}, int8 layers need float32"
-    if weight.device.type != "cpu":
-        return f"weight is on {weight.device}, int8 layers run on cpu"
+    reason = why_no_int8(weight.device)
+    if reason is not None:
+        return reason
+    if not takes_int8(weight.dtype, weight.device):
+        name = str(weight.dtype).removeprefix("torch.")
+        return f"weight is {name}, int8 layers need float32, float16 or bfloat16"
     for name, value in (("weight", layer.weight), ("bias", layer.bias)):
         if isinstance(value, Tensor) and not all_finite(value):
             return f"{name} holds NaN or infinity"

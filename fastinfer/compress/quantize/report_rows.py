@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import replace
+
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from fastinfer.graph.layer import Layer, LayerSpec
-from fastinfer.report import LayerReport
+from fastinfer.report import LayerReport, Report
 
 
 def geometry(spec: LayerSpec) -> str:
@@ -62,3 +64,20 @@ def layer_row(
         weight_bytes=weight_bytes,
         float_weight_bytes=size,
     )
+
+
+def count_bytes(report: Report, graph_module: fx.GraphModule) -> None:
+    """Count the rows' bytes by the layers of a graph, instead of those that were planned on."""
+    rows = []
+    for row in report.layers:
+        layer = graph_module.get_submodule(row.name)
+        assert isinstance(layer, Layer)
+        counted = layer_row(row.name, layer, row.precision)
+        rows.append(
+            replace(
+                row,
+                weight_bytes=counted.weight_bytes,
+                float_weight_bytes=counted.float_weight_bytes,
+            )
+        )
+    report.layers[:] = rows

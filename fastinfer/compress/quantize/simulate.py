@@ -33,10 +33,10 @@ def fake_quantize(x: Tensor, quant: TensorQuant, axis: int) -> Tensor:
         return (x * (1 / step)).round_().clamp_(lo, hi).mul_(step)
     axis %= x.dim()
     shape = [-1 if d == axis else 1 for d in range(x.dim())]
-    scale = torch.tensor(quant.scale, dtype=torch.float32).reshape(shape)
+    scale = torch.tensor(quant.scale, dtype=torch.float32, device=x.device).reshape(shape)
     if not any(quant.shift):
         return (x / scale).round_().clamp_(lo, hi).mul_(scale)
-    shift = torch.tensor(quant.shift, dtype=torch.float32).reshape(shape)
+    shift = torch.tensor(quant.shift, dtype=torch.float32, device=x.device).reshape(shape)
     return (x - shift).div_(scale).round_().clamp_(lo, hi).mul_(scale).add_(shift)
 
 
@@ -108,7 +108,8 @@ class SimulatedLayer(nn.Module):
         """Return the simulated output."""
         correction = self.plan.bias_correction
         return self.finish(
-            self.accumulate(x, residual), torch.tensor(correction) if correction else None
+            self.accumulate(x, residual),
+            torch.tensor(correction, device=x.device) if correction else None,
         )
 
 

@@ -1,6 +1,7 @@
 """Folding: from a float layer and the affine maps round it to the integers an int8 op reads.
 
-Everything is computed in float64 and rounded once.
+Everything is computed in float64 and rounded once. A weight [N, ...] stays on its layer's device;
+what there is one of for a channel or a code, [N], [C] or [256], is on the CPU, where maps are made.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ ACCUMULATOR_LIMIT = 2**31 - 1
 #: Elements of a weight worked on at a time: their float64 stay in the cache, and the process gets
 #: no new pages for each step. Half the time of whole weights (2.4M elements, Zen 3, 2026-11).
 BLOCK = 2**17
+#: The same on a GPU, where a block is a dozen launches.
+GPU_BLOCK = 2**24
 
 
 def op_name(spec: LayerSpec) -> str:
@@ -39,7 +42,8 @@ def _weight_2d(layer: Layer) -> Tensor:
 
 def _blocks(weight: Tensor) -> Iterator[slice]:
     """Yield the output channels of a weight, some at a time."""
-    step = max(1, BLOCK // max(weight.shape[1:].numel(), 1))
+    size = BLOCK if weight.device.type == "cpu" else GPU_BLOCK
+    step = max(1, size // max(weight.shape[1:].numel(), 1))
     for start in range(0, weight.shape[0], step):
         yield slice(start, start + step)
 
@@ -64,28 +68,30 @@ def weight_extent(layer: Layer) -> Tensor:
     spec = layer.spec
     weight = _weight_2d(layer).abs()
     if spec.kind == "linear":
-        return weight.amax(0).double()
+        return weight.amax(0).double().cpu()
     per_group = weight.reshape(spec.groups, -1, *weight.shape[1:]).flatten(3).amax(3)
-    return per_group.amax(1).reshape(-1).double()
+    return per_group.amax(1).reshape(-1).double().cpu()
 
 
 def quantize_weight(weight: Tensor, floor: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return (int8 weight in -127..127, scale [N] float64), symmetric per output channel.
 
-    weight: [N, ...] float; floor: [N] smallest scale allowed.
+    weight: [N, ...] float; floor: [N] smallest scale allowed. Both are on the weight's device.
     """
     quantized = _quantize(weight, floor)
-    return quantized.weight, quantized.scale
+    return quantized.weight, quantized.scale.to(weight.device)
 
 
 def _quantize(
     weight: Tensor, floor: Tensor | None = None, factor: Tensor | None = None
 ) -> QuantizedWeight:
     """Return weight * factor in float64, quantized; factor: [N or 1, ...] float64."""
-    n = weight.shape[0]
-    q = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty(n, dtype=torch.float64)
-    sums, magnitudes = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64)
+    n, device = weight.shape[0], weight.device
+    q = torch.empty(weight.shape, dtype=torch.int8, device=device)
+    scale = torch.empty(n, dtype=torch.float64, device=device)
+    sums, magnitudes = (torch.empty(n, dtype=torch.int64, device=device) for _ in range(2))
+    floor = None if floor is None else floor.to(device)
+    factor = None if factor is None else factor.to(device)
     column = [-1] + [1] * (weight.dim() - 1)
     for rows in _blocks(weight):
         block = weight[rows].double()
@@ -100,7 +106,7 @@ def _quantize(
         # float64 holds these sums exactly.
         integers = integers.flatten(1)
         sums[rows], magnitudes[rows] = integers.sum(1), integers.abs().sum(1)
-    return QuantizedWeight(q, scale, sums, magnitudes)
+    return QuantizedWeight(q, scale.cpu(), sums.cpu(), magnitudes.cpu())
 
 
 def shift_term(layer: Layer, quant: TensorQuant, weight: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def shift_term(layer: Layer, quant: TensorQuant, weight: Tensor) -> Tensor:
     """
     spec = layer.spec
     wide = weight.unsqueeze(2) if spec.kind == "conv1d" else weight
-    shift = per_input(_expand(quant.shift, spec.in_features), spec)
+    shift = per_input(_expand(quant.shift, spec.in_features), spec).to(wide.device)
     return (wide.double() * shift).flatten(1).sum(1).to(weight.dtype)
 
 
@@ -134,11 +140,13 @@ def fold_static(layer: Layer, plan: LayerPlan, known: KnownWeights | None = None
     is_shifted = any(plan.input.shift)
     if is_shifted and spec.padding != (0, 0):
         raise ValueError("int8: a shifted input cannot be padded")
-    bias = torch.zeros(n, dtype=torch.float64) if layer.bias is None else layer.bias.double()
+    bias = torch.zeros(n, dtype=torch.float64)
+    if layer.bias is not None:
+        bias = layer.bias.detach().cpu().double()
     if plan.bias_correction:
         bias = bias + torch.tensor(plan.bias_correction, dtype=torch.float64)
     if is_shifted:
-        bias = bias + shift_term(layer, plan.input, layer.weight.detach().double())
+        bias = bias + shift_term(layer, plan.input, layer.weight.detach().double()).cpu()
 
     table = None
     target = plan.output
@@ -216,7 +224,7 @@ def fold_dynamic(layer: Layer, known: KnownWeights | None = None) -> FoldedLayer
     quantized = known.get(layer, (), lambda: _quantize(_weight_2d(layer)))
     if 255 * int(quantized.magnitudes.max()) > ACCUMULATOR_LIMIT:
         raise ValueError("int8: an accumulator could leave int32 (too many inputs per output)")
-    bias = torch.zeros(n) if layer.bias is None else layer.bias.detach().float()
+    bias = torch.zeros(n) if layer.bias is None else layer.bias.detach().cpu().float()
     plain = spec.epilogue.activation.is_clamp and not spec.epilogue.has_residual
     lo, hi = spec.epilogue.activation.bounds if plain else (-math.inf, math.inf)
     return FoldedLayer(
@@ -244,8 +252,10 @@ def dequantized_weight(layer: Layer, folded: FoldedLayer, plan: LayerPlan) -> Te
         if out is not None:
             scale = scale * _expand(out.scale, spec.out_features)
         factor = per_input(_expand(plan.input.scale, spec.in_features), spec)
-    scale = scale.reshape([-1] + [1] * (folded.weight.dim() - 1))
-    result = torch.empty(folded.weight.shape)
+    device = folded.weight.device
+    scale = scale.reshape([-1] + [1] * (folded.weight.dim() - 1)).to(device)
+    factor = None if factor is None else factor.to(device)
+    result = torch.empty(folded.weight.shape, device=device)
     for rows in _blocks(folded.weight):
         block = folded.weight[rows].double() * scale[rows]
         if factor is not None:

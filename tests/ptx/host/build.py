@@ -14,6 +14,12 @@ CSRC = ROOT / "csrc"
 #: Units with kernels, and the architecture that each is compiled for here.
 UNITS = {
     "quantize_launch": "80",
+    "float_rows_launch": "80",
+    "int8_first_conv_launch": "80",
+    "quantize_rows_launch": "80",
+    "pointwise_launch": "80",
+    "pool_launch": "80",
+    "upsample_launch": "80",
     "int8_gemm_mma": "80",
     "int8_depthwise_launch": "80",
     "int8_gemm_wgmma": "90a",
@@ -22,6 +28,9 @@ UNITS = {
     "int8_gather_wgmma": "90a",
     "int8_patch_wgmma": "90a",
 }
+
+#: The fake runtime, and what ctypes calls.
+CALLS = ("recorder", "calls", "calls_between", "calls_rows")
 
 FLAGS = ["-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler", "-fPIC"]
 
@@ -60,9 +69,10 @@ def compile_ptx(source: Path, arch: str, folder: Path) -> str:
 
 def link_launchers(objects: list[Path], folder: Path) -> Path:
     """Return the library of these objects' launchers, on the fake runtime."""
-    names = ("gemm_config", "choice", "pack_two_of_four", "pack_gathered")
+    names = ("gemm_config", "choice", "pool_choice", "first_conv_choice", "pack_two_of_four",
+             "pack_gathered")  # fmt: skip
     choices = [CSRC / "cuda" / f"{name}.cpp" for name in names]
-    sources = [HERE / "recorder.cpp", HERE / "calls.cpp", *choices]
+    sources = [*(HERE / f"{n}.cpp" for n in CALLS), *choices]
     library = folder / "launchers.so"
     # Bsymbolic: torch has brought a real CUDA runtime into the process.
     nvcc("-O1", "-shared", "-cudart", "none", "-Xlinker", "-Bsymbolic", *objects, *sources,

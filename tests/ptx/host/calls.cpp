@@ -36,6 +36,22 @@ int ptx_launch_depthwise(const GemmCall* call, bool float_output, int strip, int
   return launch_depthwise(*call, depthwise_in_force(*call, float_output), nullptr);
 }
 
+// A first layer's own kernel on a device of so many multiprocessors; -1 where it has none.
+int ptx_launch_first_conv(const GemmCall* call, int multiprocessors) {
+  const auto config = choose_first_conv(*call, multiprocessors);
+  return config ? launch_first_conv(*call, *config, nullptr) : -1;
+}
+
+// How a first layer would run: 9 numbers, as FirstConvConfig has them; false where it would not.
+bool ptx_choose_first_conv(const GemmCall* call, int multiprocessors, int* to) {
+  const auto f = choose_first_conv(*call, multiprocessors);
+  if (!f) return false;
+  const int all[] = {f->taps,    f->rows,    f->columns, f->tiles_y, f->tiles_x,
+                     f->tiles,   f->in_rows, f->pitch,   f->blocks};
+  for (int i = 0; i < 9; i++) to[i] = all[i];
+  return true;
+}
+
 int ptx_launch_quantize(const QuantizeCall* call) { return launch_quantize(*call, nullptr); }
 
 int ptx_launch_quantize_planes(const QuantizeCall* call) {

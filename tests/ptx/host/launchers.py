@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class GemmCall(ctypes.Structure):
         *((name, c_int32) for name in ("groups", "device")),
         *((name, c_int32) for name in ("gather_channels", "gather_steps", "pixel_bytes")),
         ("windows", Windows),
+        *(("row_scale", c_uint64), ("row_zero_point", c_uint64), ("rows_per_range", c_uint32)),
     ]
 
 
@@ -54,6 +55,7 @@ class QuantizeCall(ctypes.Structure):
         *(("x", c_uint64), ("out", c_uint64), ("count", c_int64)),
         *(("inverse", c_float), ("low", c_float), ("high", c_float), ("zero_point", c_int32)),
         *(("images", c_int64), ("pixels", c_int64), ("channels", c_int32)),
+        ("type", c_int32),
     ]
 
 
@@ -88,7 +90,8 @@ class Launchers:
         grid, block = (x, y, z), (threads_x, threads_y, threads_z)
         self._launched.append((kernel, Launch(grid, block, bytes(content), shared, cluster)))
 
-    def _launch(self, function: str, *arguments: Any) -> tuple[Kernel, Launch]:
+    def launch(self, function: str, *arguments: Any) -> tuple[Kernel, Launch]:
+        """Return what the one launch of a function of the library is."""
         self._launched.clear()
         self._library.ptx_set_recorder(self._callback, self.multiprocessors)
         error = getattr(self._library, function)(*arguments)
@@ -98,20 +101,34 @@ class Launchers:
 
     def gemm(self, call: GemmCall, config: GemmConfig) -> tuple[Kernel, Launch]:
         """Return what launch_mma or launch_wgmma launches."""
-        return self._launch("ptx_launch_gemm", byref(call), byref(config))
+        return self.launch("ptx_launch_gemm", byref(call), byref(config))
 
     def depthwise(
         self, call: GemmCall, float_output: bool, strip: int, lanes: int
     ) -> tuple[Kernel, Launch]:
         """Return what launch_depthwise launches; 0 strip and lanes: those that are chosen."""
         numbers = (c_bool(float_output), strip, lanes)
-        return self._launch("ptx_launch_depthwise", byref(call), *numbers)
+        return self.launch("ptx_launch_depthwise", byref(call), *numbers)
 
     def quantize(self, call: QuantizeCall) -> tuple[Kernel, Launch]:
         """Return what launch_quantize, or of planes launch_quantize_planes, launches."""
-        return self._launch(
+        return self.launch(
             "ptx_launch_quantize_planes" if call.channels else "ptx_launch_quantize", byref(call)
         )
+
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The launchers' library."""
+        return self._library
+
+    def first_conv(self, call: GemmCall, multiprocessors: int) -> dict[str, int] | None:
+        """Return how a first layer would run; None where its own kernel does not do it."""
+        names = ("taps", "rows", "columns", "tiles_y", "tiles_x", "tiles", "in_rows", "pitch",
+                 "blocks")  # fmt: skip
+        numbers = (ctypes.c_int * len(names))()
+        self._library.ptx_choose_first_conv.restype = c_bool
+        found = self._library.ptx_choose_first_conv(byref(call), multiprocessors, numbers)
+        return dict(zip(names, numbers, strict=True)) if found else None
 
     def row_source(self, call: GemmCall) -> int:
         """Return the index in SOURCES of how a product's rows can be read."""

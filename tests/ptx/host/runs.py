@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ctypes import byref
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -49,21 +50,26 @@ class Run:
     memory: GlobalMemory
     out: int
     want: np.ndarray  # bytes
+    more: tuple[tuple[int, np.ndarray], ...] = ()  # other results
 
     def check(self, find: Callable[[str], Kernel] | None = None, order: str = BEHIND) -> Counters:
         """Run once and compare; `find` gives another version of the kernel. Raises Mismatch."""
         kernel = self.kernel if find is None else find(self.kernel.name)
         counters = run(kernel, self.launch, self.memory, order=order)
-        got, written = self.memory.result(self.out, self.want.size)
+        for out, want in ((self.out, self.want), *self.more):
+            self._compare(out, want)
+        return counters
+
+    def _compare(self, out: int, want: np.ndarray) -> None:
+        got, written = self.memory.result(out, want.size)
         if not written.all():
             raise Mismatch(f"{int((~written).sum())} of {written.size} bytes were not written")
-        if (wrong := got != self.want).any():
+        if (wrong := got != want).any():
             where = np.flatnonzero(wrong)
             raise Mismatch(
                 f"{where.size} of {got.size} bytes differ, first at {where[0]}: "
-                f"{got[where[0]]} != {self.want[where[0]]}"
+                f"{got[where[0]]} != {want[where[0]]}"
             )
-        return counters
 
 
 def _in_memory(t: Tensor, nhwc: bool) -> Tensor:
@@ -97,6 +103,9 @@ def prepare_gemm(
     call.windows = _windows(x, want, rest) if is_conv else Windows(1, 1, header.k, *(1,) * 6, 0, 0,
                                                                    1, 1)  # fmt: skip
     source = launchers.row_source(call)
+    if tile.kernel == "first":
+        launched = launchers.launch("ptx_launch_first_conv", byref(call), multiprocessors)
+        return Run(*launched, memory, call.out, result)
     config = GemmConfig(
         KERNELS.index(tile.kernel), source, tile.block_m, tile.block_n, tile.cluster
     )
@@ -141,9 +150,15 @@ def _pack_again(packed: Tensor) -> tuple[np.ndarray, PackedHeader]:
     parts = unpack(packed)
     buffer, header = pack_for_cuda(parts)
     again = unpack(torch.from_numpy(buffer.copy()))
-    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table"):
+    for name in ("weight", "bias", "multiplier", "residual_multiplier", "table", "float_bias"):
         assert torch.equal(getattr(again, name), getattr(parts, name)), name
     return buffer, header
+
+
+def bind_weight(packed: Tensor, launchers: Launchers) -> tuple[np.ndarray, PackedHeader, GemmCall]:
+    """Return a weight packed for the CUDA kernels, its header, and the call of a product."""
+    buffer, header = _pack_again(packed)
+    return buffer, header, _call(header, launchers)
 
 
 def _with_sparse(
@@ -222,10 +237,12 @@ def prepare_quantize(
 ) -> Run:
     """Return the run of quantize on a contiguous tensor; offsets: of x and of the result."""
     want = _REFERENCE["quantize"](x, scale, zero_point, channels_last)
+    types = (torch.float32, torch.float16, torch.bfloat16)
     result = _bytes(_in_memory(want, channels_last))
     memory = GlobalMemory(1 << 22)
     call = QuantizeCall(
-        x=memory.add(x.numpy(), offsets[0]),
+        x=memory.add(x.view(torch.int16 if x.element_size() == 2 else x.dtype).numpy(), offsets[0]),
+        type=types.index(x.dtype),
         out=memory.add_result(result.size, offsets[1]),
         count=x.numel(),
         inverse=float(np.float32(1) / np.float32(scale)),

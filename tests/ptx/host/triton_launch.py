@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from .runs import Mismatch
 WARP = 32
 _POINTERS = {
     torch.uint8: "*u8", torch.int8: "*i8", torch.int32: "*i32", torch.float32: "*fp32",
-    torch.float16: "*fp16", torch.bfloat16: "*bf16",
+    torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float8_e4m3fn: "*fp8e4nv",
 }  # fmt: skip
 _SCALARS = {"i32": np.int32, "fp32": np.float32}
 
@@ -155,3 +157,30 @@ def _fetch(memory: GlobalMemory, place: int, t: Tensor) -> None:
     if not written.all():
         raise Mismatch(f"{int((~written).sum())} of {size} bytes were not written")
     t.view(-1).view(torch.uint8).copy_(torch.from_numpy(got))
+
+
+def launch(
+    module: Any, *arguments: Any, order: str = BEHIND, change: Callable[[str], str] | None = None,
+    arch: int = 80, **named: Any,
+) -> Any:  # fmt: skip
+    """Return what the launcher of a module returns, its kernel interpreted.
+
+    The sum of a product's parts, which some launch too, is interpreted unchanged.
+    """
+    op = module.__name__.rpartition(".")[2]
+    split_k = sys.modules["fastinfer.kernels.split_k"]
+    kernel = Interpreted(getattr(module, f"_{op}_kernel"), order, change, arch)
+    sums = Interpreted(split_k._sum_parts_kernel, order, None, arch)
+    with (
+        mock.patch.object(module, f"_{op}_kernel", kernel),
+        mock.patch.object(split_k, "_sum_parts_kernel", sums),
+    ):
+        result = getattr(module, op)(*arguments, **named)
+    assert kernel.launches
+    assert all(counters.issued.any() for counters in (*kernel.launches, *sums.launches))
+    return result
+
+
+def reference(module: Any) -> Callable[..., Any]:
+    """Return the reference of a module's op."""
+    return getattr(module, module.__name__.rpartition(".")[2] + "_ref")

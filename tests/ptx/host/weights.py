@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from fastinfer.types.packed import (
     FORMS,
@@ -51,8 +52,12 @@ def pack_for_cuda(parts: Unpacked) -> tuple[np.ndarray, PackedHeader]:
 
     rows = _rows(parts, h) if has_panels else _columns(parts, h)
     h = replace(h, weight=add(rows), weight_bytes=rows.size)
-    for name in ("bias", "multiplier", "residual_multiplier"):
-        values = getattr(parts, name).numpy()
+    vectors = {n: getattr(parts, n) for n in ("bias", "multiplier", "residual_multiplier")}
+    if parts.float_bias.numel():
+        vectors["float_bias"] = parts.float_bias
+        vectors["weight_sum"] = parts.weight.reshape(h.n, -1).sum(1, dtype=torch.int32)
+    for name, vector in vectors.items():
+        values = vector.numpy()
         if values.size:
             padded = np.zeros((h.groups, panels * PANEL), values.dtype)
             padded[:, : h.n_per_group] = values.reshape(h.groups, -1)

@@ -16,6 +16,7 @@ TYPES: dict[str, type[np.generic]] = {
     **{"s8": np.int8, "s16": np.int16, "s32": np.int32, "s64": np.int64},
     **{"f16": np.float16, "f32": np.float32, "f64": np.float64},
     **{"bf16": np.uint16, "f16x2": np.uint32, "bf16x2": np.uint32},
+    **{"e4m3": np.uint8, "e4m3x2": np.uint16},
 }
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 

@@ -67,9 +67,13 @@ def _pairwise(
 
 @instruction("min", "max")
 def _min(ins: Instruction, m: Machine) -> Act:
-    only(ins, "ftz")
     # Of a number and a NaN PTX takes the number.
-    return _elementwise(ins, m, np.fmin if ins.opcode == "min" else np.fmax)
+    function = np.fmin if ins.opcode == "min" else np.fmax
+    if "relu" in only(ins, "ftz", "relu"):
+        out = m.target(ins.operands[0], numpy_type(ins.types[-1]))
+        a, b = (m.value(operand, out.dtype) for operand in ins.operands[1:])
+        return assign(m, out, lambda: np.maximum(function(a, b), out.dtype.type(0)))
+    return _elementwise(ins, m, function)
 
 
 @instruction("neg", "abs")

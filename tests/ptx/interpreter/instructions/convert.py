@@ -9,6 +9,7 @@ import numpy as np
 from ..bfloat16 import bfloat16_bits, from_bfloat16
 from ..decode import Instruction
 from ..faults import UNSUPPORTED, Fault
+from ..float8 import e4m3_bits
 from ..machine import Act, Machine
 from ..operands import TYPES
 from .arithmetic import assign
@@ -19,6 +20,8 @@ _ROUND = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 @instruction("cvt")
 def _convert(ins: Instruction, m: Machine) -> Act:
+    if ins.types[-2:] == ("e4m3x2", "f32"):
+        return _convert_to_e4m3(ins, m)
     found = only(ins, "rn", "rz", "sat", *_ROUND)
     to, source = ins.types[-2:]
     if to in ("f16x2", "bf16x2"):
@@ -74,3 +77,14 @@ def _convert_pair(ins: Instruction, m: Machine, to: str) -> Act:
         return bits.astype(np.uint32)
 
     return assign(m, out, lambda: half(high) << np.uint32(16) | half(low))
+
+
+def _convert_to_e4m3(ins: Instruction, m: Machine) -> Act:
+    only(ins, "rn", "satfinite")
+    out = m.target(ins.operands[0], np.uint16)
+    high, low = (m.value(operand, np.float32) for operand in ins.operands[1:3])
+
+    def pair() -> np.ndarray:
+        return e4m3_bits(high).astype(np.uint16) << np.uint16(8) | e4m3_bits(low)
+
+    return assign(m, out, pair)

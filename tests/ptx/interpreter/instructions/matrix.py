@@ -13,6 +13,7 @@ import numpy as np
 from ..bfloat16 import from_bfloat16
 from ..decode import Instruction
 from ..faults import INVALID, MISALIGNED, UNSUPPORTED, Fault
+from ..float8 import from_e4m3
 from ..lanes import WARP
 from ..machine import Act, Machine
 from ..operands import Name
@@ -101,6 +102,8 @@ def elements(data: np.ndarray, kind: str) -> np.ndarray:
         return data.view(np.float16).astype(np.float64)
     if kind == "bf16":
         return from_bfloat16(data.view(np.uint16)).astype(np.float64)
+    if kind == "e4m3":
+        return from_e4m3(data.view(np.uint8)).astype(np.float64)
     raise Fault(UNSUPPORTED, f"matrices of {kind} are not emulated")
 
 
