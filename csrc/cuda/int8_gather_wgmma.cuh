@@ -177,7 +177,7 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
 #pragma unroll
     for (int i = 0; i < Tile::kParts; i++) {
       const int64_t first_row = row0 + i * 64 + warp * 16 + lane / 4;
-      if (e.is_wide && !e.float_output && e.table == nullptr) {
+      if (e.is_wide && e.is_small && !e.float_output && e.table == nullptr) {
         store_panels(e, acc[i], first_row, tile.n * Tile::kBlockN, first_column);
       } else {
         store_any(e, acc[i], first_row, first_column);

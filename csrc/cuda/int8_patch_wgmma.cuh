@@ -236,7 +236,7 @@ __device__ __forceinline__ void multiply_patches(const GemmCall& c, const PatchS
 
     const int64_t first_row = row0 + warp * 16 + lane / 4;
     const int column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
-    if (e.is_wide && !e.float_output && e.table == nullptr) {
+    if (e.is_wide && e.is_small && !e.float_output && e.table == nullptr) {
       store_panels(e, acc, first_row, tile.n * Tile::kBlockN, column);
     } else {
       store_any(e, acc, first_row, column);

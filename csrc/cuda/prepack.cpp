@@ -165,6 +165,7 @@ void add_sparse(const int8_t* weight, PackedHeader& h, const DeviceFacts& facts,
                 PackedBuffer& buffer) {
   // Some kernels find their image by 32 bits.
   if (h.weight_bytes > (int64_t{1} << 30)) return;
+  if (h.has(kFlagDynamic)) return;  // their epilogue is that of dense kernels
   const SparseChoice choice = choose_sparse(weight, h, facts);
   if (!choice.is_two_of_four && choice.gather.channels == 0) return;
   const int32_t per_group = h.n / h.groups;
