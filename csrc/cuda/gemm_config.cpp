@@ -74,7 +74,8 @@ double sparse_cycles(const Tile& t, const GemmDesc& d) {
   return waves * std::max(copying, computing);
 }
 
-// Pixels times channels, of which a weight has the latter; weights of two steps, 128 pixels only.
+// Pixels times channels, of which a weight has the latter; of two steps 128 pixels only, and fewer
+// than 256 channels.
 constexpr Tile kGatherTiles[] = {{256, 64, 1}, {128, 256, 1}, {128, 128, 1},
                                  {128, 64, 1}, {64, 256, 1},  {64, 128, 1}};
 
@@ -83,9 +84,8 @@ constexpr Tile kGatherTiles[] = {{256, 64, 1}, {128, 256, 1}, {128, 128, 1},
 double gather_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 49, kMultiplyAdds = 3750, kPanel = 540, kEnd = 1320;
   constexpr double kSharedBytes = 128, kLoad = 80;  // a cycle; 32 kept inputs of 64 rows
-  if (t.block_n != d.gather_channels || (d.gather_steps == 2 && t.block_m != kGatherRows)) {
-    return 1e30;
-  }
+  const bool is_half = d.gather_steps == 2 && (t.block_m != kGatherRows || t.block_n == 256);
+  if (t.block_n != d.gather_channels || is_half) return 1e30;
   const auto n = static_cast<double>(d.gather_channels);
   const auto steps = static_cast<double>(d.gather_steps);
   const double rows = t.block_m, image = n * 32 * steps + 128;

@@ -143,7 +143,7 @@ GATHER_SHAPES = (
 @pytest.mark.parametrize("shape", GATHER_SHAPES, ids=str)
 def test_gathered_linear(shape, gather):
     m, n, k, output = shape
-    for weights in (gather, f"{gather} half"):
+    for weights in (gather,) if gather == "v256" else (gather, f"{gather} half"):
         check(linear_case((m,), n, k, output, weights))
 
 
@@ -153,7 +153,8 @@ def test_gathered_conv(conv, zero_point, gather):
     # 192 channels under a row of taps: of two boxes in a block, one and a half are there.
     for output in (OUTPUTS[0], OUTPUTS[1]):
         check(conv_case(conv, output, gather, zero_point=zero_point))
-    if conv.groups == 1:  # else channels of two tiles are neighbours in a group
+    # In two groups channels of two tiles are neighbours; of 256 there is no kernel of two steps.
+    if conv.groups == 1 and gather != "v256":
         check(conv_case(conv, OUTPUTS[5], f"{gather} half", zero_point=zero_point))
 
 

@@ -77,7 +77,8 @@ def _gathered() -> Iterator[Product]:
         deep = linear((tile.block_m + 20,), tile.block_n + 16, 1152, RESIDUAL, shared)
         for order in (BEHIND, AHEAD) if tile is GATHER[0] else (AHEAD,):
             yield Product(deep, tile, "matrix", 0, 1, order)
-        weights = f"{shared} half" if tile.block_m == 128 else shared
+        has_half = tile.block_m == 128 and tile.block_n < 256
+        weights = f"{shared} half" if has_half else shared
         half = linear((70,), tile.block_n, 192, F32_RESIDUAL, weights)
         yield Product(half, tile, "matrix")
         yield Product(conv(FILLED_WIDE, RESIDUAL, shared), tile, "pixels", 0, 2, AHEAD)
