@@ -129,9 +129,10 @@ __device__ __forceinline__ void copy_sparse_boxes(const GemmCall& c, const CUten
 
 // Any results: a loop over 32 pixels, not written out.
 template <int kPixels, int kCount>
-__device__ __forceinline__ void store_each(const Epilogue& e, const int32_t (&acc)[kCount],
+__device__ __forceinline__ void store_each(const SparseEpilogue& s, const int32_t (&acc)[kCount],
                                            const TwoChannels& v, int64_t row0, int32_t column,
                                            int channel, int lane) {
+  const Epilogue& e = s.e;
 #pragma unroll 1
   for (int i = 0; i < kPixels / kTurnPixels; i++) {
     int32_t panel[16];
@@ -141,7 +142,7 @@ __device__ __forceinline__ void store_each(const Epilogue& e, const int32_t (&ac
       const int half = j / 2 % 2;
       const int64_t row = row0 + i * kTurnPixels + j / 4 * 8 + lane % 4 * 2 + j % 2;
       if (row < e.m && channel + half < e.n) {
-        store_one(e, panel[j], v.bias[half], v.multiplier[half], v.residual_multiplier[half],
+        store_one(s, panel[j], v.bias[half], v.multiplier[half], v.residual_multiplier[half],
                   row * e.ldc + column + half);
       }
     }
@@ -155,10 +156,10 @@ __device__ __forceinline__ void store_sparse(const SparseEpilogue& s, const int3
                                              const TwoChannels& v, uint32_t turn, int barrier,
                                              int64_t row0, int first, int channel, int thread) {
   if (first >= s.e.n) return;
-  if (s.is_wide && !s.e.float_output && s.e.table == nullptr) {
+  if (s.is_wide && s.e.is_small && !s.e.float_output && s.e.table == nullptr) {
     store_turns<kPixels>(s, acc, turn, barrier, v, row0, s.e.first_channel + first, first, thread);
   } else {
-    store_each<kPixels>(s.e, acc, v, row0, s.e.first_channel + channel, channel, thread % 32);
+    store_each<kPixels>(s, acc, v, row0, s.e.first_channel + channel, channel, thread % 32);
   }
 }
 
