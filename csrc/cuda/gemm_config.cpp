@@ -28,8 +28,8 @@ constexpr double kGather = 1.4;  // copying windows against rows of a matrix
 // best.
 double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 49, kMultiplyAdds = 3750;  // a cycle
-  constexpr double kPanel = 540;                       // storing 32 columns
-  constexpr double kEnd = 1320;                        // from the last products to the next tile's
+  constexpr double kPanel = 390;                       // storing 32 columns
+  constexpr double kEnd = 1150;                        // from the last products to the next tile's
   constexpr double kLargeCluster = 1.05, kMeeting = 100;
   constexpr double kCached = 40e6;  // bytes that stay in L2; beyond, sharing B pays
   const auto m = static_cast<double>(t.block_m), n = static_cast<double>(t.block_n);

@@ -127,7 +127,6 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
   for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(0);
     int32_t acc[Tile::kParts][Tile::kBlockN / 2];
-    int previous = 0;
     if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
     const int64_t row0 = int64_t{tile.m} * Tile::kBlockM + own;
     const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
@@ -165,14 +164,12 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
         }
       }
       ptx::wgmma_commit();
-      // One group stays in flight; the stage of the one before is free.
-      ptx::wgmma_wait<1>();
-      if (block != 0) release(ring, previous, lane);
-      previous = ring.stage;
+      // The tensor cores read A's registers while they multiply, and the next stage's bytes come into
+      // them: no group stays in flight. (With two sets of registers ptxas waits all the same, C7513.)
+      ptx::wgmma_wait<0>();
+      release(ring, ring.stage, lane);
       ring.advance();
     }
-    ptx::wgmma_wait<0>();
-    release(ring, previous, lane);
 
 #pragma unroll
     for (int i = 0; i < Tile::kParts; i++) {

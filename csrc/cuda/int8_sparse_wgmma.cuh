@@ -183,7 +183,6 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
   for (SparseWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(block_rank);
     int32_t acc[Tile::kBlockM / 2];
-    int previous = 0;
     const int64_t row0 = int64_t{tile.m} * Tile::kBlockM;
     if constexpr (!Tile::kIsMatrix) s.e.set_group(walk.group(), c.n_padded);
     const int first = tile.n * Tile::kBlockN + consumer * 64;
@@ -216,14 +215,12 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
       ptx::wgmma_sparse_s8u8<Tile::kBlockM>(acc, weights, pixels, places.x, block != 0);
       ptx::wgmma_sparse_s8u8<Tile::kBlockM>(acc, weights + 2, pixels + next_64, places.y, true);
       ptx::wgmma_commit();
-      // One group stays in flight; the stage of the one before is free.
-      ptx::wgmma_wait<1>();
-      if (block != 0) release(ring, previous, lane);
-      previous = ring.stage;
+      // The tensor cores read `places` while they multiply, so no group stays in flight: on an H100 the
+      // next stage's places came into the registers of the last one's. Other warpgroups multiply now.
+      ptx::wgmma_wait<0>();
+      release(ring, ring.stage, lane);
       ring.advance();
     }
-    ptx::wgmma_wait<0>();
-    release(ring, previous, lane);
     const uint32_t turn = ring.base + Tile::kResultsAt + consumer * kTurnBytes;
     store_sparse<Tile::kBlockM>(s, acc, v, turn, 2 + consumer, row0, first, channel, thread);
   }
