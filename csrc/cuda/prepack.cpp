@@ -107,7 +107,9 @@ bool is_asked(const std::optional<GemmConfig>& forced, GemmKernel kernel, int32_
   if (!forced || forced->kernel == GemmKernel::kMma || forced->kernel == GemmKernel::kWgmma) {
     return true;
   }
-  return forced->kernel == kernel && (channels == 0 || forced->block_n == channels);
+  const GemmKernel wanted = forced->kernel == GemmKernel::kPatchWgmma ? GemmKernel::kGatherWgmma
+                                                                      : forced->kernel;
+  return wanted == kernel && (channels == 0 || forced->block_n == channels);
 }
 
 // The steps that every group's channels can do with; 0: none has anything to gain.
@@ -151,7 +153,9 @@ SparseChoice choose_sparse(const int8_t* weight, const PackedHeader& h, const De
     desc.gather_steps = 1;
     if (gather_cost(desc) >= least) continue;  // with the fewest steps
     desc.gather_steps = steps_of_groups(weight, h, channels);
-    if (desc.gather_steps == 0 || gather_cost(desc) >= least) continue;
+    // 128 of 256 channels that keep the same inputs do, too.
+    const bool is_built = desc.gather_steps == 1 || channels < 256;
+    if (desc.gather_steps == 0 || !is_built || gather_cost(desc) >= least) continue;
     found = {false, {channels, desc.gather_steps}};
     least = gather_cost(desc);
   }
@@ -163,6 +167,7 @@ void add_sparse(const int8_t* weight, PackedHeader& h, const DeviceFacts& facts,
                 PackedBuffer& buffer) {
   // Some kernels find their image by 32 bits.
   if (h.weight_bytes > (int64_t{1} << 30)) return;
+  if (h.has(kFlagDynamic)) return;  // their epilogue is that of dense kernels
   const SparseChoice choice = choose_sparse(weight, h, facts);
   if (!choice.is_two_of_four && choice.gather.channels == 0) return;
   const int32_t per_group = h.n / h.groups;
@@ -227,7 +232,9 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
   h.weight_bytes = static_cast<int64_t>(rows.size());
   h.weight = buffer.add(rows);
   const auto add = [&](const auto* values) { return buffer.add(pad_groups(values, h)); };
-  if (!is_depthwise) add_sparse(in_order, h, device_facts(scope.device()), buffer);
+  // Sparse kernels know no ranges of rows.
+  const bool may_be_sparse = !is_depthwise && !in.float_bias.has_value();
+  if (may_be_sparse) add_sparse(in_order, h, device_facts(scope.device()), buffer);
   h.bias = add(static_cast<const int32_t*>(in.bias.const_data_ptr()));
   h.multiplier = add(static_cast<const float*>(in.multiplier.const_data_ptr()));
   if (const auto* p = data_of<float>(in.residual_multiplier)) h.residual_multiplier = add(p);

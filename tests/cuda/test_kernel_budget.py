@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 #: wgmma with two consumers starts with 168 registers, which its groups then share out anew.
 KERNELS = [
     ("int8_gemm_mma", "int8_gemm_mma", 6, 128, r"IMMA\.16832\.U8\.S8"),
-    ("int8_gemm_wgmma", "int8_gemm_wgmma", 12, 244, r"IGMMA\.64x(64|128|256)x32\.U8\.S8"),
+    ("int8_gemm_wgmma", "int8_gemm_wgmma", 12, 248, r"IGMMA\.64x(64|128|256)x32\.U8\.S8"),
     ("int8_sparse_wgmma", "int8_sparse_wgmma", 10, 232, r"IGMMA\.SP\.64x(64|128|256)x64\.S8\.U8"),
     ("int8_sparse_mma", "int8_sparse_mma", 4, 128, r"IMMA\.SP\.16864\.S8\.U8"),
-    ("int8_gather_wgmma", "int8_gather_wgmma", 18, 255, r"(?s)LDS\.U8.*IGMMA\.64x\d+x32\.U8\.S8"),
+    ("int8_patch_wgmma", "int8_patch_wgmma", 6, 168, r"(?s)LDS\.U8.*IGMMA\.64x\d+x32\.U8\.S8"),
+    ("int8_gather_wgmma", "int8_gather_wgmma", 16, 255, r"(?s)LDS\.U8.*IGMMA\.64x\d+x32\.U8\.S8"),
     ("int8_depthwise_launch", "int8_depthwise_strip", 4, 255, r"(?s)LDG\.E\.64.*IDP\.4A\.U8\.S8"),
     ("int8_depthwise_launch", "int8_depthwise_any", 1, 72, r"(?s)LDG\.E\.64.*IDP\.4A\.U8\.S8"),
     ("int8_first_conv_launch", "15int8_first_conv", 3, 168, r"(?s)IMMA\.16832\.U8\.S8"),

@@ -111,6 +111,7 @@ def _dynamic() -> Iterator[Dynamic]:
             yield Dynamic(case, Tile("wgmma", 128, 128))
     for conv in convs:
         yield Dynamic(dynamic_conv_case(conv), Tile("mma", 64, 64))
+    yield Dynamic(dynamic_conv_case(convs[1]), Tile("first", 0, 0))
     for conv in (convs[0], convs[2]):
         yield Dynamic(dynamic_conv_case(conv), Tile("wgmma", 64, 64))
     yield Dynamic(dynamic_conv_case(Conv(2, 24, (5, 6), 24, groups=24)), None)

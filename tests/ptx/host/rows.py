@@ -170,6 +170,8 @@ def prepare_dynamic(case: Case, tile: Tile | None, launchers: Launchers) -> Run:
     launchers.multiprocessors = 4
     if tile is None:
         launched = launchers.depthwise(call, True, 0, 0)
+    elif tile.kernel == "first":
+        launched = launchers.launch("ptx_launch_first_conv", byref(call), 2)
     else:
         source = launchers.row_source(call)
         config = GemmConfig(
