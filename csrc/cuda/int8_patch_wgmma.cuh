@@ -186,7 +186,6 @@ __device__ __forceinline__ void multiply_patches(const GemmCall& c, const PatchS
     const TilePlace tile = walk.place();
     const PatchPlace place(c, s, walk.of_image, tile.m);
     int32_t acc[Tile::kBlockN / 2];
-    int previous = -1;
     const int64_t row0 = place.first + consumer * 64;
     e.m = place.end;
     prefetch_epilogue<64, Tile::kBlockN, kWarpgroup>(e, row0, tile.n * Tile::kBlockN, thread);
@@ -218,12 +217,11 @@ __device__ __forceinline__ void multiply_patches(const GemmCall& c, const PatchS
         gather_patch<kIsWide>(
             low, high, ptx::load_shared_16(ring.b() + Tile::kBlockN * 32 + lane % 4 * 16), a);
         ptx::wgmma_fence();
-        ptx::wgmma_held_u8s8<Tile::kBlockN>(acc, a, b, previous >= 0);
+        ptx::wgmma_held_u8s8<Tile::kBlockN>(acc, a, b, chunk + i != 0);
         ptx::wgmma_commit();
-        // One group stays in flight; the stage of the one before is free.
-        ptx::wgmma_wait<1>();
-        if (previous >= 0) release(ring, previous, lane);
-        previous = ring.stage;
+        // No group stays in flight, as in int8_gather_wgmma.cuh: `a` is read until it has ended.
+        ptx::wgmma_wait<0>();
+        release(ring, ring.stage, lane);
         ring.advance();
       }
       // What was taken of the patch is in registers.
@@ -231,9 +229,6 @@ __device__ __forceinline__ void multiply_patches(const GemmCall& c, const PatchS
       if (lane == 0) ptx::mbarrier_arrive(patches.empty(patches.stage));
       patches.advance();
     }
-    ptx::wgmma_wait<0>();
-    release(ring, previous, lane);
-
     const int64_t first_row = row0 + warp * 16 + lane / 4;
     const int column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
     if (e.is_wide && e.is_small && !e.float_output && e.table == nullptr) {

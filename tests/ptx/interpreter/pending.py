@@ -26,12 +26,16 @@ class ThreadCopies:
 
 @dataclass
 class Product:
-    """A product under way: sums [registers, 128] to be added, and the places it reads."""
+    """A product under way: sums [registers, 128] to be added, and the places it reads.
+
+    held: registers that it reads, as they were when it began.
+    """
 
     registers: list[np.ndarray]
     sums: np.ndarray
     adds: bool
     places: list[np.ndarray]
+    held: list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..decode import Instruction
-from ..faults import DIVERGENT, INVALID, UNINITIALISED, UNSUPPORTED, Fault
+from ..faults import DIVERGENT, INVALID, RACE, UNINITIALISED, UNSUPPORTED, Fault
 from ..lanes import AT_WARPGROUP, DONE, RUNS, WARP, WARPGROUP
 from ..machine import Act, Machine
 from ..operands import Vector
@@ -100,6 +100,8 @@ def _wait(ins: Instruction, m: Machine) -> Act:
 def _end(m: Machine, group: int, product: Product) -> None:
     """Write a product's sums to its registers; its reads are over."""
     lanes = slice(group * WARPGROUP, (group + 1) * WARPGROUP)
+    if any((register[lanes] != before).any() for register, before in product.held):
+        raise Fault(RACE, "a register written while tensor cores read it")
     for register, sums in zip(product.registers, product.sums, strict=True):
         old = register[lanes] if product.adds else np.zeros(WARPGROUP, register.dtype)
         register[lanes] = accumulate(sums, old)
@@ -201,6 +203,18 @@ class _Factors:
         return full, np.repeat(missing.reshape(-1, 2).any(1), 4)
 
 
+    def held(self, m: Machine, group: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the registers that tensor cores read until a product has ended, and their values.
+
+        Descriptors are read as it begins.
+        """
+        lanes = slice(group * WARPGROUP, (group + 1) * WARPGROUP)
+        registers = [*(self.a if self.is_a_in_registers else ())]
+        if self.metadata is not None:
+            registers.append(self.metadata)
+        return [(r, r[lanes].copy()) for r in registers if r.size == m.lanes]
+
+
 def _factors(ins: Instruction, m: Machine, n: int) -> _Factors:
     is_a_in_registers = isinstance(ins.operands[1], Vector)
     kind = np.uint32 if is_a_in_registers else np.uint64
@@ -245,6 +259,8 @@ def _bind_product(ins: Instruction, m: Machine) -> Act:
             # 4 j + 2 h + e.
             spread = sums.reshape(4, 2, 8, n // 8, 4, 2).transpose(3, 1, 5, 0, 2, 4)
             is_added = bool(chosen[group * WARPGROUP])
-            mine.open.append(Product(registers, spread.reshape(n // 2, -1), is_added, places))
+            held = factors.held(m, group)
+            parts = spread.reshape(n // 2, -1)
+            mine.open.append(Product(registers, parts, is_added, places, held))
 
     return multiply
