@@ -134,6 +134,7 @@ CUDA_UNITS = {
     "csrc/cuda/int8_sparse_mma.cu": CUDA_ARCHS,
     "csrc/cuda/int8_sparse_wgmma.cu": ["90a"],
     "csrc/cuda/int8_gather_wgmma.cu": ["90a"],
+    "csrc/cuda/int8_patch_wgmma.cu": ["90a"],
 }
 NVCC_FLAGS = [
     "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",

@@ -95,8 +95,9 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(NETWORKS), nargs="+", default=list(NETWORKS))
     parser.add_argument("--batch", type=int, nargs="+", help="instead of each network's own")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
-    parser.add_argument("--compile-seconds", type=float, default=75, help="to get ready")
-    parser.add_argument("--seconds", type=float, default=120, help="for all, compiling included")
+    parser.add_argument("--compile-seconds", type=float, default=120, help="to get ready")
+    parser.add_argument("--seconds", type=float, default=220, help="for all, compiling included")
+    parser.add_argument("--after", type=Path, help="time nothing before this file is there")
     parser.add_argument("--out", type=Path, required=True, help="JSON")
     options = parser.parse_args()
     passed = ["--no-compile"] if options.no_compile else []
@@ -106,12 +107,14 @@ def main() -> None:
     late: list[str] = []
     workers = [Worker(name, passed) for name in options.only]
     try:
+        until = began + min(options.compile_seconds, options.seconds)
         for worker in workers:
-            until = began + min(options.compile_seconds, options.seconds)
             if next(worker.lines(until), None) is None:
                 late.append(f"{worker.name}: not ready within its time, or ended")
                 worker.stop()
                 continue
+        while options.after and not options.after.exists() and time.monotonic() < until:
+            time.sleep(0.2)
         for worker in workers:
             if worker.process.poll() is not None:
                 continue

@@ -87,10 +87,12 @@ def compared(
     source: str,
     call: Callable[[Tensor], Tensor],
     pack: Callable[[Callable[[Tensor], Tensor]], Tensor],
+    has_lines: bool = False,
 ) -> dict[str, Any]:
     """Return dense, 2:4 and gathered times of a layer, and what would be chosen for 2:4.
 
-    pack: makes a packed weight of a function that sets weights to zero.
+    pack: makes a packed weight of a function that sets weights to zero. has_lines: whether the
+    kernel of whole lines can run it.
     """
     kernels = runtime.require_cuda_kernels()
     dense = kernels.choose_config(m, n, k, 1, source, *facts())
@@ -102,7 +104,10 @@ def compared(
         else:
             if channels >= 2 * n:
                 continue
-            configs = [c for c in kernels.known_gather_configs() if c["block_n"] == channels]
+            configs = [
+                c for c in kernels.known_gather_configs()
+                if c["block_n"] == channels and (has_lines or c["kernel"] != "patch_wgmma")
+            ]  # fmt: skip
             zeros = partial(gathered, channels=channels)
         with forced(configs[0]):  # packed for it
             packed = pack(zeros)
@@ -119,7 +124,7 @@ def compared(
         "dense TOPS": operations / dense_us,
         "chosen": config_name(chosen),
     }
-    for kind, prefix in (("2:4", "sparse"), ("gather", "gather")):
+    for kind, prefix in (("2:4", ("sparse",)), ("gather", ("gather", "patch"))):
         best = min((c for c in sweep if c.startswith(prefix)), key=sweep.__getitem__)
         found |= {
             f"{kind} best": best,
@@ -177,6 +182,7 @@ def conv(shape: dict[str, Any], batch: int) -> dict[str, Any]:
         name, m, out, c * kernel**2, source,
         lambda packed: torch.ops.fastinfer.int8_conv2d(x, packed, *rest),
         lambda zeros: packed_weight("conv2d", zeros(weight), 0),
+        kernel > 1 and stride[0] == 1,
     )  # fmt: skip
     half_us = cudnn_us(x, weight, torch.float16, stride, padding)
     return {

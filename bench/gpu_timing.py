@@ -30,8 +30,8 @@ class GpuTiming:
     runs: int
 
 
-#: How L2 is flushed: with lines to be written, with lines to be dropped, or not.
-WRITTEN, READ, WARM = "written", "read", "warm"
+#: How L2 is flushed: with lines to be written, or with lines to be dropped.
+WRITTEN, READ = "written", "read"
 
 
 @cache
@@ -43,7 +43,7 @@ def flush_l2(how: str) -> None:
     """Push everything out of L2."""
     if how == WRITTEN:
         _flush_buffer().zero_()
-    elif how == READ:
+    else:
         _flush_buffer().amax()
 
 

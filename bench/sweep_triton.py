@@ -1,9 +1,10 @@
-"""Times the Triton kernels at every sensible tile, from which kernels' fixed lists are chosen.
+"""Times the Triton kernels at sensible tiles, from which the fixed lists of kernels/ are chosen.
 
     python3 bench/sweep_triton.py --out sweep.json
 
 Every call is compiled ahead by as many processes as there are cores, then checked against the first
-tile's result, captured and replayed with L2 flushed by writing, by reading, and warm.
+tile's result, captured and replayed with L2 flushed by writing and by reading (gpu_timing says what
+each means). tests/kernels/test_choice.py holds choices to bench/results/triton_sweep_h100.json.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_timing import READ, WARM, WRITTEN, capture, copy_bandwidth, copy_us, time_call
+from gpu_timing import READ, WRITTEN, capture, copy_bandwidth, copy_us, time_call
 from torch import Tensor
 
 from fastinfer.measure import describe_machine
@@ -126,13 +127,13 @@ def row_makers() -> Iterator[tuple[str, tuple[int, int], Any, Callable[[str], Ca
     yield "bias_gelu_residual", (SHORT, 3072), bias_act_residual, bias_gelu, "values"
 
 
-#: rows, warps, registers of tiles of whole rows: by columns of the row.
+#: rows, warps of tiles of whole rows: by columns of the row.
 WHOLE = {
     768: (1024, ((1, 1), (2, 2), (4, 4), (8, 8), (2, 1), (4, 2), (8, 4), (1, 2), (2, 4))),
     4096: (4096, ((1, 4), (1, 8), (1, 16), (2, 8), (2, 16))),
     197: (256, ((8, 4), (4, 4), (16, 4), (32, 4), (8, 8), (4, 2), (2, 1), (1, 1), (4, 1))),
     1024: (1024, ((1, 1), (1, 2), (1, 4), (2, 2), (4, 4), (2, 4), (4, 8))),
-    11008: (16384, ((1, 16), (1, 32), (1, 16, 64), (1, 8))),
+    11008: (16384, ((1, 16), (1, 32), (1, 8))),
 }
 #: columns, rows, warps of tiles of values.
 VALUES = (
@@ -148,16 +149,13 @@ def row_jobs() -> Iterator[Job]:
         else:
             columns, sizes = WHOLE[int(kind.split()[1])]
             configs = [RowConfig(columns, *size) for size in sizes]
-            if module is gated:
-                configs += [RowConfig(8192, 1, warps, None, 4096) for warps in (16, 8, 4)]
         for config in configs:
-            tile = f"{config.rows}x{config.columns}+{config.tail} warps {config.warps}"
-            tile += "" if config.registers is None else f" registers {config.registers}"
+            tile = f"{config.rows}x{config.columns} warps {config.warps}"
 
-            def choose(_op: str, _n: int, _whole: bool = True, config: RowConfig = config) -> Any:
+            def choose(_op: str, _n: int, _of_row: bool, config: RowConfig = config) -> Any:
                 return config
 
-            name = "gated_config" if module is gated else "row_config"
+            name = "value_config" if hasattr(module, "value_config") else "row_config"
             yield Job(op, f"{m}x{n}", tile, make, ((module, name, choose),))
 
     def turn(device: str) -> Call:
@@ -165,7 +163,8 @@ def row_jobs() -> Iterator[Job]:
         return lambda: rotary.rotary(q, cos, sin)
 
     for heads, warps in ((16, 4), (32, 8), (32, 4), (8, 4), (16, 8), (8, 2), (4, 1), (4, 2)):
-        patches = ((rotary, "BLOCK_HEADS", heads), (rotary, "WARPS", warps))
+        config = (heads, 64, warps)
+        patches = ((rotary, "rotary_config", lambda _heads, _half, c=config: c),)
         yield Job("rotary", "4096x32x128", f"{heads} heads warps {warps}", turn, patches)
 
 
@@ -317,7 +316,7 @@ def measure(job: Job, call: Call, want: list[Tensor] | None) -> tuple[dict[str, 
     off = 0.0
     if want is not None:
         off = float((got[0].float() - want[0].float()).abs().max())
-    times = {how: time_call(replay, 15, 2, how).median for how in (WRITTEN, READ, WARM)}
+    times = {how: time_call(replay, 15, 2, how).median for how in (WRITTEN, READ)}
     return {"op": job.op, "shape": job.shape, "tile": job.tile, "off": off, **times}, got
 
 
@@ -334,7 +333,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "machine": describe_machine(cuda=torch.version.cuda),
         "copy_gbs": copy_bandwidth(),
-        "launch_us": {how: copy_us(32, how) for how in (WRITTEN, READ, WARM)},
+        "launch_us": {how: copy_us(32, how) for how in (WRITTEN, READ)},
         "not compiled": not_compiled,
         "compile_s": compiled - began,
         "copies": {},
@@ -342,7 +341,7 @@ def main() -> None:
         "failed": [],
     }
     for count in (14_500_000, 19_400_000, 50_400_000, 59_600_000, 67_200_000, 116_200_000):
-        found["copies"][count] = {how: copy_us(count, how) for how in (WRITTEN, READ, WARM)}
+        found["copies"][count] = {how: copy_us(count, how) for how in (WRITTEN, READ)}
 
     inputs: tuple[str, str] | None = None
     call: Call = lambda: None  # noqa: E731

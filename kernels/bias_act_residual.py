@@ -14,9 +14,9 @@ from .rows import (
     check_float,
     check_like,
     load_vector,
-    row_config,
     row_programs,
     tile_of_rows,
+    value_config,
 )
 
 _OP = "bias_act_residual"
@@ -85,7 +85,7 @@ def bias_act_residual(
     check_like(_OP, "bias", bias, [x.shape[-1]], x, "float")
     check_like(_OP, "residual", residual, x.shape, x)
     kind = activation_kind(_OP, activation)
-    config = row_config(_OP, x.shape[-1], is_of_row(codes))
+    config = value_config(_OP, x.shape[-1], is_of_row(codes))
     result = new_result(_OP, x, codes)
     rows = as_rows(x)
     residuals = rows if residual is None else as_rows(residual)
@@ -96,7 +96,7 @@ def bias_act_residual(
                 result.scale, result.zero_point, *rows.shape, rows.stride(0), residuals.stride(0),
                 result.step, result.zero, bias is not None, residual is not None, kind,
                 result.mode, result.code, config.rows, config.columns, num_warps=config.warps,
-                maxnreg=config.registers, enable_fp_fusion=False,
+                enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

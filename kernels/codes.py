@@ -143,48 +143,6 @@ def round_to_codes(scaled, zero_point, low, high):
 
 
 @triton.jit
-def range_of_rows(y, CODE: tl.constexpr):
-    """Return what a scale needs of y [R, C]: least and largest with 0, or twice the magnitude."""
-    if CODE == UINT8:
-        return tl.minimum(tl.min(y, axis=1), 0.0), tl.maximum(tl.max(y, axis=1), 0.0)
-    else:
-        largest = tl.maximum(tl.max(tl.abs(y), axis=1), 0.0)
-        return largest, largest
-
-
-@triton.jit
-def store_scale(low, high, row, row_inside, scale_ptr, zero_point_ptr, CODE: tl.constexpr):
-    """Store rows' scales, and their zero points; return inverse scales and zero points [R, 1]."""
-    if CODE == UINT8:
-        scale = (high - low) * 0.003921568859368563  # float32(1 / 255)
-    elif CODE == INT8:
-        scale = high * 0.007874015718698502  # float32(1 / 127)
-    else:
-        scale = high * 0.0022321429569274187  # float32(1 / 448)
-    scale = tl.where(scale > 0.0, scale, 1.0)
-    tl.store(scale_ptr + row, scale, mask=row_inside)
-    zero_point = tl.full([scale.shape[0]], 0, tl.int32)
-    if CODE == UINT8:
-        zero_point = round_to_codes(tl.div_rn(-low, scale), 0, 0.0, 255.0)
-        tl.store(zero_point_ptr + row, zero_point, mask=row_inside)
-    inverse = tl.div_rn(tl.full([scale.shape[0]], 1.0, tl.float32), scale)
-    return inverse[:, None], zero_point[:, None]
-
-
-@triton.jit
-def store_codes(y, inverse, zero_point, to, inside, CODE: tl.constexpr):
-    """Store the codes of y [R, C]; inverse, zero_point: [R, 1] or [1, 1]."""
-    if CODE == FLOAT8:
-        codes = tl.maximum(tl.minimum(y * inverse, 448.0), -448.0)
-    elif CODE == INT8:
-        codes = round_to_codes(y * inverse, 0, -127.0, 127.0)
-    else:
-        least = (0 - zero_point).to(tl.float32)
-        codes = round_to_codes(y * inverse, zero_point, least, least + 255.0)
-    tl.store(to, codes.to(to.dtype.element_ty), mask=inside)
-
-
-@triton.jit
 def store_rows(
     y,
     row,
@@ -207,16 +165,36 @@ def store_rows(
     to = out_ptr + row[:, None] * n + column[None, :]
     if MODE == FLOAT:
         tl.store(to, y.to(out_ptr.dtype.element_ty), mask=inside)
-    elif MODE == STATIC:
-        one = tl.full([1, 1], 1.0, tl.float32)
-        inverse = tl.div_rn(one, tl.full([1, 1], step, tl.float32))
-        store_codes(y, inverse, tl.full([1, 1], zero, tl.int32), to, inside, CODE)
     else:
-        low, high = range_of_rows(y, CODE)
-        inverse, zero_point = store_scale(
-            low, high, row, row_inside, scale_ptr, zero_point_ptr, CODE
-        )
-        store_codes(y, inverse, zero_point, to, inside, CODE)
+        if MODE == STATIC:
+            one = tl.full([1, 1], 1.0, tl.float32)
+            inverse = tl.div_rn(one, tl.full([1, 1], step, tl.float32))
+            zero_point = tl.full([1, 1], zero, tl.int32)
+        else:
+            if CODE != UINT8:
+                largest = tl.maximum(tl.max(tl.abs(y), axis=1), 0.0)
+                # float32(1 / 127), float32(1 / 448)
+                scale = largest * (0.007874015718698502 if CODE == INT8 else 0.0022321429569274187)
+            else:
+                low = tl.minimum(tl.min(y, axis=1), 0.0)
+                high = tl.maximum(tl.max(y, axis=1), 0.0)
+                scale = (high - low) * 0.003921568859368563  # float32(1 / 255)
+            scale = tl.where(scale > 0.0, scale, 1.0)
+            tl.store(scale_ptr + row, scale, mask=row_inside)
+            zero_point = tl.full([scale.shape[0]], 0, tl.int32)
+            if CODE == UINT8:
+                zero_point = round_to_codes(tl.div_rn(-low, scale), 0, 0.0, 255.0)
+                tl.store(zero_point_ptr + row, zero_point, mask=row_inside)
+            inverse = tl.div_rn(tl.full([scale.shape[0]], 1.0, tl.float32), scale)[:, None]
+            zero_point = zero_point[:, None]
+        if CODE == FLOAT8:
+            codes = tl.maximum(tl.minimum(y * inverse, 448.0), -448.0)
+        elif CODE == INT8:
+            codes = round_to_codes(y * inverse, 0, -127.0, 127.0)
+        else:
+            least = (0 - zero_point).to(tl.float32)
+            codes = round_to_codes(y * inverse, zero_point, least, least + 255.0)
+        tl.store(to, codes.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def _round(

@@ -8,19 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .activations import activate, activate_ref, activation_kind
-from .codes import (
-    OF_ROW,
-    Codes,
-    QuantizedRows,
-    is_of_row,
-    new_result,
-    range_of_rows,
-    result_ref,
-    store_codes,
-    store_rows,
-    store_scale,
-)
-from .rows import as_rows, check_float, check_like, gated_config, row_programs, tile_of_rows
+from .codes import OF_ROW, Codes, QuantizedRows, is_of_row, new_result, result_ref, store_rows
+from .rows import as_rows, check_float, check_like, row_programs, tile_of_rows, value_config
 
 _OP = "gated"
 
@@ -43,37 +32,17 @@ def _gated_kernel(
     CODE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
-    TAIL_COLUMNS: tl.constexpr,
 ):
     row, column, row_inside, inside = tile_of_rows(
         rows, n, MODE == OF_ROW, BLOCK_ROWS, BLOCK_COLUMNS
     )
-    gates = gate_ptr + row[:, None] * gate_stride
-    ups = up_ptr + row[:, None] * up_stride
-    gate = tl.load(gates + column[None, :], mask=inside, other=0.0)
-    up = tl.load(ups + column[None, :], mask=inside, other=0.0)
-    if TAIL_COLUMNS == 0:
-        y = activate(gate.to(tl.float32), KIND) * up.to(tl.float32)
-        store_rows(
-            y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero,
-            MODE, CODE,
-        )  # fmt: skip
-    else:  # whole rows in two tiles
-        after = BLOCK_COLUMNS + tl.arange(0, TAIL_COLUMNS)
-        inside_after = row_inside[:, None] & (after < n)[None, :]
-        gate_after = tl.load(gates + after[None, :], mask=inside_after, other=0.0)
-        up_after = tl.load(ups + after[None, :], mask=inside_after, other=0.0)
-        y = activate(gate.to(tl.float32), KIND) * up.to(tl.float32)
-        y_after = activate(gate_after.to(tl.float32), KIND) * up_after.to(tl.float32)
-        low, high = range_of_rows(y, CODE)
-        low_after, high_after = range_of_rows(y_after, CODE)
-        inverse, zero_point = store_scale(
-            tl.minimum(low, low_after), tl.maximum(high, high_after), row, row_inside, scale_ptr,
-            zero_point_ptr, CODE,
-        )  # fmt: skip
-        to = out_ptr + row[:, None] * n
-        store_codes(y, inverse, zero_point, to + column[None, :], inside, CODE)
-        store_codes(y_after, inverse, zero_point, to + after[None, :], inside_after, CODE)
+    gate = tl.load(gate_ptr + row[:, None] * gate_stride + column[None, :], mask=inside, other=0.0)
+    up = tl.load(up_ptr + row[:, None] * up_stride + column[None, :], mask=inside, other=0.0)
+    y = activate(gate.to(tl.float32), KIND) * up.to(tl.float32)
+    store_rows(
+        y, row, column, row_inside, inside, n, out_ptr, scale_ptr, zero_point_ptr, step, zero, MODE,
+        CODE,
+    )  # fmt: skip
 
 
 def gated(
@@ -95,7 +64,7 @@ def gated(
     check_float(_OP, "gate", gate)
     check_like(_OP, "up", up, gate.shape, gate)
     kind = activation_kind(_OP, activation)
-    config = gated_config(_OP, gate.shape[-1], is_of_row(codes))
+    config = value_config(_OP, gate.shape[-1], is_of_row(codes))
     result = new_result(_OP, gate, codes)
     gates, ups = as_rows(gate), as_rows(up)
     if gates.shape[0]:
@@ -103,8 +72,8 @@ def gated(
             _gated_kernel[(row_programs(config, *gates.shape),)](
                 gates, ups, result.out, result.scale, result.zero_point, *gates.shape,
                 gates.stride(0), ups.stride(0), result.step, result.zero, kind, result.mode,
-                result.code, config.rows, config.columns, config.tail, num_warps=config.warps,
-                maxnreg=config.registers, enable_fp_fusion=False,
+                result.code, config.rows, config.columns, num_warps=config.warps,
+                enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
+from .codes import Codes, QuantizedRows, is_of_row, new_result, result_ref, store_rows
 from .rows import (
     as_rows,
     check_float,
@@ -82,7 +82,7 @@ def layer_norm(
     n = x.shape[-1]
     check_like(_OP, "weight", weight, [n], x, "float")
     check_like(_OP, "bias", bias, [n], x, "float")
-    config = row_config(_OP, n)
+    config = row_config(_OP, n, is_of_row(codes))
     result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
@@ -93,7 +93,7 @@ def layer_norm(
                 result.zero_point, *rows.shape, rows.stride(0), eps, result.step, result.zero,
                 weight is not None, bias is not None, result.mode, result.code, config.rows,
                 config.columns, num_warps=config.warps,
-                maxnreg=config.registers, enable_fp_fusion=False,
+                enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .codes import OF_ROW, Codes, QuantizedRows, is_of_row, new_result, quantized_ref, store_rows
-from .rows import as_rows, check_float, row_config, row_programs, tile_of_rows
+from .rows import as_rows, check_float, row_programs, tile_of_rows, value_config
 
 _OP = "quantize_rows"
 
@@ -51,7 +51,7 @@ def quantize_rows(x: Tensor, codes: Codes | None = None) -> QuantizedRows:
     """
     check_float(_OP, "x", x)
     codes = codes or Codes()
-    config = row_config(_OP, x.shape[-1], is_of_row(codes))
+    config = value_config(_OP, x.shape[-1], is_of_row(codes))
     result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
@@ -59,7 +59,7 @@ def quantize_rows(x: Tensor, codes: Codes | None = None) -> QuantizedRows:
             _quantize_rows_kernel[(row_programs(config, *rows.shape),)](
                 rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
                 result.step, result.zero, result.mode, result.code, config.rows, config.columns,
-                num_warps=config.warps, maxnreg=config.registers, enable_fp_fusion=False,
+                num_warps=config.warps, enable_fp_fusion=False,
             )  # fmt: skip
     return QuantizedRows(*result.value)
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
+from .codes import Codes, QuantizedRows, is_of_row, new_result, result_ref, store_rows
 from .rows import (
     as_rows,
     check_float,
@@ -70,7 +70,7 @@ def rms_norm(
     """
     check_float(_OP, "x", x)
     check_like(_OP, "weight", weight, [x.shape[-1]], x, "float")
-    config = row_config(_OP, x.shape[-1])
+    config = row_config(_OP, x.shape[-1], is_of_row(codes))
     result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
@@ -80,7 +80,7 @@ def rms_norm(
                 result.zero_point, *rows.shape, rows.stride(0), eps, result.step, result.zero,
                 weight is not None, result.mode, result.code, config.rows, config.columns,
                 num_warps=config.warps,
-                maxnreg=config.registers, enable_fp_fusion=False,
+                enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

@@ -10,8 +10,15 @@ from torch import Tensor
 from .rows import as_rows, check_float, check_like
 
 _OP = "rotary"
-#: Heads of a program and its warps, and the widest half of a head.
-BLOCK_HEADS, WARPS, MOST_HALF = 16, 4, 256
+#: Values of a program in each half, eight a thread; and the widest half of a head.
+VALUES, MOST_HALF = 2048, 256
+
+
+def rotary_config(heads: int, half: int) -> tuple[int, int, int]:
+    """Return a program's heads, a power of two, its width of a half, and its warps."""
+    width = max(16, triton.next_power_of_2(half))
+    block = min(VALUES // width, triton.next_power_of_2(heads))
+    return block, width, max(1, block * width // 256)
 
 
 @triton.jit
@@ -73,11 +80,11 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return out
     x = x if x.stride(2) == 1 else x.contiguous()
     cos, sin = as_rows(cos), as_rows(sin)
+    block, width, warps = rotary_config(heads, half)
     with torch.cuda.device_of(x):
-        _rotary_kernel[(tokens, triton.cdiv(heads, BLOCK_HEADS))](
+        _rotary_kernel[(tokens, triton.cdiv(heads, block))](
             x, cos, sin, out, heads, half, x.stride(0), x.stride(1), cos.stride(0), sin.stride(0),
-            BLOCK_HEADS, max(16, triton.next_power_of_2(half)), num_warps=WARPS,
-            enable_fp_fusion=False,
+            block, width, num_warps=warps, enable_fp_fusion=False,
         )  # fmt: skip
     return out
 

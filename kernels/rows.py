@@ -15,42 +15,27 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class RowConfig:
-    """A program's tile: `rows` rows of up to `columns` values, on `warps` warps.
-
-    registers: of a thread at most; None leaves them to the compiler. tail: more columns, a second
-    tile of the same rows.
-    """
+    """A program's tile: `rows` rows of up to `columns` values, on `warps` warps."""
 
     columns: int
     rows: int
     warps: int
-    registers: int | None = None
-    tail: int = 0
 
 
-#: Tiles of whole rows: 16 to 32 values a thread; with 64 the registers do not hold them.
+#: Tiles of whole rows, 8 to 32 values a thread: the fastest of bench/results/triton_sweep_h100.json
+#: where that has rows as long, and like their neighbours where not.
 ROW_CONFIGS = (
-    RowConfig(64, 32, 4),
-    RowConfig(256, 8, 4),
-    RowConfig(512, 4, 4),
-    RowConfig(1024, 4, 4),
-    RowConfig(2048, 1, 4),
-    RowConfig(4096, 1, 8),
-    RowConfig(8192, 1, 16),
-    RowConfig(16384, 1, 16),
-)
-#: The same for SwiGLU, of which a value is many instructions: two tiles leave less of a row over,
-#: and 32 to 48 values a thread fewer instructions that count for a row.
-GATED_CONFIGS = (
-    RowConfig(1024, 1, 1),
+    RowConfig(64, 16, 2),
+    RowConfig(256, 4, 2),
+    RowConfig(1024, 2, 4),
     RowConfig(2048, 1, 2),
-    RowConfig(2048, 1, 2, tail=1024),
     RowConfig(4096, 1, 4),
-    RowConfig(4096, 1, 4, tail=2048),
-    RowConfig(8192, 1, 8),
-    RowConfig(8192, 1, 8, tail=4096),
-    RowConfig(16384, 1, 16),
+    RowConfig(8192, 1, 16),
+    RowConfig(16384, 1, 32),
 )
+#: In place of the tile of 1024 where the result is codes of each row's range: no barrier, but for
+#: many more instructions a value than a norm has.
+CODES_CONFIG = RowConfig(1024, 1, 1)
 #: Tiles of values that need not know their row: 8 a thread, one load of 16 bytes.
 VALUE_CONFIGS = (
     RowConfig(64, 16, 4),
@@ -59,35 +44,34 @@ VALUE_CONFIGS = (
 )
 
 
-def row_config(op: str, n: int, is_whole: bool = True) -> RowConfig:
-    """Return the tile for rows of n values, which it must hold where is_whole says so.
+def row_config(op: str, n: int, is_of_row: bool) -> RowConfig:
+    """Return the tile for whole rows of n values; is_of_row: they leave as codes of their range.
 
     Raises:
-        ValueError: a row does not fit the largest tile of whole rows.
+        ValueError: a row does not fit the largest tile.
     """
-    return _whole(op, n, ROW_CONFIGS) if is_whole else _part(n)
-
-
-def gated_config(op: str, n: int, is_whole: bool) -> RowConfig:
-    """Return row_config's for SwiGLU and its like."""
-    return _whole(op, n, GATED_CONFIGS) if is_whole else _part(n)
-
-
-def _part(n: int) -> RowConfig:
-    return next((c for c in VALUE_CONFIGS if n <= c.columns), VALUE_CONFIGS[-1])
-
-
-def _whole(op: str, n: int, configs: tuple[RowConfig, ...]) -> RowConfig:
-    for config in configs:
-        if n <= config.columns + config.tail:
-            return config
-    most = configs[-1].columns
+    for config in ROW_CONFIGS:
+        if n <= config.columns:
+            is_theirs = is_of_row and config.columns == CODES_CONFIG.columns
+            return CODES_CONFIG if is_theirs else config
+    most = ROW_CONFIGS[-1].columns
     raise ValueError(f"{op}: expected rows of at most {most} values, got {n}; split the row")
+
+
+def value_config(op: str, n: int, is_of_row: bool) -> RowConfig:
+    """Return the tile for rows of n values that matter to each other only where is_of_row.
+
+    Raises:
+        ValueError: they do, and a row does not fit the largest tile.
+    """
+    if is_of_row:
+        return row_config(op, n, is_of_row)
+    return next((c for c in VALUE_CONFIGS if n <= c.columns), VALUE_CONFIGS[-1])
 
 
 def row_programs(config: RowConfig, rows: int, n: int) -> int:
     """Return how many tiles cover rows of n values."""
-    return triton.cdiv(rows, config.rows) * triton.cdiv(n, config.columns + config.tail)
+    return triton.cdiv(rows, config.rows) * triton.cdiv(n, config.columns)
 
 
 def check_float(op: str, name: str, x: Tensor) -> None:

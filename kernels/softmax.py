@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .codes import Codes, QuantizedRows, new_result, result_ref, store_rows
+from .codes import Codes, QuantizedRows, is_of_row, new_result, result_ref, store_rows
 from .rows import as_rows, check_float, row_config, row_programs, tile_of_rows
 
 _OP = "softmax"
@@ -54,7 +54,7 @@ def softmax(x: Tensor, factor: float = 1.0, codes: Codes | None = None) -> Tenso
         ValueError: a row is empty, or longer than the largest tile.
     """
     check_float(_OP, "x", x)
-    config = row_config(_OP, x.shape[-1])
+    config = row_config(_OP, x.shape[-1], is_of_row(codes))
     result = new_result(_OP, x, codes)
     rows = as_rows(x)
     if rows.shape[0]:
@@ -63,7 +63,7 @@ def softmax(x: Tensor, factor: float = 1.0, codes: Codes | None = None) -> Tenso
                 rows, result.out, result.scale, result.zero_point, *rows.shape, rows.stride(0),
                 factor, result.step, result.zero, result.mode, result.code, config.rows,
                 config.columns, num_warps=config.warps,
-                maxnreg=config.registers, enable_fp_fusion=False,
+                enable_fp_fusion=False,
             )  # fmt: skip
     return result.value
 

@@ -40,23 +40,35 @@ def _weight_only_linear_kernel(
     k_part,
     HAS_BIAS: tl.constexpr,
     IS_SPLIT: tl.constexpr,
+    IS_WEIGHT_LEFT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     row, column, row_inside, column_inside = tile_of_product(m, n, BLOCK_M, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)
-    x_from = x_ptr + row[None, :] * x_stride + depth[:, None]
-    weight_from = weight_ptr + column[:, None].to(tl.int64) * k + depth[None, :]
-    # The weight is the left factor, which Hopper's tensor cores take from the registers that it is
-    # converted in; and 16 rows of x are enough for the right one.
-    acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     first = tl.program_id(1) * k_part
-    for start in range(first, tl.minimum(first + k_part, k), BLOCK_K):
-        left = depth < k - start
-        w = tl.load(weight_from + start, mask=column_inside[:, None] & left[None, :], other=0)
-        x = tl.load(x_from + start, mask=left[:, None] & row_inside[None, :], other=0.0)
-        acc = tl.dot(_weights(w, x.dtype), x, acc)
+    last = tl.minimum(first + k_part, k)
+    if IS_WEIGHT_LEFT:
+        # Hopper's tensor cores take the left factor from the registers that it is converted in.
+        x_from = x_ptr + row[None, :] * x_stride + depth[:, None]
+        weight_from = weight_ptr + column[:, None].to(tl.int64) * k + depth[None, :]
+        acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+        for start in range(first, last, BLOCK_K):
+            left = depth < k - start
+            w = tl.load(weight_from + start, mask=column_inside[:, None] & left[None, :], other=0)
+            x = tl.load(x_from + start, mask=left[:, None] & row_inside[None, :], other=0.0)
+            acc = tl.dot(_weights(w, x.dtype), x, acc)
+    else:
+        x_from = x_ptr + row[:, None] * x_stride + depth[None, :]
+        weight_from = weight_ptr + column[None, :].to(tl.int64) * k + depth[:, None]
+        sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+        for start in range(first, last, BLOCK_K):
+            left = depth < k - start
+            x = tl.load(x_from + start, mask=row_inside[:, None] & left[None, :], other=0.0)
+            w = tl.load(weight_from + start, mask=left[:, None] & column_inside[None, :], other=0)
+            sums = tl.dot(x, _weights(w, x.dtype), sums)
+        acc = tl.trans(sums)
     store_product(
         acc, row, column, row_inside, column_inside, m, n, scale_ptr, bias_ptr, out_ptr, True,
         HAS_BIAS, IS_SPLIT,
@@ -96,13 +108,14 @@ def weight_only_linear(
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     m, scale = rows.shape[0], scale.contiguous()
     config = weight_only_config(m)
-    splits, k_part = split_of_k(config, m, n, k)
+    is_weight_left = config.n >= 64
+    splits, k_part = split_of_k(config, m, n, k) if is_weight_left else (1, k)
     parts = new_parts(splits, m, n, out)
     with torch.cuda.device_of(x):
         _weight_only_linear_kernel[(programs(config, m, n), splits)](
             rows, weight.contiguous(), scale, scale if bias is None else bias.contiguous(), parts,
-            m, n, k, rows.stride(0), k_part, bias is not None, splits > 1, config.m, config.n,
-            config.k, num_warps=config.warps, num_stages=config.stages,
+            m, n, k, rows.stride(0), k_part, bias is not None, splits > 1, is_weight_left,
+            config.m, config.n, config.k, num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
         if splits > 1:
             sum_parts(parts, scale, bias, out)

@@ -15,7 +15,8 @@ namespace {
 
 py::dict dict_of(const GemmConfig& c) {
   using namespace py::literals;
-  constexpr const char* kNames[] = {"mma", "wgmma", "sparse_wgmma", "gather_wgmma", "sparse_mma"};
+  constexpr const char* kNames[] = {"mma",        "wgmma",      "sparse_wgmma", "gather_wgmma",
+                                    "sparse_mma", "patch_wgmma"};
   return py::dict("kernel"_a = kNames[static_cast<int>(c.kernel)], "block_m"_a = c.block_m,
                   "block_n"_a = c.block_n, "cluster"_a = c.cluster);
 }

@@ -21,8 +21,9 @@ GemmConfig config_in_force(const GemmDesc& desc) {
   config.source = desc.source;
   if (config.kernel == GemmKernel::kMma) return config;
   if (config.kernel != GemmKernel::kWgmma) {  // of sparse weights
-    const bool is_other =
-        config.kernel == GemmKernel::kGatherWgmma && desc.gather_channels != config.block_n;
+    const bool is_gather =
+        config.kernel == GemmKernel::kGatherWgmma || config.kernel == GemmKernel::kPatchWgmma;
+    const bool is_other = is_gather && desc.gather_channels != config.block_n;
     return takes_sparse(desc, config.kernel) && !is_other ? config : chosen;
   }
   const bool can_run = desc.capability == 90 && (desc.source == RowSource::kMatrix ||
@@ -51,12 +52,14 @@ void force_config(const std::string& kernel, int block_m, int block_n, int clust
     config.kernel = GemmKernel::kSparseWgmma;
   } else if (kernel == "gather_wgmma") {
     config.kernel = GemmKernel::kGatherWgmma;
+  } else if (kernel == "patch_wgmma") {
+    config.kernel = GemmKernel::kPatchWgmma;
   } else if (kernel == "sparse_mma") {
     config.kernel = GemmKernel::kSparseMma;
   } else if (kernel != "mma") {
     throw std::invalid_argument(
-        "force_config: expected kernel mma, wgmma, sparse_mma, sparse_wgmma, gather_wgmma or '', "
-        "got " + kernel);
+        "force_config: expected kernel mma, wgmma, sparse_mma, sparse_wgmma, gather_wgmma, "
+        "patch_wgmma or '', got " + kernel);
   }
   std::vector<GemmConfig> all = known_configs();
   for (const GemmConfig& sparse : known_sparse_configs()) all.push_back(sparse);

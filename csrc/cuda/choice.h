@@ -27,8 +27,8 @@ std::optional<GemmConfig> forced_config();
 void set_sparse(const std::string& mode);
 
 // Has products use a kernel ("mma", "wgmma"; of sparse weights "sparse_mma", "sparse_wgmma",
-// "gather_wgmma") with a tile shape wherever it can run; an empty name gives the choice back.
-// Throws std::invalid_argument for what does not exist.
+// "gather_wgmma", "patch_wgmma") with a tile shape wherever it can run; an empty name gives the
+// choice back. Throws std::invalid_argument for what does not exist.
 void force_config(const std::string& kernel, int block_m, int block_n, int cluster);
 
 // The same of depthwise convolutions by strips: other lengths of a strip and lanes of a block.

@@ -29,7 +29,7 @@ struct Epilogue {
   void* out;
   int64_t m, ldc;
   int32_t n;  // channels of a group
-  uint32_t lowest, zero_points;  // qmin and out_zero_point in each byte
+  uint32_t lowest;  // qmin in each byte
   float low, high;  // clamp; of uint8 without the zero point
   bool float_output;
   bool is_small;  // kFlagSmall
@@ -65,7 +65,6 @@ __device__ __forceinline__ Epilogue read_epilogue(const GemmCall& c) {
   e.ldc = int64_t{c.n} * c.groups;
   e.float_output = (h.flags & kFlagFloatOutput) != 0;
   e.is_small = (h.flags & kFlagSmall) != 0;
-  e.zero_points = static_cast<uint32_t>(h.out_zero_point) * 0x01010101u;
   e.lowest = static_cast<uint32_t>(h.qmin) * 0x01010101u;
   const auto low = static_cast<float>(h.qmin - h.out_zero_point);
   const auto high = static_cast<float>(h.qmax - h.out_zero_point);

@@ -51,6 +51,7 @@ enum class GemmKernel : int32_t {
   kSparseWgmma,  // sm_90a: the same with 2:4 weights, block_m pixels x block_n channels
   kGatherWgmma,  // sm_90a: the same where channels keep the same inputs
   kSparseMma,    // sm_80 and later: mma.sp, block_m pixels x block_n channels
+  kPatchWgmma,   // sm_90a: as kGatherWgmma, whole lines of a convolution's outputs (patch.h)
 };
 
 enum class RowSource : int32_t {
@@ -77,6 +78,7 @@ struct GemmDesc {
   bool has_sparse = false;  // whether the weight is there for a sparse kernel too
   int32_t gather_channels = 0, gather_steps = 0;  // as in GemmCall
   int32_t pixel_bytes = 128;                      // as in GemmCall
+  int32_t patch_tiles = 0, patch_bytes = 0;       // along m, and of x for each; 0: there are none
 };
 
 // The config for a product. Pure: no device is asked.
@@ -112,6 +114,7 @@ int launch_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_sparse_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_gather_wgmma(const GemmCall& call, const GemmConfig& config, void* stream);
 int launch_sparse_mma(const GemmCall& call, const GemmConfig& config, void* stream);
+int launch_patch_wgmma(const GemmCall& call, void* stream);
 
 // The launch of a config's kernel.
 inline int launch_gemm(const GemmCall& call, const GemmConfig& config, void* stream) {
@@ -120,9 +123,10 @@ inline int launch_gemm(const GemmCall& call, const GemmConfig& config, void* str
     case GemmKernel::kWgmma: return launch_wgmma(call, config, stream);
     case GemmKernel::kSparseWgmma: return launch_sparse_wgmma(call, config, stream);
     case GemmKernel::kGatherWgmma: return launch_gather_wgmma(call, config, stream);
-    case GemmKernel::kSparseMma: break;
+    case GemmKernel::kSparseMma: return launch_sparse_mma(call, config, stream);
+    case GemmKernel::kPatchWgmma: break;
   }
-  return launch_sparse_mma(call, config, stream);
+  return launch_patch_wgmma(call, stream);
 }
 
 }  // namespace fastinfer::cuda

@@ -28,8 +28,8 @@ constexpr double kGather = 1.4;  // copying windows against rows of a matrix
 // best.
 double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 49, kMultiplyAdds = 3750;  // a cycle
-  constexpr double kPanel = 540;                       // storing 32 columns
-  constexpr double kEnd = 1320;                        // from the last products to the next tile's
+  constexpr double kPanel = 390;                       // storing 32 columns
+  constexpr double kEnd = 1150;                        // from the last products to the next tile's
   constexpr double kLargeCluster = 1.05, kMeeting = 100;
   constexpr double kCached = 40e6;  // bytes that stay in L2; beyond, sharing B pays
   const auto m = static_cast<double>(t.block_m), n = static_cast<double>(t.block_n);
@@ -74,7 +74,8 @@ double sparse_cycles(const Tile& t, const GemmDesc& d) {
   return waves * std::max(copying, computing);
 }
 
-// Pixels times channels, of which a weight has the latter; weights of two steps, 128 pixels only.
+// Pixels times channels, of which a weight has the latter; of two steps 128 pixels only, and fewer
+// than 256 channels.
 constexpr Tile kGatherTiles[] = {{256, 64, 1}, {128, 256, 1}, {128, 128, 1},
                                  {128, 64, 1}, {64, 256, 1},  {64, 128, 1}};
 
@@ -83,9 +84,8 @@ constexpr Tile kGatherTiles[] = {{256, 64, 1}, {128, 256, 1}, {128, 128, 1},
 double gather_cycles(const Tile& t, const GemmDesc& d) {
   constexpr double kBytes = 49, kMultiplyAdds = 3750, kPanel = 540, kEnd = 1320;
   constexpr double kSharedBytes = 128, kLoad = 80;  // a cycle; 32 kept inputs of 64 rows
-  if (t.block_n != d.gather_channels || (d.gather_steps == 2 && t.block_m != kGatherRows)) {
-    return 1e30;
-  }
+  const bool is_half = d.gather_steps == 2 && (t.block_m != kGatherRows || t.block_n == 256);
+  if (t.block_n != d.gather_channels || is_half) return 1e30;
   const auto n = static_cast<double>(d.gather_channels);
   const auto steps = static_cast<double>(d.gather_steps);
   const double rows = t.block_m, image = n * 32 * steps + 128;
@@ -104,6 +104,21 @@ double gather_cycles(const Tile& t, const GemmDesc& d) {
 bool has_wgmma(const GemmDesc& d) {
   return d.capability == 90 &&
          (d.source == RowSource::kMatrix || d.source == RowSource::kPixels);
+}
+
+// The same of patches, which come once for all taps.
+double patch_cycles(const GemmDesc& d) {
+  constexpr double kBytes = 49, kMultiplyAdds = 3750, kPanel = 540, kEnd = 1320;
+  constexpr double kSharedBytes = 128, kLoads = 190;  // 32 kept inputs of 128 rows
+  const auto n = static_cast<double>(d.gather_channels), patch = static_cast<double>(d.patch_bytes);
+  const double image = n * 32 + 128, blocks = static_cast<double>(tiles(d.k_padded, 128));
+  const auto waves = static_cast<double>(
+      tiles(d.patch_tiles * tiles(d.n, d.gather_channels), d.multiprocessors));
+  const double copying = (patch + blocks * image) / kBytes;
+  const double shared =
+      blocks * kLoads + (patch + blocks * (image + 2 * n * 32)) / kSharedBytes;
+  const double computing = blocks * 128 * n * 32 / kMultiplyAdds;
+  return waves * (std::max({copying, shared, computing}) + kPanel * n / 32 + kEnd);
 }
 
 template <int kCount, class Cost>
@@ -140,6 +155,9 @@ GemmConfig choose_config(const GemmDesc& d) {
   const Tile& wgmma = cheapest(kWgmmaTiles, wgmma_cost);
   const double least = dense_cost(d) / kSparseMargin;
   if (takes_sparse(d, GemmKernel::kGatherWgmma) && gather_cost(d) < least) {
+    if (takes_sparse(d, GemmKernel::kPatchWgmma) && patch_cycles(d) <= gather_cost(d)) {
+      return {GemmKernel::kPatchWgmma, d.source, kGatherRows, d.gather_channels, 1};
+    }
     const Tile& tile = best_gather(d);
     return {GemmKernel::kGatherWgmma, d.source, tile.block_m, tile.block_n, tile.cluster};
   }
@@ -182,6 +200,9 @@ std::vector<GemmConfig> known_gather_configs() {
   for (const Tile& t : kGatherTiles) {
     all.push_back({GemmKernel::kGatherWgmma, RowSource::kMatrix, t.block_m, t.block_n, t.cluster});
   }
+  for (const int32_t channels : {256, 128, 64}) {
+    all.push_back({GemmKernel::kPatchWgmma, RowSource::kMatrix, kGatherRows, channels, 1});
+  }
   return all;
 }
 
@@ -195,14 +216,18 @@ double dense_cost(const GemmDesc& d) {
   }), d));
 }
 
-double gather_cost(const GemmDesc& d) { return gather_cycles(best_gather(d), d); }
+double gather_cost(const GemmDesc& d) {
+  const double tiled = gather_cycles(best_gather(d), d);
+  return takes_sparse(d, GemmKernel::kPatchWgmma) ? std::min(tiled, patch_cycles(d)) : tiled;
+}
 
 double two_of_four_cost(const GemmDesc& d) { return two_of_four_cycles(best_two_of_four(d), d); }
 
 bool takes_sparse(const GemmDesc& d, GemmKernel kernel) {
-  if (!d.has_sparse || (kernel == GemmKernel::kGatherWgmma) != (d.gather_channels != 0)) {
-    return false;
-  }
+  const bool is_patch = kernel == GemmKernel::kPatchWgmma;
+  const bool is_gather = kernel == GemmKernel::kGatherWgmma || is_patch;
+  if (!d.has_sparse || is_gather != (d.gather_channels != 0)) return false;
+  if (is_patch && (d.patch_tiles == 0 || d.gather_steps != 1)) return false;
   if (kernel == GemmKernel::kSparseMma) return d.source != RowSource::kNarrow;
   // Pixels of 32 bytes are narrower than what sparse products of a warpgroup take of K.
   return has_wgmma(d) && (d.source == RowSource::kMatrix || d.pixel_bytes >= 64);

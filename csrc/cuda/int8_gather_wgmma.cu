@@ -54,8 +54,7 @@ int launch_gather_wgmma(const GemmCall& call, const GemmConfig& config, void* st
   }
   const RowSource from = config.source;
   const int n = call.gather_channels;
-  if (call.gather_steps == 2) {  // of one height
-    if (n == 256) return launch_from<128, 256, 2>(call, from, multiprocessors, on);
+  if (call.gather_steps == 2) {  // 128 pixels only, and not of 256 channels: registers
     if (n == 128) return launch_from<128, 128, 2>(call, from, multiprocessors, on);
     if (n == 64) return launch_from<128, 64, 2>(call, from, multiprocessors, on);
     return cudaErrorInvalidValue;

@@ -67,6 +67,20 @@ __device__ __forceinline__ void copy_gather_boxes(const GemmCall& c, const CUten
   }
 }
 
+// Eight bytes of each of a lane's two rows as its fragment.
+__device__ __forceinline__ void join_bytes(const uint32_t (&byte)[2][8], uint32_t (&a)[4]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+#pragma unroll
+    for (int part = 0; part < 2; part++) {
+      const uint32_t(&b)[8] = byte[half];
+      const uint32_t front = __byte_perm(b[part * 4], b[part * 4 + 1], 0x0040);
+      const uint32_t back = __byte_perm(b[part * 4 + 2], b[part * 4 + 3], 0x0040);
+      a[part * 2 + half] = __byte_perm(front, back, 0x5410);
+    }
+  }
+}
+
 // The bytes that a lane's fragment takes of its two rows, from where places (eight of 16 bits, less
 // the row) say; `turn`: how rows are swizzled. Places are those of stages of kGatherRows pixels.
 template <class Tile>
@@ -81,20 +95,12 @@ __device__ __forceinline__ void gather_fragment(uint32_t row, uint32_t next_rows
       constexpr uint32_t kBox = kGatherRows * 64;  // where the second box of 64 bytes begins
       place = place % kBox + place / kBox * (Tile::kBlockM * 64);
     }
-    const uint32_t at = row + (place ^ turn);
+    // A row of a matrix begins at a whole 128, so that one instruction does both.
+    const uint32_t at = Tile::kIsMatrix ? row | (place ^ turn) : row + (place ^ turn);
     byte[0][i] = ptx::load_shared_byte(at);
     byte[1][i] = ptx::load_shared_byte(at + next_rows);
   }
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-#pragma unroll
-    for (int part = 0; part < 2; part++) {
-      const uint32_t(&b)[8] = byte[half];
-      const uint32_t front = __byte_perm(b[part * 4], b[part * 4 + 1], 0x0040);
-      const uint32_t back = __byte_perm(b[part * 4 + 2], b[part * 4 + 3], 0x0040);
-      a[part * 2 + half] = __byte_perm(front, back, 0x5410);
-    }
-  }
+  join_bytes(byte, a);
 }
 
 // A warpgroup: kParts times 64 rows of every tile.
@@ -121,7 +127,6 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
   for (TileWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(0);
     int32_t acc[Tile::kParts][Tile::kBlockN / 2];
-    int previous = 0;
     if constexpr (!Tile::kIsMatrix) e.set_group(walk.group(), c.n_padded);
     const int64_t row0 = int64_t{tile.m} * Tile::kBlockM + own;
     const int first_column = tile.n * Tile::kBlockN + lane % 4 * kLaneChannels;
@@ -159,19 +164,17 @@ __device__ __forceinline__ void multiply_gathered(const GemmCall& c, Ring<Tile> 
         }
       }
       ptx::wgmma_commit();
-      // One group stays in flight; the stage of the one before is free.
-      ptx::wgmma_wait<1>();
-      if (block != 0) release(ring, previous, lane);
-      previous = ring.stage;
+      // The tensor cores read A's registers while they multiply, and the next stage's bytes come into
+      // them: no group stays in flight. (With two sets of registers ptxas waits all the same, C7513.)
+      ptx::wgmma_wait<0>();
+      release(ring, ring.stage, lane);
       ring.advance();
     }
-    ptx::wgmma_wait<0>();
-    release(ring, previous, lane);
 
 #pragma unroll
     for (int i = 0; i < Tile::kParts; i++) {
       const int64_t first_row = row0 + i * 64 + warp * 16 + lane / 4;
-      if (e.is_wide && !e.float_output && e.table == nullptr) {
+      if (e.is_wide && e.is_small && !e.float_output && e.table == nullptr) {
         store_panels(e, acc[i], first_row, tile.n * Tile::kBlockN, first_column);
       } else {
         store_any(e, acc[i], first_row, first_column);

@@ -59,8 +59,9 @@ __device__ __forceinline__ uint32_t load_places(const GemmCall& c, uint32_t word
 }
 
 // A lane's codes of two neighbouring channels of one pixel, as they lie in memory.
-__device__ __forceinline__ uint32_t two_codes(const Epilogue& e, const TwoChannels& v, int32_t low,
-                                              int32_t high, bool has_residual, uint32_t residual) {
+__device__ __forceinline__ uint32_t two_codes(const SparseEpilogue& s, const TwoChannels& v,
+                                              int32_t low, int32_t high, bool has_residual,
+                                              uint32_t residual) {
   const int32_t acc[2] = {low, high};
   uint32_t code[2];
 #pragma unroll
@@ -69,9 +70,9 @@ __device__ __forceinline__ uint32_t two_codes(const Epilogue& e, const TwoChanne
     if (has_residual) {
       f = __fadd_rn(f, __fmul_rn(float_of(residual, i), v.residual_multiplier[i]));
     }
-    code[i] = rounded_code(e, f);
+    code[i] = code_above(s, f);
   }
-  return __vadd4(__byte_perm(code[0], code[1], 0x0040), e.zero_points) & 0xFFFFu;
+  return __byte_perm(code[0], code[1], 0x0040) + (s.e.lowest & 0xFFFFu);
 }
 
 // Moves 16 bytes a thread between a tile's results in shared memory and a tensor like `out`.
@@ -97,8 +98,9 @@ __device__ __forceinline__ void move_results(const Epilogue& e, uint8_t* tile, i
 // loop that is not written out.
 template <class Tile>
 __device__ __forceinline__ void store_each_sum(
-    const Epilogue& e, const int32_t (&acc)[Tile::kFragmentsN][Tile::kFragmentsM][4],
+    const SparseEpilogue& s, const int32_t (&acc)[Tile::kFragmentsN][Tile::kFragmentsM][4],
     uint8_t* scratch, int64_t row0, int first, int lane) {
+  const Epilogue& e = s.e;
   static_assert(Tile::kThreads / 32 * Tile::kWarpM * 16 * 4 <= Tile::kSharedBytes);
   auto* sums = reinterpret_cast<int32_t*>(scratch);
 #pragma unroll
@@ -121,7 +123,7 @@ __device__ __forceinline__ void store_each_sum(
     const float more = has_bytes ? __ldg(e.residual_multiplier + value) : 0.0f;
 #pragma unroll 1
     for (int pixel = lane / 16; pixel < Tile::kWarpM && row0 + pixel < e.m; pixel += 2) {
-      store_one(e, sums[pixel * 16 + lane % 16], bias, multiplier, more,
+      store_one(s, sums[pixel * 16 + lane % 16], bias, multiplier, more,
                 (row0 + pixel) * e.ldc + e.first_channel + channel);
     }
   }
@@ -135,7 +137,7 @@ __device__ __forceinline__ void store_tile(
   const int warp = thread / 32, lane = thread % 32;
   const int warp_m = warp % Tile::kWarpsM * Tile::kWarpM;
   const int warp_n = warp / Tile::kWarpsM * Tile::kWarpN;
-  const bool is_fast = s.is_wide && !e.float_output && e.table == nullptr;
+  const bool is_fast = s.is_wide && e.is_small && !e.float_output && e.table == nullptr;
   const bool has_residual = is_fast && e.residual != nullptr;
   __syncthreads();  // stages are no longer read
   if (has_residual) {
@@ -144,7 +146,7 @@ __device__ __forceinline__ void store_tile(
   }
   if (!is_fast) {
     uint8_t* scratch = tile + warp * Tile::kWarpM * 16 * 4;
-    return store_each_sum<Tile>(e, acc, scratch, row0 + warp_m, first + warp_n, lane);
+    return store_each_sum<Tile>(s, acc, scratch, row0 + warp_m, first + warp_n, lane);
   }
 #pragma unroll
   for (int i = 0; i < Tile::kFragmentsN; i++) {
@@ -159,7 +161,7 @@ __device__ __forceinline__ void store_tile(
         auto* at = reinterpret_cast<uint16_t*>(column + (j * 8 + k) * Tile::kPitch);
         const uint32_t residual = has_residual ? *at : 0u;
         *at = static_cast<uint16_t>(
-            two_codes(e, v, acc[i][j][k], acc[i][j][2 + k], has_residual, residual));
+            two_codes(s, v, acc[i][j][k], acc[i][j][2 + k], has_residual, residual));
       }
     }
   }

@@ -129,9 +129,10 @@ __device__ __forceinline__ void copy_sparse_boxes(const GemmCall& c, const CUten
 
 // Any results: a loop over 32 pixels, not written out.
 template <int kPixels, int kCount>
-__device__ __forceinline__ void store_each(const Epilogue& e, const int32_t (&acc)[kCount],
+__device__ __forceinline__ void store_each(const SparseEpilogue& s, const int32_t (&acc)[kCount],
                                            const TwoChannels& v, int64_t row0, int32_t column,
                                            int channel, int lane) {
+  const Epilogue& e = s.e;
 #pragma unroll 1
   for (int i = 0; i < kPixels / kTurnPixels; i++) {
     int32_t panel[16];
@@ -141,7 +142,7 @@ __device__ __forceinline__ void store_each(const Epilogue& e, const int32_t (&ac
       const int half = j / 2 % 2;
       const int64_t row = row0 + i * kTurnPixels + j / 4 * 8 + lane % 4 * 2 + j % 2;
       if (row < e.m && channel + half < e.n) {
-        store_one(e, panel[j], v.bias[half], v.multiplier[half], v.residual_multiplier[half],
+        store_one(s, panel[j], v.bias[half], v.multiplier[half], v.residual_multiplier[half],
                   row * e.ldc + column + half);
       }
     }
@@ -155,10 +156,10 @@ __device__ __forceinline__ void store_sparse(const SparseEpilogue& s, const int3
                                              const TwoChannels& v, uint32_t turn, int barrier,
                                              int64_t row0, int first, int channel, int thread) {
   if (first >= s.e.n) return;
-  if (s.is_wide && !s.e.float_output && s.e.table == nullptr) {
+  if (s.is_wide && s.e.is_small && !s.e.float_output && s.e.table == nullptr) {
     store_turns<kPixels>(s, acc, turn, barrier, v, row0, s.e.first_channel + first, first, thread);
   } else {
-    store_each<kPixels>(s.e, acc, v, row0, s.e.first_channel + channel, channel, thread % 32);
+    store_each<kPixels>(s, acc, v, row0, s.e.first_channel + channel, channel, thread % 32);
   }
 }
 
@@ -182,7 +183,6 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
   for (SparseWalk<Tile> walk(c); walk.more(); walk.next()) {
     const TilePlace tile = walk.place(block_rank);
     int32_t acc[Tile::kBlockM / 2];
-    int previous = 0;
     const int64_t row0 = int64_t{tile.m} * Tile::kBlockM;
     if constexpr (!Tile::kIsMatrix) s.e.set_group(walk.group(), c.n_padded);
     const int first = tile.n * Tile::kBlockN + consumer * 64;
@@ -215,14 +215,12 @@ __device__ __forceinline__ void multiply_sparse(const GemmCall& c, Ring<Tile> ri
       ptx::wgmma_sparse_s8u8<Tile::kBlockM>(acc, weights, pixels, places.x, block != 0);
       ptx::wgmma_sparse_s8u8<Tile::kBlockM>(acc, weights + 2, pixels + next_64, places.y, true);
       ptx::wgmma_commit();
-      // One group stays in flight; the stage of the one before is free.
-      ptx::wgmma_wait<1>();
-      if (block != 0) release(ring, previous, lane);
-      previous = ring.stage;
+      // The tensor cores read `places` while they multiply, so no group stays in flight: on an H100 the
+      // next stage's places came into the registers of the last one's. Other warpgroups multiply now.
+      ptx::wgmma_wait<0>();
+      release(ring, ring.stage, lane);
       ring.advance();
     }
-    ptx::wgmma_wait<0>();
-    release(ring, previous, lane);
     const uint32_t turn = ring.base + Tile::kResultsAt + consumer * kTurnBytes;
     store_sparse<Tile::kBlockM>(s, acc, v, turn, 2 + consumer, row0, first, channel, thread);
   }

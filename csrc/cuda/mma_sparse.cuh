@@ -23,6 +23,16 @@ __device__ __forceinline__ void load_pixels_to_all(uint32_t to, const CUtensorMa
       : "memory");
 }
 
+// Copies a box of an NHWC image from (channel, w, h, n) on; what lies outside is zero.
+__device__ __forceinline__ void load_patch(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                           int32_t channel, int32_t w, int32_t h, int32_t n) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(channel), "r"(w), "r"(h), "r"(n)
+      : "memory");
+}
+
 // Two words that shared memory holds at a multiple of 8.
 __device__ __forceinline__ uint2 load_shared_8(uint32_t from) {
   uint2 v;

@@ -5,6 +5,7 @@
 
 #include "choice.h"
 #include "pack_gathered.h"
+#include "patch.h"
 
 namespace fastinfer::cuda {
 namespace {
@@ -175,9 +176,18 @@ void run_gemm(const char* op, const GemmCall& call, const DeviceScope& scope) {
     check_launch(op, launch_first_conv(call, *first, scope.stream()));
     return;
   }
-  const GemmDesc desc{call.m,           call.n, call.k_padded, call.groups, row_source(call),
-                      facts.capability, facts.multiprocessors, call.sparse != 0,
-                      call.gather_channels, call.gather_steps, call.pixel_bytes};
+  GemmDesc desc{call.m,
+                call.n,
+                call.k_padded,
+                call.groups,
+                row_source(call),
+                facts.capability,
+                facts.multiprocessors,
+                call.sparse != 0,
+                call.gather_channels,
+                call.gather_steps,
+                call.pixel_bytes};
+  if (call.gather_channels != 0) describe_patches(desc, call);
   check_launch(op, launch_gemm(call, config_in_force(desc), scope.stream()));
 }
 

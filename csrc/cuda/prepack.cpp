@@ -107,7 +107,9 @@ bool is_asked(const std::optional<GemmConfig>& forced, GemmKernel kernel, int32_
   if (!forced || forced->kernel == GemmKernel::kMma || forced->kernel == GemmKernel::kWgmma) {
     return true;
   }
-  return forced->kernel == kernel && (channels == 0 || forced->block_n == channels);
+  const GemmKernel wanted = forced->kernel == GemmKernel::kPatchWgmma ? GemmKernel::kGatherWgmma
+                                                                      : forced->kernel;
+  return wanted == kernel && (channels == 0 || forced->block_n == channels);
 }
 
 // The steps that every group's channels can do with; 0: none has anything to gain.
@@ -151,7 +153,9 @@ SparseChoice choose_sparse(const int8_t* weight, const PackedHeader& h, const De
     desc.gather_steps = 1;
     if (gather_cost(desc) >= least) continue;  // with the fewest steps
     desc.gather_steps = steps_of_groups(weight, h, channels);
-    if (desc.gather_steps == 0 || gather_cost(desc) >= least) continue;
+    // 128 of 256 channels that keep the same inputs do, too.
+    const bool is_built = desc.gather_steps == 1 || channels < 256;
+    if (desc.gather_steps == 0 || !is_built || gather_cost(desc) >= least) continue;
     found = {false, {channels, desc.gather_steps}};
     least = gather_cost(desc);
   }
@@ -163,6 +167,7 @@ void add_sparse(const int8_t* weight, PackedHeader& h, const DeviceFacts& facts,
                 PackedBuffer& buffer) {
   // Some kernels find their image by 32 bits.
   if (h.weight_bytes > (int64_t{1} << 30)) return;
+  if (h.has(kFlagDynamic)) return;  // their epilogue is that of dense kernels
   const SparseChoice choice = choose_sparse(weight, h, facts);
   if (!choice.is_two_of_four && choice.gather.channels == 0) return;
   const int32_t per_group = h.n / h.groups;

@@ -19,10 +19,14 @@ constexpr int kTurnBytes = 2 * kTurnPixels * 64;  // two turns: one is stored wh
 struct SparseEpilogue {
   Epilogue e;
   bool is_wide;  // sixteen channels of a pixel are aligned
+  // From the bits of 1.5 * 2^23 + a rounded result to what it is above qmin, and the most that may be.
+  int32_t from_bits, range;
 };
 
 __device__ __forceinline__ SparseEpilogue read_sparse_epilogue(const GemmCall& c) {
-  SparseEpilogue s{read_epilogue(c), false};
+  SparseEpilogue s{read_epilogue(c), false, 0, 0};
+  s.from_bits = -__float2int_rn(s.e.low) - kRoundingBits;
+  s.range = __float2int_rn(s.e.high - s.e.low);
   const auto places = reinterpret_cast<uintptr_t>(c.out) | reinterpret_cast<uintptr_t>(c.residual);
   s.is_wide = c.n % 16 == 0 && places % 16 == 0;
   if (reinterpret_cast<const PackedHeader*>(c.packed)->index != c.sparse) __trap();
@@ -54,14 +58,15 @@ __device__ __forceinline__ TwoChannels load_two(const Epilogue& e, int32_t first
   return v;
 }
 
-__device__ __forceinline__ uint32_t rounded_code(const Epilogue& e, float f) {
-  // As codes_of of epilogue.cuh, without the zero point.
-  return __float_as_uint(__fadd_rn(fmaxf(fminf(f, e.high), e.low), 12582912.0f));
+// What a small result is above qmin, as in codes_of of epilogue.cuh.
+__device__ __forceinline__ uint32_t code_above(const SparseEpilogue& s, float f) {
+  const int32_t bits = __float_as_int(__fadd_rn(f, kRounding));
+  return static_cast<uint32_t>(__viaddmin_s32_relu(bits, s.from_bits, s.range));
 }
 
 // A lane's codes of pixels 2 t and 2 t + 1 of an 8 x 8 matrix: bytes are pixel 0's two channels,
 // then pixel 1's. `residual` is laid out so too.
-__device__ __forceinline__ uint32_t four_codes(const Epilogue& e, const TwoChannels& v,
+__device__ __forceinline__ uint32_t four_codes(const SparseEpilogue& s, const TwoChannels& v,
                                                const int32_t (&acc)[4], bool has_residual,
                                                uint32_t residual) {
   uint32_t code[4];
@@ -73,12 +78,12 @@ __device__ __forceinline__ uint32_t four_codes(const Epilogue& e, const TwoChann
       const float byte = float_of(residual, pixel * 2 + channel);
       f = __fadd_rn(f, __fmul_rn(byte, v.residual_multiplier[channel]));
     }
-    code[pixel * 2 + channel] = rounded_code(e, f);
+    code[pixel * 2 + channel] = code_above(s, f);
   }
-  return __vadd4(low_bytes(code), e.zero_points);
+  return low_bytes(code) + s.e.lowest;  // no byte carries
 }
 
-// Bytes in whole, aligned sixteens, without a table.
+// Small bytes in whole, aligned sixteens, without a table.
 template <int kPixels, int kCount>
 __device__ __forceinline__ void store_turns(const SparseEpilogue& s, const int32_t (&acc)[kCount],
                                             uint32_t turn, int barrier, const TwoChannels& v,
@@ -116,7 +121,7 @@ __device__ __forceinline__ void store_turns(const SparseEpilogue& s, const int32
       int32_t sums[4];
 #pragma unroll
       for (int k = 0; k < 4; k++) sums[k] = acc[16 * i + 4 * j + k];
-      codes[j] = four_codes(e, v, sums, has_residual, residual[j]);
+      codes[j] = four_codes(s, v, sums, has_residual, residual[j]);
     }
     ptx::stmatrix_x4_transposed(fill_at + half, codes);
     ptx::group_sync(barrier, 128);
@@ -128,10 +133,11 @@ __device__ __forceinline__ void store_turns(const SparseEpilogue& s, const int32
   }
 }
 
-// One result.
-__device__ __forceinline__ void store_one(const Epilogue& e, int32_t acc, int32_t bias,
+// One result of any kind.
+__device__ __forceinline__ void store_one(const SparseEpilogue& s, int32_t acc, int32_t bias,
                                           float multiplier, float residual_multiplier,
                                           int64_t at) {
+  const Epilogue& e = s.e;
   float f = __fmul_rn(__int2float_rn(acc + bias), multiplier);
   if (e.float_output) {
     if (e.residual != nullptr) f = __fadd_rn(f, __ldg(static_cast<const float*>(e.residual) + at));
@@ -144,7 +150,8 @@ __device__ __forceinline__ void store_one(const Epilogue& e, int32_t acc, int32_
     const auto code = static_cast<float>(__ldg(static_cast<const uint8_t*>(e.residual) + at));
     f = __fadd_rn(f, __fmul_rn(code, residual_multiplier));
   }
-  uint32_t code = (rounded_code(e, f) + e.zero_points) & 255u;
+  const float bounded = fmaxf(fminf(f, e.high), e.low);  // NaN becomes `high`
+  uint32_t code = code_above(s, bounded) + (e.lowest & 255u);
   if (e.table != nullptr) code = __ldg(e.table + code);
   static_cast<uint8_t*>(e.out)[at] = static_cast<uint8_t>(code);
 }

@@ -65,4 +65,26 @@ inline cudaError_t describe_windows(CUtensorMap& map, const GemmCall& call, int 
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+// An image whose boxes of `bytes` channels, width, height and images are copied.
+inline cudaError_t describe_image(CUtensorMap& map, const GemmCall& call, int64_t images, int bytes,
+                                  int width, int height, int count) {
+  static auto* const encode =
+      driver_function<decltype(cuTensorMapEncodeTiled)>("cuTensorMapEncodeTiled");
+  if (encode == nullptr) return cudaErrorNotSupported;
+  const Windows& w = call.windows;
+  const auto size = [](int64_t v) { return static_cast<cuuint64_t>(v); };
+  const int64_t line = int64_t{w.width} * w.channels;
+  const cuuint64_t sizes[4] = {size(w.channels), size(w.width), size(w.height), size(images)};
+  const cuuint64_t strides[3] = {size(w.channels), size(line), size(line * w.height)};
+  const auto narrow = [](int v) { return static_cast<cuuint32_t>(v); };
+  const cuuint32_t box[4] = {narrow(bytes), narrow(width), narrow(height), narrow(count)};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
+  const auto swizzle = bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B;
+  const CUresult result = encode(
+      &map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 4, const_cast<uint8_t*>(call.x), sizes, strides, box,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 }  // namespace fastinfer::cuda

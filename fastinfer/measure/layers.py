@@ -151,7 +151,8 @@ class LayerErrors:
 
 def dequantized(q: torch.Tensor, quant: Any) -> torch.Tensor:
     """Return the real values of q, uint8 [N, C, ...] or [..., C], under a `TensorQuant`."""
-    scale, shift = torch.tensor(quant.scale), torch.tensor(quant.shift)
+    scale = torch.tensor(quant.scale, device=q.device)
+    shift = torch.tensor(quant.shift, device=q.device)
     channel = 1 if q.dim() >= 4 else q.dim() - 1
     shape = [-1 if axis == channel else 1 for axis in range(q.dim())]
     if scale.numel() > 1:

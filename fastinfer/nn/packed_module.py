@@ -160,6 +160,15 @@ class PackedModule(nn.Module):
             self.packed.device,
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a copy's state; on a GPU its weight is packed again.
+
+        Kernels there know a buffer by its address, and the copy's may be that of one that is gone.
+        """
+        super().__setstate__(state)
+        if self.packed.is_cuda:
+            self.repack()
+
     def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Raise RuntimeError when fn, of nn.Module's `_apply`, takes tensors where no kernel is."""
         check_target(type(self).__name__, device_after(fn, self.packed.device))

@@ -217,8 +217,8 @@ def _time_layer(
     packed = lower_layer(layer, plan, known)
     device, border = _device_of(layer), []
     if bordered and plan.input is not None:
-        nhwc = len(shapes[0]) == 4
-        border = [lambda: torch.ops.fastinfer.quantize(floats[0].float(), 0.1, 0, nhwc)]
+        is_image = len(shapes[0]) == 4
+        border = [lambda: torch.ops.fastinfer.quantize(floats[0], 0.1, 0, is_image)]
     with torch.inference_mode():
         if device.type == "cuda":
             calls = [lambda: layer(*floats), lambda: packed(*inputs), *border]

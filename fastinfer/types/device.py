@@ -6,8 +6,8 @@ import torch
 
 #: Tensor cores multiply int8 as the CUDA kernels need it from here on.
 LEAST_CAPABILITY = (8, 0)
-#: Devices on which layers of float16 and bfloat16 models become int8: their tensors are cast to
-#: float32 before they are quantized. On a CPU such models stay as they are.
+#: Devices on which layers of float16 and bfloat16 models become int8. On a CPU such models stay as
+#: they are.
 HALF_DEVICES = frozenset({"cuda"})
 HALVES = frozenset({torch.float16, torch.bfloat16})
 

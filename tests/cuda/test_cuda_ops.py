@@ -314,13 +314,14 @@ def test_copied_and_replaced_buffers():
 def test_errors_name_the_argument():
     x, packed, *rest = layer()
     call = torch.ops.fastinfer.int8_linear
-    cpu = linear_case((40,), 32, 64).build()
+    # Of a size that no other test packs: an address that is used again counts as what was there.
+    cpu = linear_case((40,), 57, 64).build()
     with pytest.raises(RuntimeError, match=r"int8_linear: expected packed on cuda:0"):
-        call(x, cpu[1], *rest)
+        call(x, cpu[1], None, 57, False)
     with pytest.raises(RuntimeError, match=r"int8_linear: expected x on the GPU .* on cpu"):
         call(cpu[0], packed, *rest)
     with pytest.raises(RuntimeError, match=r"int8_linear: packed: expected layout cuda, got that"):
-        call(x, cpu[1].cuda(), *rest)
+        call(x, cpu[1].cuda(), None, 57, False)
     with pytest.raises(RuntimeError, match=r"int8_linear: expected x \[\*, 64\]"):
         call(x[:, :32], packed, *rest)
     with pytest.raises(RuntimeError, match="packed for no residual"):

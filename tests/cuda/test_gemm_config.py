@@ -118,7 +118,7 @@ def test_unknown_configs_are_named():
         KERNELS.force_depthwise(2, 48)
     with pytest.raises(
         ValueError,
-        match=r"expected kernel mma, .* gather_wgmma or '', got fast",
+        match=r"expected kernel mma, .* patch_wgmma or '', got fast",
     ):
         KERNELS.force_config("fast", 64, 64)
     with pytest.raises(ValueError, match="no kernel mma with tiles 32 x 64"):

@@ -43,7 +43,6 @@ def compile_for(
     constants: dict[str, Any],
     warps: int,
     stages: int = 2,
-    most_registers: int | None = None,
 ) -> Compiled:
     """Compile a kernel; pointers and integers are multiples of 16, as most calls' are.
 
@@ -61,8 +60,7 @@ def compile_for(
     made = triton.compile(
         source,
         target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": False,
-                 "maxnreg": most_registers},
+        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": False},
     )  # fmt: skip
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])

@@ -29,7 +29,7 @@ from fastinfer.kernels import rotary as rotary_module  # noqa: E402
 from fastinfer.kernels import softmax as softmax_module  # noqa: E402
 from fastinfer.kernels import split_k as split_k_module  # noqa: E402
 from fastinfer.kernels import weight_only_linear as weight_only_module  # noqa: E402
-from fastinfer.kernels.rows import GATED_CONFIGS, ROW_CONFIGS, VALUE_CONFIGS  # noqa: E402
+from fastinfer.kernels.rows import CODES_CONFIG, ROW_CONFIGS, VALUE_CONFIGS  # noqa: E402
 from fastinfer.kernels.tiles import (  # noqa: E402
     FP8_CONFIGS,
     INT4_CONFIGS,
@@ -67,7 +67,7 @@ ROW_KERNELS = {
     "gated": (
         gated_module._gated_kernel,
         {"gate_ptr": "*fp16", "up_ptr": "*fp16", "gate_stride": "i32", "up_stride": "i32"},
-        {"KIND": 2, "TAIL_COLUMNS": 0},
+        {"KIND": 2},
     ),
     "bias_act_residual": (
         bias_act_module._bias_act_residual_kernel,
@@ -80,20 +80,17 @@ RESULT = {"out_ptr": "*u8", "scale_ptr": "*fp32", "zero_point_ptr": "*i32", "row
           "n": "i32", "step": "fp32", "zero": "i32"}  # fmt: skip
 BY_ROW = {"MODE": 2, "CODE": 0}
 #: A value is a register; the rest is addresses and codes.
-MOST_REGISTERS = {64: 64, 256: 64, 512: 64, 1024: 96, 2048: 64, 4096: 64, 8192: 64, 16384: 96}
+MOST_REGISTERS = {64: 64, 256: 96, 1024: 96, 2048: 96, 4096: 96, 8192: 64, 16384: 64}
 
 
 def check_rows(name, config, arch):
     kernel, types, constants = ROW_KERNELS[name]
     blocks = {"BLOCK_ROWS": config.rows, "BLOCK_COLUMNS": config.columns}
-    if name == "gated":
-        blocks["TAIL_COLUMNS"] = config.tail
     made = compile_for(
         kernel, arch, {**RESULT, **types}, {**constants, **BY_ROW, **blocks}, config.warps,
-        most_registers=config.registers,
     )  # fmt: skip
     assert made.stack == 0
-    assert made.registers <= MOST_REGISTERS.get(config.columns, 64)
+    assert made.registers <= MOST_REGISTERS[config.columns]
     assert re.search(r"LDG\.E\.(LTC\S*)?128|LDG\.E\.128", made.code)
     assert not re.search(r"\bLDG\.E\.[US](8|16)\b", made.code)
 
@@ -105,7 +102,7 @@ def test_rows_on_hopper(name, config):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("config", GATED_CONFIGS, ids=lambda c: f"{c.columns}+{c.tail}")
+@pytest.mark.parametrize("config", [*ROW_CONFIGS, CODES_CONFIG], ids=str)
 def test_every_tile(config, arch):
     check_rows("gated", config, arch)
 
@@ -134,12 +131,13 @@ def test_every_row_kernel(name, config, arch):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_rotary(arch):
+    block, width, warps = rotary_module.rotary_config(32, 64)
     made = compile_for(
         rotary_module._rotary_kernel, arch,
         {"x_ptr": "*fp16", "cos_ptr": "*fp16", "sin_ptr": "*fp16", "out_ptr": "*fp16",
          "heads": "i32", "half": "i32", "token_stride": "i32", "head_stride": "i32",
          "cos_stride": "i32", "sin_stride": "i32"},
-        {"BLOCK_HEADS": rotary_module.BLOCK_HEADS, "BLOCK_HALF": 64}, 4,
+        {"BLOCK_HEADS": block, "BLOCK_HALF": width}, warps,
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 64
     assert re.search(r"LDG\.E\.128", made.code) and re.search(r"STG\.E\.128", made.code)
@@ -179,7 +177,8 @@ def test_int8_products(config, arch):
 def test_weight_only_products(config, arch):
     made = compile_for(
         weight_only_module._weight_only_linear_kernel, arch, WEIGHT_ONLY_TYPES,
-        {"HAS_BIAS": False, "IS_SPLIT": True, **blocks_of(config)}, config.warps, config.stages,
+        {"HAS_BIAS": False, "IS_SPLIT": True,
+         "IS_WEIGHT_LEFT": config.n >= 64, **blocks_of(config)}, config.warps, config.stages,
     )  # fmt: skip
     assert made.stack == 0 and made.registers <= 255
     assert re.search(r"\b(HMMA|HGMMA)\.", made.code)

@@ -28,11 +28,11 @@ from fastinfer.kernels.quantize_rows import quantize_rows, quantize_rows_ref  # 
 from fastinfer.kernels.rms_norm import rms_norm, rms_norm_ref  # noqa: E402
 from fastinfer.kernels.rotary import rotary, rotary_ref  # noqa: E402
 from fastinfer.kernels.rows import (  # noqa: E402
-    GATED_CONFIGS,
+    CODES_CONFIG,
     ROW_CONFIGS,
     VALUE_CONFIGS,
-    gated_config,
     row_config,
+    value_config,
 )
 from fastinfer.kernels.softmax import softmax, softmax_ref  # noqa: E402
 
@@ -233,7 +233,7 @@ def test_rotary_of_a_part_of_a_projection():
 
 @pytest.mark.parametrize("codes", [None, Codes(0.04, 3), Codes(signed=True), Codes()], ids=str)
 def test_parts_of_rows(codes):
-    """Rows that are split over programs, or in two tiles, give what the reference does."""
+    """Rows that are split over programs give what the reference does."""
     g = generator("parts")
     gate, up = (torch.randn(3, 2100, generator=g) for _ in range(2))
     got = gated(gate.to(DEVICE), up.to(DEVICE), codes=codes)
@@ -245,15 +245,15 @@ def test_parts_of_rows(codes):
 
 
 def test_every_row_has_a_config():
-    for config in GATED_CONFIGS:
-        assert gated_config("op", config.columns + config.tail, True) == config
-    for config in VALUE_CONFIGS:
-        assert row_config("op", config.columns, False) == config
-    assert row_config("op", 100_000, False) == VALUE_CONFIGS[-1]
     for config in ROW_CONFIGS:
-        assert row_config("op", config.columns) == config
+        assert row_config("op", config.columns, False) == config
+        assert value_config("op", config.columns, True).columns == config.columns
+    assert row_config("op", CODES_CONFIG.columns, True) == CODES_CONFIG
+    for config in VALUE_CONFIGS:
+        assert value_config("op", config.columns, False) == config
+    assert value_config("op", 100_000, False) == VALUE_CONFIGS[-1]
     with pytest.raises(ValueError, match=r"op: expected rows of at most 16384 values, got 16385"):
-        row_config("op", 16385)
+        row_config("op", 16385, True)
 
 
 def test_bad_input_is_named():

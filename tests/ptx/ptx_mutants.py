@@ -133,6 +133,12 @@ def _header_and_kernel(launch: Launched) -> tuple[str, str | None]:
             "int8_sparse_mma.cuh",
             f"{kernel}(const __grid_constant__ GemmCall, int32_t, int32_t)",
         )
+    elif t.kernel == "patch_wgmma":
+        is_wide = "true" if "x64x" not in launch.case.label else "false"
+        maps = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)
+        rest = f"const __grid_constant__ GemmCall, const __grid_constant__ PatchShape, {maps}"
+        kernel = f"int8_patch_wgmma<PatchTile<{t.block_n}>, {is_wide}>"
+        return "int8_patch_wgmma.cuh", f"{kernel}({rest})"
     elif t.kernel == "gather_wgmma":
         steps = 2 if "half" in launch.case.label else 1
         maps = ", ".join(["const __grid_constant__ CUtensorMap"] * 2)

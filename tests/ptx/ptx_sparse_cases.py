@@ -37,6 +37,7 @@ GATHER = (
     *(Tile("gather_wgmma", 128, channels) for channels in (64, 128, 256)),
     *(Tile("gather_wgmma", *sizes) for sizes in ((256, 64), (64, 128), (64, 256))),
 )
+PATCH = tuple(Tile("patch_wgmma", 128, channels) for channels in (64, 128, 256))
 PAIRS = "2:4"
 #: Whole sixteens of channels, padding that must be filled, half a block of K at the end.
 FILLED_WIDE = Conv(2, 64, (9, 10), 80)
@@ -76,7 +77,8 @@ def _gathered() -> Iterator[Product]:
         deep = linear((tile.block_m + 20,), tile.block_n + 16, 1152, RESIDUAL, shared)
         for order in (BEHIND, AHEAD) if tile is GATHER[0] else (AHEAD,):
             yield Product(deep, tile, "matrix", 0, 1, order)
-        weights = f"{shared} half" if tile.block_m == 128 else shared
+        has_half = tile.block_m == 128 and tile.block_n < 256
+        weights = f"{shared} half" if has_half else shared
         half = linear((70,), tile.block_n, 192, F32_RESIDUAL, weights)
         yield Product(half, tile, "matrix")
         yield Product(conv(FILLED_WIDE, RESIDUAL, shared), tile, "pixels", 0, 2, AHEAD)
@@ -120,5 +122,26 @@ def _two_of_four_mma() -> Iterator[Product]:
         yield Product(case, small, "matrix")
 
 
-SPARSE_LAUNCHES: tuple[Product, ...] = (*_two_of_four(), *_two_of_four_mma(), *_gathered())
+def _patches() -> Iterator[Product]:
+    for tile in PATCH:
+        shared = f"v{tile.block_n}"
+        # Several parts of the channels; more tiles than blocks; whole images, the last tile half.
+        deep = Conv(3, 256, (7, 6), tile.block_n + 16)
+        for order in (BEHIND, AHEAD) if tile is PATCH[0] else (AHEAD,):
+            yield Product(conv(deep, RESIDUAL, shared), tile, "pixels", 0, 2, order)
+        # Lines of an image, the last tile of fewer; nine taps of half a block.
+        yield Product(conv(Conv(2, 64, (9, 30), 80), U8, shared), tile, "pixels", 0, 2)
+    small = PATCH[0]
+    other = Conv(1, 128, (6, 40), 72, kernel=(2, 3), padding=(1, 0))
+    for output in (TABLE, F32_RESIDUAL):
+        yield Product(conv(other, output, "v64"), small, "pixels")
+    yield Product(conv(Conv(1, 64, (5, 9), 40), CLAMPED, "v64", zero_point=0), small, "pixels")
+
+
+SPARSE_LAUNCHES: tuple[Product, ...] = (
+    *_patches(),
+    *_two_of_four(),
+    *_two_of_four_mma(),
+    *_gathered(),
+)
 LAUNCHES: tuple[Launched, ...] = (*DENSE_LAUNCHES, *SPARSE_LAUNCHES)

@@ -185,7 +185,7 @@ GATHER_MUTANTS = (
     Mutant("gather: another warpgroup's rows", _GATHER_FILE,
            "row = own + warp * 16", "row = warp * 16", _KEPT, (WRONG,)),
     Mutant("gather: rows without a swizzle", _GATHER_FILE,
-           "at = row + (place ^ turn);", "at = row + place;", _KEPT_FEW, (WRONG,)),
+           "row | (place ^ turn)", "row | place", _KEPT_FEW, (WRONG,)),
     Mutant("gather: windows swizzled as rows of a matrix", _GATHER_FILE,
            "(row >> 1 & 3) << 4", "(row & 3) << 4", _KEPT_FILLED, (WRONG,)),
     Mutant("gather: places of another lane", _GATHER_FILE,
@@ -210,4 +210,63 @@ GATHER_MUTANTS = (
     Mutant("gather: another layer's weight", _GATHER_FILE,
            "h.pixels != Tile::kBlockN", "h.pixels == Tile::kBlockN", _KEPT_FEW, ("trap",)),
 )  # fmt: skip
-MUTANTS: tuple[Mutant, ...] = (*DENSE_MUTANTS, *SPARSE_MUTANTS, *WARP_MUTANTS, *GATHER_MUTANTS)
+_PATCH = Tile("patch_wgmma", 128, 64)
+_DEEP = Product(conv(Conv(3, 256, (7, 6), 80), RESIDUAL, "v64"), _PATCH, "pixels", 0, 2)
+_DEEP_AHEAD = Product(_DEEP.case, _PATCH, "pixels", 0, 1, AHEAD)
+_LINES = Product(conv(Conv(2, 64, (9, 30), 80), CLAMPED, "v64"), _PATCH, "pixels", 0, 2)
+#: Fewer taps than stages of weights: else a patch is only copied when the last one was read.
+_MANY = Product(_LINES.case, _PATCH, "pixels", 0, 1)
+_MANY_AHEAD = Product(_LINES.case, _PATCH, "pixels", 0, 1, AHEAD)
+_PATCH_FILE = "int8_patch_wgmma.cuh"
+
+PATCH_MUTANTS = (
+    Mutant("patch: a patch is not waited for", _PATCH_FILE,
+           "ptx::mbarrier_wait(patches.full(patches.stage), patches.phase);", "", _DEEP,
+           (RACE, UNINITIALISED)),
+    Mutant("patch: overwritten while it is read", _PATCH_FILE,
+           "ptx::mbarrier_wait(patches.empty(patches.stage), patches.phase ^ 1);", "",
+           _MANY_AHEAD, (RACE, BARRIER)),
+    Mutant("patch: never released", _PATCH_FILE,
+           "if (lane == 0) ptx::mbarrier_arrive(patches.empty(patches.stage));", "", _MANY,
+           (DEADLOCK,)),
+    Mutant("patch: weights are not waited for", _PATCH_FILE,
+           "ptx::mbarrier_wait(ring.full(ring.stage), ring.phase);", "", _DEEP,
+           (RACE, UNINITIALISED)),
+    Mutant("patch: weights overwritten while they are read", _PATCH_FILE,
+           "ptx::mbarrier_wait(ring.empty(ring.stage), ring.phase ^ 1);", "", _DEEP,
+           (RACE, BARRIER)),
+    Mutant("patch: weights released too early", _PATCH_FILE,
+           "ptx::wgmma_wait<1>();", "ptx::wgmma_wait<2>();", _DEEP_AHEAD, (RACE,)),
+    Mutant("patch: more bytes announced than come", _PATCH_FILE,
+           "s.pixels() * s.pixel_bytes);\n      ptx::load_patch",
+           "s.pixels() * s.pixel_bytes + 64);\n      ptx::load_patch", _LINES, (DEADLOCK,)),
+    Mutant("patch: the sums of the last tile stay", _PATCH_FILE,
+           "acc, a, b, previous >= 0", "acc, a, b, true", _LINES, (WRONG,)),
+    Mutant("patch: images of another part", _PATCH_FILE,
+           "i * chunks + chunk;", "i * chunks;", _DEEP, (WRONG,)),
+    Mutant("patch: taps in lines too long", _PATCH_FILE,
+           "if (++column == c.windows.kw)", "if (++column > c.windows.kw)", _LINES, (WRONG,)),
+    Mutant("patch: the second tap is the first", _PATCH_FILE,
+           "is_high ? high[half].at : low[half].at", "low[half].at", _LINES, (WRONG,)),
+    Mutant("patch: another turn of the second tap", _PATCH_FILE,
+           "is_high ? high[half].turn : low[half].turn", "low[half].turn", _LINES, (WRONG,)),
+    Mutant("patch: padding of another value", _PATCH_FILE,
+           "      if (is_filled) {", "      if (false) {", _LINES, (WRONG,)),
+    Mutant("patch: padding without a barrier", _PATCH_FILE,
+           "  ptx::group_sync(1, kWarpgroup * Tile::kConsumers);\n}", "}", _LINES, (RACE,)),
+    Mutant("patch: a column of padding too few", _PATCH_FILE,
+           "static_cast<uint32_t>(x) < static_cast<uint32_t>(c.windows.width);",
+           "static_cast<uint32_t>(x) <= static_cast<uint32_t>(c.windows.width);", _LINES, (WRONG,)),
+    Mutant("patch: a line of outputs too few", _PATCH_FILE,
+           "rows = min(s.rows, c.windows.out_height - line);",
+           "rows = min(s.rows, c.windows.out_height - line) - 1;", _LINES, (WRONG,)),
+    Mutant("patch: another layer's weight", _PATCH_FILE,
+           "h.pixels != Tile::kBlockN", "h.pixels == Tile::kBlockN", _LINES, ("trap",)),
+)  # fmt: skip
+MUTANTS: tuple[Mutant, ...] = (
+    *DENSE_MUTANTS,
+    *SPARSE_MUTANTS,
+    *WARP_MUTANTS,
+    *GATHER_MUTANTS,
+    *PATCH_MUTANTS,
+)

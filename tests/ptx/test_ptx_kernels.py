@@ -12,7 +12,7 @@ from ptx_cases import F32, MMA, U8, WGMMA, Depthwise, Product, depthwise
 from ptx_cases_between import BETWEEN_TEMPLATES
 from ptx_cases_first import FIRST_TEMPLATES
 from ptx_cases_rows import ROW_TEMPLATES
-from ptx_sparse_cases import GATHER, LAUNCHES, SPARSE, SPARSE_MMA
+from ptx_sparse_cases import GATHER, LAUNCHES, PATCH, SPARSE, SPARSE_MMA
 
 from fastinfer import runtime
 from fastinfer.testing.cases import Conv
@@ -32,6 +32,7 @@ TEMPLATES = (
     "17int8_sparse_wgmma",
     "15int8_sparse_mma",
     "17int8_gather_wgmma",
+    "16int8_patch_wgmma",
 )
 LEAST_COVERAGE = 0.95
 #: Eight neighbouring threads fill all banks at once; where some of a warp have no padding, a
@@ -80,7 +81,7 @@ def test_tiles_are_those_that_are_built():
     assert known == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*MMA, *WGMMA)}
     kernels = runtime.require_cuda_kernels()
     gather = {tuple(c.values()) for c in kernels.known_gather_configs()}
-    assert gather == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in GATHER}
+    assert gather == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*GATHER, *PATCH)}
     sparse = {tuple(c.values()) for c in kernels.known_sparse_configs()}
     assert sparse == {(t.kernel, t.block_m, t.block_n, t.cluster) for t in (*SPARSE, *SPARSE_MMA)}
 
@@ -156,7 +157,11 @@ def test_bank_conflicts_of_gather(built):
     assert taken / sum(t.requests for _, t in traffic["ld"]) <= GATHER_PASSES
 
 
-@pytest.mark.parametrize("tile", [MMA[0], WGMMA[0], SPARSE[0], SPARSE_MMA[0], GATHER[0]], ids=str)
+#: A kernel each.
+FIRSTS = [tiles[0] for tiles in (MMA, WGMMA, SPARSE, SPARSE_MMA, GATHER, PATCH)]
+
+
+@pytest.mark.parametrize("tile", FIRSTS, ids=str)
 def test_a_weight_of_another_layer_stops_the_kernel(tile, built):
     launch = next(p for p in LAUNCHES if isinstance(p, Product) and p.tile == tile)
     run = launch.prepare(built.launchers)

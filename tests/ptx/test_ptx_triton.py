@@ -105,7 +105,6 @@ ROWS = (
     Rows(gated, (3, 1100), lambda x, g: (like(x, g),), F16),
     Rows(bias_act_residual, (2, 2056), bias_gelu, F16, STATIC),
     Rows(gated, (2, 1100), lambda x, g: (like(x, g),), F16, Codes(signed=True)),
-    Rows(gated, (2, 2100), geglu, F16, Codes()),
 )
 
 

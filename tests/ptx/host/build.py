@@ -26,6 +26,7 @@ UNITS = {
     "int8_sparse_mma": "80",
     "int8_sparse_wgmma": "90a",
     "int8_gather_wgmma": "90a",
+    "int8_patch_wgmma": "90a",
 }
 
 #: The fake runtime, and what ctypes calls.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from interpreter import Kernel, Launch
 
-KERNELS = ("mma", "wgmma", "sparse_wgmma", "gather_wgmma", "sparse_mma")
+KERNELS = ("mma", "wgmma", "sparse_wgmma", "gather_wgmma", "sparse_mma", "patch_wgmma")
 SOURCES = ("matrix", "pixels", "windows", "narrow")
 
 

@@ -173,7 +173,7 @@ def _with_sparse(
     if weight.ndim == 4:
         weight = weight.transpose(0, 2, 3, 1)
     groups = weight.reshape(header.groups, header.n_per_group, -1)
-    if tile.kernel != "gather_wgmma":
+    if tile.kernel in ("sparse_wgmma", "sparse_mma"):
         images = [launchers.pack_two_of_four(rows, header.run, padded) for rows in groups]
     else:
         of = [launchers.gather_steps(rows, header.run, padded, tile.block_n) for rows in groups]
@@ -224,7 +224,7 @@ def _windows(x: Tensor, want: Tensor, arguments: list[Any]) -> Windows:
 def source_of(run: Run) -> str:
     """Return the name of the row source that a GEMM's kernel was instantiated for."""
     found = run.kernel.name.partition("RowSourceE")[2]
-    return SOURCES[int(found[0])]
+    return SOURCES[int(found[0])] if found else "pixels"
 
 
 def prepare_quantize(
