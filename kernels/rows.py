@@ -25,7 +25,7 @@ class RowConfig:
 #: Tiles of whole rows, 8 to 32 values a thread: the fastest of bench/results/triton_sweep_h100.json
 #: where that has rows as long, and like their neighbours where not.
 ROW_CONFIGS = (
-    RowConfig(64, 16, 2),
+    RowConfig(64, 32, 4),
     RowConfig(256, 4, 2),
     RowConfig(1024, 2, 4),
     RowConfig(2048, 1, 2),

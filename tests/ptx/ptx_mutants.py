@@ -265,8 +265,9 @@ MUTANTS = (
            _BYTES, (WRONG, OUT_OF_BOUNDS)),
     Mutant("epilogue: eights that are not aligned", "epilogue.cuh",
            "e.is_wide = c.n % kLaneChannels == 0 &&", "e.is_wide =", _BYTES, ("misaligned",)),
-    Mutant("epilogue: the zero point before the rounding", "epilogue.cuh",
-           "__vadd4(low_bytes(rounded), e.zero_points)", "low_bytes(rounded)", _TABLE, (WRONG,)),
+    Mutant("epilogue: codes without the zero point", "epilogue.cuh",
+           "from_bits = -__float2int_rn(e.low) - kRoundingBits;", "from_bits = -kRoundingBits;",
+           _TABLE, (WRONG,)),
     Mutant("epilogue: another layer's weight", "epilogue.cuh",
            "(h.run != c.run)", "(h.run == c.run)", _SHORT, ("trap",)),
     # --- int8_gemm_wgmma ---

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -168,7 +168,7 @@ def launch(
     The sum of a product's parts, which some launch too, is interpreted unchanged.
     """
     op = module.__name__.rpartition(".")[2]
-    split_k = sys.modules["fastinfer.kernels.split_k"]
+    split_k = import_module("fastinfer.kernels.split_k")
     kernel = Interpreted(getattr(module, f"_{op}_kernel"), order, change, arch)
     sums = Interpreted(split_k._sum_parts_kernel, order, None, arch)
     with (
