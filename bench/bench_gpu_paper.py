@@ -133,8 +133,9 @@ def measured_us(gpu: Gpu) -> dict[tuple[str, str], float]:
     """Return what was measured, by op and shape; {} where it was not."""
     found: dict[tuple[str, str], float] = {}
     ops = {"linear": "int8_linear", "conv": "int8_conv2d", "depthwise": "int8_depthwise_conv2d"}
-    path = RESULTS / f"gpu_bench_{gpu.name}.json"
-    if path.exists():
+    for path in (RESULTS / f"{name}_{gpu.name}.json" for name in ("gpu_bench", "gpu_products")):
+        if not path.exists():
+            continue
         data = json.loads(path.read_text(encoding="utf-8"))
         for section, op in ops.items():
             found |= {(op, row["shape"]): row["us"] for row in data.get(section, ())}

@@ -19,6 +19,7 @@ from fastinfer.graph.layer import Layer
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.program import LayerPlan, Program
 from fastinfer.tune.gpu_race import gpu_race_ms
+from fastinfer.tune.noise import noise
 from fastinfer.types.folded import KnownWeights
 
 #: Seconds for all timings of one model; layers not reached stay as planned.
@@ -121,7 +122,7 @@ def _inputs(
         if coded:
             value = torch.randint(0, 256, shape, dtype=torch.uint8, device=weight.device)
         else:
-            value = torch.randn(shape, dtype=weight.dtype, device=weight.device)
+            value = noise(shape, weight)
         if value.dim() == 4 and (coded or nhwc):
             value = value.contiguous(memory_format=torch.channels_last)
         values.append(value)

@@ -14,6 +14,7 @@ from fastinfer.lower.module_path import find_swaps, lower_modules
 from fastinfer.report import Report
 from fastinfer.tune.choose import NOISE, race_ms
 from fastinfer.tune.gpu_race import gpu_race_ms
+from fastinfer.tune.noise import noise
 
 
 def _record(
@@ -66,7 +67,7 @@ def choose_modules(
         key = (swap.layer.spec, shape)
         if key not in known:
             weight = swap.layer.weight
-            x = torch.randn(shape, dtype=weight.dtype, device=weight.device)
+            x = noise(shape, weight)
             try:
                 packed = lower_layer(swap.layer, swap.plan)
             except (ValueError, RuntimeError):

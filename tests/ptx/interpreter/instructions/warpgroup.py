@@ -202,7 +202,6 @@ class _Factors:
         full = expand_pairs(packed, places)
         return full, np.repeat(missing.reshape(-1, 2).any(1), 4)
 
-
     def held(self, m: Machine, group: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the registers that tensor cores read until a product has ended, and their values.
 
