@@ -149,7 +149,7 @@ def cusparselt_us(x: Tensor, weight: Tensor) -> tuple[float | None, str]:
         if not torch.equal(call(), want):
             return None, "its result is not the product"
         return time_call(call, SWEEP_RUNS).median, ""
-    except (RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
+    except RuntimeError as error:  # torch without cuSPARSELt, or a shape that it refuses
         return None, str(error).splitlines()[0][:120]
 
 

@@ -9,7 +9,6 @@ import pytest
 from cuda_models import example, make
 
 import fastinfer
-from fastinfer import runtime
 from fastinfer.config import Config
 
 #: All that can be int8 is, so that no float operator has a part in the answer.
@@ -44,8 +43,5 @@ def wanted(name, x):
 
 
 def assert_replayed(fast, calls=1):
-    missing = [op for op, who in runtime.show_ops().items() if who["CUDA"] != "kernel"]
-    if fast._graphs.refusal and any(op in fast._graphs.refusal for op in missing):
-        pytest.skip(f"not replayed, a kernel is missing: {fast._graphs.refusal}")
     assert not fast._graphs.refusal
     assert len(fast._graphs) == calls

@@ -15,16 +15,16 @@ from fastinfer.types.packed import read_header, unpack
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU: the sparse CUDA kernels are not run", allow_module_level=True)
-if torch.cuda.get_device_capability() != (9, 0):
-    pytest.skip("no Hopper: sparse_wgmma is not run", allow_module_level=True)
 
 SPECS = {op.name: op for op in OPS}
 KERNELS = runtime.require_cuda_kernels()
-CONFIGS = KERNELS.known_sparse_configs()
+#: wgmma is in Hopper alone; 2:4 by mma.sp, and all that is chosen, runs on any GPU here.
+IS_HOPPER = torch.cuda.get_device_capability() == (9, 0)
+CONFIGS = [c for c in KERNELS.known_sparse_configs() if IS_HOPPER or c["kernel"] == "sparse_mma"]
 IDS = ["{kernel}_{block_m}x{block_n}_c{cluster}".format(**c) for c in CONFIGS]
 PAIRS = "2:4"
 #: Channels that keep the same inputs, which is the tile too.
-GATHERS = KERNELS.known_gather_configs()
+GATHERS = KERNELS.known_gather_configs() if IS_HOPPER else []
 
 
 @pytest.fixture(params=GATHERS, ids=["{kernel}_{block_m}x{block_n}".format(**c) for c in GATHERS])
@@ -205,7 +205,12 @@ def test_what_sparse_kernels_cannot_read_is_served_densely(mode):
 
 def test_choice_of_the_packer(mode):
     """Zeros of another pattern, small layers, and a weight that is to stay dense: no image."""
-    for weights, is_sparse in ((PAIRS, True), ("v64", True), ("normal", False), ("uniform", False)):
+    for weights, is_sparse in (
+        (PAIRS, True),
+        ("v64", IS_HOPPER),
+        ("normal", False),
+        ("uniform", False),
+    ):
         mode("always")
         check(linear_case((40,), 64, 128, OUTPUTS[0], weights), is_sparse)
     mode("never")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is missing: its kernels' PTX is not run")
-# Only where it is set for the whole run: Triton then has no compiler.
+# As in test_ptx_triton.py: only where somebody sets it for the whole run.
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted by Triton: nothing is compiled", allow_module_level=True)
 from host.triton_launch import launch, reference

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is missing: its kernels' PTX is not run")
-# Only where it is set for the whole run: Triton then has no compiler.
+# Only where somebody sets it for the whole run: `triton.jit` then makes no kernel that could be
+# compiled. No target of the Makefile does; tests/kernels/test_interpreted.py starts a process.
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted by Triton: nothing is compiled", allow_module_level=True)
 import triton
