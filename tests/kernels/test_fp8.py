@@ -17,7 +17,7 @@ from fastinfer.kernels.layer_norm import layer_norm, layer_norm_ref  # noqa: E40
 from fastinfer.kernels.quantize_rows import quantize_rows, quantize_rows_ref  # noqa: E402
 from fastinfer.kernels.tiles import FP8_CONFIGS, fp8_config  # noqa: E402
 
-# Tensor cores multiply e4m3 from 8.9 on; the error below is tested in tests/ptx/test_ptx_products.py.
+# Tensor cores multiply e4m3 from 8.9 on; what is said below is tested in test_ptx_products.py.
 if DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9):
     pytest.skip("float8: this GPU has none", allow_module_level=True)
 
