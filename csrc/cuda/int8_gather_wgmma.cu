@@ -1,7 +1,5 @@
 #include "int8_gather_wgmma.cuh"
 
-#include <algorithm>
-
 #include "launch.cuh"
 #include "tensor_maps.h"
 
@@ -28,9 +26,7 @@ int launch(const GemmCall& call, int multiprocessors, cudaStream_t stream) {
   }
   const int64_t units = (call.m + Tile::kBlockM - 1) / Tile::kBlockM *
                         ((call.n + Tile::kBlockN - 1) / Tile::kBlockN) * call.groups;
-  const auto grid = static_cast<unsigned>(std::min(units, int64_t{multiprocessors}));
-  kKernel<<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(call, x_map, weight_map);
-  return cudaGetLastError();
+  return launch_persistent<Tile>(kKernel, units, multiprocessors, stream, call, x_map, weight_map);
 }
 
 template <int kBlockM, int kBlockN, int kSteps>
@@ -48,10 +44,7 @@ int launch_from(const GemmCall& call, RowSource source, int multiprocessors, cud
 int launch_gather_wgmma(const GemmCall& call, const GemmConfig& config, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
   int multiprocessors = 0;
-  if (const cudaError_t error = cudaDeviceGetAttribute(
-          &multiprocessors, cudaDevAttrMultiProcessorCount, call.device)) {
-    return error;
-  }
+  if (const auto error = read_multiprocessors(multiprocessors, call.device)) return error;
   const RowSource from = config.source;
   const int n = call.gather_channels;
   if (call.gather_steps == 2) {  // 128 pixels only, and not of 256 channels: registers

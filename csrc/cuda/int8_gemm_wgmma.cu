@@ -1,7 +1,5 @@
 #include "int8_gemm_wgmma.cuh"
 
-#include <algorithm>
-
 #include "launch.cuh"
 #include "tensor_maps.h"
 
@@ -27,19 +25,7 @@ int launch(const GemmCall& call, int multiprocessors, cudaStream_t stream) {
   constexpr int kRows = Tile::kBlockM * Tile::kCluster;
   const int64_t units =
       (call.m + kRows - 1) / kRows * ((call.n + Tile::kBlockN - 1) / Tile::kBlockN) * call.groups;
-  const auto clusters = std::min(units, int64_t{multiprocessors} / Tile::kCluster);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = Tile::kCluster;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * Tile::kCluster));
-  config.blockDim = dim3(Tile::kThreads);
-  config.dynamicSmemBytes = Tile::kSharedBytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = Tile::kCluster > 1 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kKernel, call, a_map, b_map);
+  return launch_persistent<Tile>(kKernel, units, multiprocessors, stream, call, a_map, b_map);
 }
 
 template <RowSource kSource>
@@ -61,10 +47,7 @@ int launch_from(const GemmCall& call, const GemmConfig& f, int multiprocessors, 
 int launch_wgmma(const GemmCall& call, const GemmConfig& config, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
   int multiprocessors = 0;
-  if (const cudaError_t error = cudaDeviceGetAttribute(
-          &multiprocessors, cudaDevAttrMultiProcessorCount, call.device)) {
-    return error;
-  }
+  if (const auto error = read_multiprocessors(multiprocessors, call.device)) return error;
   if (config.source == RowSource::kMatrix) {
     return launch_from<RowSource::kMatrix>(call, config, multiprocessors, on);
   }

@@ -1,7 +1,5 @@
 #include "int8_patch_wgmma.cuh"
 
-#include <algorithm>
-
 #include "launch.cuh"
 #include "tensor_maps.h"
 
@@ -30,9 +28,7 @@ int launch(const GemmCall& call, const PatchShape& shape, int multiprocessors,
   const int64_t units = (images + shape.images - 1) / shape.images *
                         ((w.out_height + shape.rows - 1) / shape.rows) *
                         ((call.n + Tile::kBlockN - 1) / Tile::kBlockN);
-  const auto grid = static_cast<unsigned>(std::min(units, int64_t{multiprocessors}));
-  kKernel<<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(call, shape, x_map, weight_map);
-  return cudaGetLastError();
+  return launch_persistent<Tile>(kKernel, units, multiprocessors, stream, call, shape, x_map, weight_map);
 }
 
 template <int kBlockN>
@@ -46,10 +42,7 @@ int launch_from(const GemmCall& call, const PatchShape& s, int multiprocessors, 
 int launch_patch_wgmma(const GemmCall& call, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
   int multiprocessors = 0;
-  if (const cudaError_t error = cudaDeviceGetAttribute(
-          &multiprocessors, cudaDevAttrMultiProcessorCount, call.device)) {
-    return error;
-  }
+  if (const auto error = read_multiprocessors(multiprocessors, call.device)) return error;
   const PatchShape shape = patch_shape(call);
   if (shape.rows == 0 || call.gather_steps != 1) return cudaErrorInvalidValue;
   switch (call.gather_channels) {
