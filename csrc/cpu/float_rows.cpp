@@ -1,4 +1,5 @@
 // float_layer_norm, float_softmax.
+#include "../op_checks.h"
 #include "conv_geometry.h"
 #include "ops.h"
 #include "parallel.h"
@@ -9,12 +10,7 @@ namespace {
 
 // x with the elements of a row side by side.
 Tensor as_rows(const char* op, const Tensor& x, int64_t dim) {
-  check_dtype(op, "x", x, ScalarType::Float);
-  const bool is_image = x.dim() == 4 && dim == 1;
-  STD_TORCH_CHECK(x.dim() > 0 && (dim == x.dim() - 1 || is_image), op,
-                  ": expected dim to be the last or an image's channels, got dim ", dim, " of ",
-                  shape_text(x));
-  return is_image ? as_nhwc(x) : as_contiguous(x);
+  return check_rows(op, x, dim) ? as_nhwc(x) : as_contiguous(x);
 }
 
 Tensor result(const Tensor& x, int64_t dim) {

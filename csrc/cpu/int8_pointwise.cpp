@@ -1,4 +1,5 @@
 // int8_add, int8_mul, int8_cat.
+#include "../op_checks.h"
 #include "conv_geometry.h"
 #include "ops.h"
 #include "parallel.h"
@@ -34,14 +35,8 @@ struct Pair {
 };
 
 Pair pair_of(const char* op, const Tensor& x, const Tensor& y) {
-  check_dtype(op, "x", x, ScalarType::Byte);
-  check_dtype(op, "y", y, ScalarType::Byte);
-  const std::vector<int64_t> shape = sizes_of(x), y_shape = sizes_of(y);
-  const bool repeats = shape != y_shape;
-  STD_TORCH_CHECK(!repeats || (shape.size() == 4 &&
-                               y_shape == std::vector<int64_t>{shape[0], shape[1], 1, 1}),
-                  op, ": expected y with x's shape ", shape_text(x),
-                  " or [N, C, 1, 1] for a 4-D x, got ", shape_text(y));
+  const bool repeats = check_repeats(op, x, y);
+  const std::vector<int64_t> shape = sizes_of(x);
   const bool nhwc = is_channels_last(x);
   Pair pair{dense(x, nhwc), dense(y, nhwc && !repeats), empty_dense(shape, nhwc), {}};
   PairArgs& args = pair.args;
@@ -95,46 +90,19 @@ Tensor int8_mul_cpu(Tensor x, Tensor y, double multiplier, int64_t x_zero_point,
 Tensor int8_cat_cpu(std::vector<Tensor> xs, int64_t dim, std::vector<double> multipliers,
                     std::vector<int64_t> zero_points, int64_t out_zero_point) {
   constexpr const char* kOp = "int8_cat";
-  STD_TORCH_CHECK(!xs.empty() && multipliers.size() == xs.size() &&
-                      zero_points.size() == xs.size(),
-                  kOp, ": expected at least one tensor, and a multiplier and a zero point for ",
-                  "each, got ", xs.size(), ", ", multipliers.size(), " and ", zero_points.size());
-  std::vector<int64_t> shape = sizes_of(xs[0]);
-  const int64_t dims = xs[0].dim();
-  STD_TORCH_CHECK(dim >= 0 && dim < dims, kOp, ": expected dim in 0..", dims - 1, ", got ", dim);
-  const auto d = static_cast<size_t>(dim);
-  const bool nhwc = is_channels_last(xs[0]);
-  // Memory order, outermost first: what lies behind the joined dimension makes a row.
-  const std::vector<size_t> nhwc_order = {0, 2, 3, 1};
-  CatArgs args{nullptr, 0, nullptr, 1, 0, 0};
-  int64_t behind = 1;
-  bool is_behind = false;
-  for (size_t i = 0; i < shape.size(); i++) {
-    const size_t at = nhwc ? nhwc_order[i] : i;
-    if (at == d) {
-      is_behind = true;
-    } else {
-      (is_behind ? behind : args.rows) *= shape[at];
-    }
-  }
-  shape[d] = 0;
+  const bool nhwc = !xs.empty() && is_channels_last(xs[0]);
+  CatLayout layout = begin_cat(kOp, xs, dim, multipliers.size(), zero_points.size(), nhwc);
+  CatArgs args{nullptr, 0, nullptr, layout.rows, 0, 0};
   std::vector<CatPart> parts;
   for (size_t i = 0; i < xs.size(); i++) {
-    check_dtype(kOp, "xs", xs[i], ScalarType::Byte);
-    std::vector<int64_t> part = sizes_of(xs[i]);
-    const int64_t size = part.size() == shape.size() ? part[d] : 0;
-    if (part.size() == shape.size()) part[d] = shape[d];
-    STD_TORCH_CHECK(part == shape, kOp, ": expected xs equal but in dim ", dim, ", got ",
-                    shape_text(xs[0]), " and ", shape_text(xs[i]));
-    shape[d] += size;
+    const int64_t width = add_part(kOp, layout, xs[0], xs[i]);
     xs[i] = dense(xs[i], nhwc);
-    const int64_t width = size * behind;
     parts.push_back({bytes_of(xs[i]), width, width, args.width,
                      check_requantize(kOp, multipliers[i], zero_points[i], out_zero_point, 0,
                                       255)});
     args.width += width;
   }
-  const Tensor out = empty_dense(shape, nhwc);
+  const Tensor out = empty_dense(layout.shape, nhwc);
   args.parts = parts.data();
   args.count = static_cast<int64_t>(parts.size());
   args.out = static_cast<uint8_t*>(out.mutable_data_ptr());

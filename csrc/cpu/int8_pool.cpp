@@ -8,41 +8,6 @@
 namespace fastinfer {
 namespace {
 
-// A window's sum of bytes fits int32.
-constexpr int64_t kMaxWindow = int64_t{1} << 23;
-
-// (height, width), or one number for both.
-using Numbers = std::vector<int64_t>;
-
-int64_t height_of(const Numbers& pair) { return pair.front(); }
-int64_t width_of(const Numbers& pair) { return pair.back(); }
-
-void check_image(const char* op, const Tensor& x) {
-  check_dtype(op, "x", x, ScalarType::Byte);
-  STD_TORCH_CHECK(x.dim() == 4 && x.sizes()[2] > 0 && x.sizes()[3] > 0, op,
-                  ": expected x [N, C, H, W] with pixels, got ", shape_text(x));
-}
-
-void check_pair(const char* op, const char* argument, const Numbers& pair, int64_t least) {
-  STD_TORCH_CHECK(pair.size() == 1 || pair.size() == 2, op, ": expected ", argument,
-                  " of one or two numbers, got ", pair.size());
-  STD_TORCH_CHECK(height_of(pair) >= least && width_of(pair) >= least, op, ": expected ",
-                  argument, " >= ", least, ", got [", height_of(pair), ", ", width_of(pair), "]");
-}
-
-void check_windows(const char* op, const Tensor& x, const Numbers& kernel, const Numbers& stride,
-                   const Numbers& padding, const Numbers& dilation) {
-  check_image(op, x);
-  check_pair(op, "kernel_size", kernel, 1);
-  check_pair(op, "stride", stride, 1);
-  check_pair(op, "padding", padding, 0);
-  check_pair(op, "dilation", dilation, 1);
-  STD_TORCH_CHECK(2 * height_of(padding) <= height_of(kernel) &&
-                      2 * width_of(padding) <= width_of(kernel),
-                  op, ": expected padding of at most half the kernel [", height_of(kernel), ", ",
-                  width_of(kernel), "], got [", height_of(padding), ", ", width_of(padding), "]");
-}
-
 void check_result(const char* op, const Tensor& x, const PoolAxis& h, const PoolAxis& w) {
   STD_TORCH_CHECK(h.out > 0 && w.out > 0, op, ": the padded input of ", shape_text(x),
                   " is smaller than the kernel");
@@ -73,7 +38,7 @@ Tensor int8_max_pool2d_cpu(Tensor x, std::vector<int64_t> kernel_size, std::vect
                            std::vector<int64_t> padding, std::vector<int64_t> dilation,
                            bool ceil_mode) {
   constexpr const char* kOp = "int8_max_pool2d";
-  check_windows(kOp, x, kernel_size, stride, padding, dilation);
+  check_pool(kOp, x, kernel_size, stride, padding, dilation);
   MaxPoolArgs args{};
   args.h = PoolAxis::of(x.sizes()[2], height_of(kernel_size), height_of(stride),
                         height_of(padding), height_of(dilation), ceil_mode);
@@ -88,9 +53,8 @@ Tensor int8_avg_pool2d_cpu(Tensor x, std::vector<int64_t> kernel_size, std::vect
                            double multiplier, int64_t x_zero_point, int64_t out_zero_point,
                            int64_t qmin, int64_t qmax) {
   constexpr const char* kOp = "int8_avg_pool2d";
-  check_windows(kOp, x, kernel_size, stride, padding, {1, 1});
-  STD_TORCH_CHECK(height_of(kernel_size) * width_of(kernel_size) <= kMaxWindow, kOp,
-                  ": expected a kernel of at most ", kMaxWindow, " pixels");
+  check_pool(kOp, x, kernel_size, stride, padding, {1, 1});
+  check_averaged(kOp, kernel_size);
   AvgPoolArgs args{};
   args.h = PoolAxis::of(x.sizes()[2], height_of(kernel_size), height_of(stride),
                         height_of(padding), 1, ceil_mode);
@@ -106,11 +70,8 @@ Tensor int8_adaptive_avg_pool2d_cpu(Tensor x, std::vector<int64_t> output_size, 
                                     int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
                                     int64_t qmax) {
   constexpr const char* kOp = "int8_adaptive_avg_pool2d";
-  check_image(kOp, x);
-  check_pair(kOp, "output_size", output_size, 0);
+  check_adaptive(kOp, x, output_size);
   const int64_t height = x.sizes()[2], width = x.sizes()[3];
-  STD_TORCH_CHECK(height * width <= kMaxWindow, kOp, ": expected x of at most ", kMaxWindow,
-                  " pixels, got ", shape_text(x));
   AvgPoolArgs args{};
   args.h = PoolAxis::adaptive(height, height_of(output_size));
   args.w = PoolAxis::adaptive(width, width_of(output_size));

@@ -15,10 +15,6 @@ float scale_of(int64_t size, int64_t out, double factor) {
 
 }  // namespace
 
-int64_t upsampled_size(int64_t size, double factor) {
-  return static_cast<int64_t>(static_cast<double>(size) * factor);
-}
-
 UpsampleAxis UpsampleAxis::nearest(int64_t size, int64_t out, double factor) {
   UpsampleAxis axis{size, {}, {}, {}};
   const float scale = scale_of(size, out, factor);

@@ -23,9 +23,6 @@ struct UpsampleAxis {
   int64_t out() const { return static_cast<int64_t>(first.size()); }
 };
 
-// The size an axis gets by a factor.
-int64_t upsampled_size(int64_t size, double factor);
-
 // x: [batch, h.size, w.size, channels], out: [batch, h.out(), w.out(), channels], dense.
 struct Upsample {
   const UpsampleAxis& h;

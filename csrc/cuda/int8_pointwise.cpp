@@ -1,4 +1,5 @@
 // int8_add, int8_mul, int8_cat, int8_lookup.
+#include "../op_checks.h"
 #include "ops.h"
 #include "pointwise.h"
 #include "requantize.h"
@@ -25,16 +26,10 @@ struct Pair {
 
 Pair pair_of(const char* op, const DeviceScope& scope, const Tensor& x, const Tensor& y,
              int64_t y_zero_point) {
-  check_dtype(op, "x", x, ScalarType::Byte);
-  check_dtype(op, "y", y, ScalarType::Byte);
+  const bool repeats = check_repeats(op, x, y);
   scope.check(op, "y", y);
   check_zero_point(op, "y_zero_point", y_zero_point);
-  const std::vector<int64_t> shape = sizes_of(x), y_shape = sizes_of(y);
-  const bool repeats = shape != y_shape;
-  STD_TORCH_CHECK(!repeats || (shape.size() == 4 &&
-                               y_shape == std::vector<int64_t>{shape[0], shape[1], 1, 1}),
-                  op, ": expected y with x's shape ", shape_text(x),
-                  " or [N, C, 1, 1] for a 4-D x, got ", shape_text(y));
+  const std::vector<int64_t> shape = sizes_of(x);
   const bool nhwc = is_channels_last(x);
   STD_TORCH_CHECK(!repeats || x.numel() < kMostPlaces, op,
                   ": expected x of fewer than 2^31 bytes where y is [N, C, 1, 1], got ",
@@ -106,53 +101,27 @@ Tensor int8_mul_cuda(Tensor x, Tensor y, double multiplier, int64_t x_zero_point
 Tensor int8_cat_cuda(std::vector<Tensor> xs, int64_t dim, std::vector<double> multipliers,
                      std::vector<int64_t> zero_points, int64_t out_zero_point) {
   constexpr const char* kOp = "int8_cat";
-  STD_TORCH_CHECK(!xs.empty() && multipliers.size() == xs.size() &&
-                      zero_points.size() == xs.size(),
-                  kOp, ": expected at least one tensor, and a multiplier and a zero point for ",
-                  "each, got ", xs.size(), ", ", multipliers.size(), " and ", zero_points.size());
-  std::vector<int64_t> shape = sizes_of(xs[0]);
-  const int64_t dims = xs[0].dim();
-  STD_TORCH_CHECK(dim >= 0 && dim < dims, kOp, ": expected dim in 0..", dims - 1, ", got ", dim);
+  const bool nhwc = !xs.empty() && is_channels_last(xs[0]);
+  CatLayout layout = begin_cat(kOp, xs, dim, multipliers.size(), zero_points.size(), nhwc);
   const DeviceScope scope(kOp, "xs", xs[0]);
-  const auto d = static_cast<size_t>(dim);
-  const bool nhwc = is_channels_last(xs[0]);
-  // Memory order, outermost first: what lies behind the joined dimension makes a row.
-  const std::vector<size_t> nhwc_order = {0, 2, 3, 1};
-  int64_t rows = 1, behind = 1;
-  bool is_behind = false;
-  for (size_t i = 0; i < shape.size(); i++) {
-    const size_t at = nhwc ? nhwc_order[i] : i;
-    if (at == d) {
-      is_behind = true;
-    } else {
-      (is_behind ? behind : rows) *= shape[at];
-    }
-  }
-  shape[d] = 0;
   std::vector<CatPart> parts;
   int64_t step = 0;
   Rounding rounding{};
   for (size_t i = 0; i < xs.size(); i++) {
-    check_dtype(kOp, "xs", xs[i], ScalarType::Byte);
     scope.check(kOp, "xs", xs[i]);
-    std::vector<int64_t> part = sizes_of(xs[i]);
-    const int64_t size = part.size() == shape.size() ? part[d] : 0;
-    if (part.size() == shape.size()) part[d] = shape[d];
-    STD_TORCH_CHECK(part == shape, kOp, ": expected xs equal but in dim ", dim, ", got ",
-                    shape_text(xs[0]), " and ", shape_text(xs[i]));
-    shape[d] += size;
+    const int64_t width = add_part(kOp, layout, xs[0], xs[i]);
     const Requantize map =
         check_requantize(kOp, multipliers[i], zero_points[i], out_zero_point, 0, 255);
     rounding = map.rounding;
     xs[i] = dense(xs[i], nhwc);
-    parts.push_back({bytes_of(xs[i]), size * behind, step, map.multiplier, map.zero_point});
-    step += size * behind;
+    parts.push_back({bytes_of(xs[i]), width, step, map.multiplier, map.zero_point});
+    step += width;
   }
-  const Tensor out = empty_dense(scope, shape, nhwc);
+  const Tensor out = empty_dense(scope, layout.shape, nhwc);
   if (out.numel() == 0) return out;
   auto* to = static_cast<uint8_t*>(out.mutable_data_ptr());
   for (size_t i = 0; i < parts.size(); i += kMostCatParts) {
-    CatCall call{nullptr, step, 0, rows, rounding, 0, {}};
+    CatCall call{nullptr, step, 0, layout.rows, rounding, 0, {}};
     for (size_t j = i; j < parts.size() && j < i + kMostCatParts; j++) {
       if (parts[j].width == 0) continue;
       call.parts[call.count++] = parts[j];

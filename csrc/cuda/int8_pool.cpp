@@ -8,45 +8,26 @@
 namespace fastinfer::cuda {
 namespace {
 
-// A window's sum of bytes fits int32.
-constexpr int64_t kMaxWindow = int64_t{1} << 23;
 // Of each number of a window: places are counted in int32.
 constexpr int64_t kMaxStep = int64_t{1} << 24;
 
-// (height, width), or one number for both.
-using Numbers = std::vector<int64_t>;
+void check_counted(const char* op, const char* argument, const Numbers& pair) {
+  STD_TORCH_CHECK(height_of(pair) < kMaxStep && width_of(pair) < kMaxStep, op, ": expected ",
+                  argument, " < 2^24, got [", height_of(pair), ", ", width_of(pair), "]");
+}
 
-int64_t height_of(const Numbers& pair) { return pair.front(); }
-int64_t width_of(const Numbers& pair) { return pair.back(); }
-
-void check_image(const char* op, const Tensor& x) {
-  check_dtype(op, "x", x, ScalarType::Byte);
-  STD_TORCH_CHECK(x.dim() == 4 && x.sizes()[2] > 0 && x.sizes()[3] > 0, op,
-                  ": expected x [N, C, H, W] with pixels, got ", shape_text(x));
+void check_bytes(const char* op, const Tensor& x) {
   STD_TORCH_CHECK(x.sizes()[1] * x.sizes()[2] * x.sizes()[3] < kMostPooled, op,
                   ": expected an image of fewer than 2^31 bytes, got ", shape_text(x));
 }
 
-void check_pair(const char* op, const char* argument, const Numbers& pair, int64_t least) {
-  STD_TORCH_CHECK(pair.size() == 1 || pair.size() == 2, op, ": expected ", argument,
-                  " of one or two numbers, got ", pair.size());
-  STD_TORCH_CHECK(height_of(pair) >= least && width_of(pair) >= least &&
-                      height_of(pair) < kMaxStep && width_of(pair) < kMaxStep,
-                  op, ": expected ", argument, " >= ", least, " and < 2^24, got [",
-                  height_of(pair), ", ", width_of(pair), "]");
-}
-
 void check_windows(const char* op, const Tensor& x, const Numbers& kernel, const Numbers& stride,
                    const Numbers& padding, const Numbers& dilation) {
-  check_image(op, x);
-  check_pair(op, "kernel_size", kernel, 1);
-  check_pair(op, "stride", stride, 1);
-  check_pair(op, "padding", padding, 0);
-  check_pair(op, "dilation", dilation, 1);
-  STD_TORCH_CHECK(2 * height_of(padding) <= height_of(kernel) &&
-                      2 * width_of(padding) <= width_of(kernel),
-                  op, ": expected padding of at most half the kernel [", height_of(kernel), ", ",
-                  width_of(kernel), "], got [", height_of(padding), ", ", width_of(padding), "]");
+  check_pool(op, x, kernel, stride, padding, dilation);
+  check_bytes(op, x);
+  check_counted(op, "kernel_size", kernel);
+  check_counted(op, "stride", stride);
+  check_counted(op, "dilation", dilation);
 }
 
 PoolAxis axis_of(const char* op, const Tensor& x, int64_t dim, int64_t kernel, int64_t stride,
@@ -141,8 +122,7 @@ Tensor int8_avg_pool2d_cuda(Tensor x, std::vector<int64_t> kernel_size,
                             int64_t qmax) {
   constexpr const char* kOp = "int8_avg_pool2d";
   check_windows(kOp, x, kernel_size, stride, padding, {1, 1});
-  STD_TORCH_CHECK(height_of(kernel_size) * width_of(kernel_size) <= kMaxWindow, kOp,
-                  ": expected a kernel of at most ", kMaxWindow, " pixels");
+  check_averaged(kOp, kernel_size);
   AverageCall call = average_of(
       check_requantize(kOp, multiplier, x_zero_point, out_zero_point, qmin, qmax),
       count_include_pad);
@@ -158,11 +138,10 @@ Tensor int8_adaptive_avg_pool2d_cuda(Tensor x, std::vector<int64_t> output_size,
                                      int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
                                      int64_t qmax) {
   constexpr const char* kOp = "int8_adaptive_avg_pool2d";
-  check_image(kOp, x);
-  check_pair(kOp, "output_size", output_size, 0);
+  check_adaptive(kOp, x, output_size);
+  check_bytes(kOp, x);
+  check_counted(kOp, "output_size", output_size);
   const int64_t height = x.sizes()[2], width = x.sizes()[3];
-  STD_TORCH_CHECK(height * width <= kMaxWindow, kOp, ": expected x of at most ", kMaxWindow,
-                  " pixels, got ", shape_text(x));
   STD_TORCH_CHECK((height_of(output_size) + 2) * (height + 1) < kMostPooled &&
                       (width_of(output_size) + 2) * (width + 1) < kMostPooled,
                   kOp, ": expected output_size times x's fewer than 2^31, got [",

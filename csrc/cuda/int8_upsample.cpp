@@ -1,4 +1,5 @@
 // int8_upsample2d.
+#include "../op_checks.h"
 #include "ops.h"
 #include "tensors.h"
 #include "upsample.h"
@@ -8,41 +9,12 @@ namespace {
 
 constexpr const char* kOp = "int8_upsample2d";
 
-struct Size {
-  int64_t height, width;
-};
-
-Size size_of(const Tensor& x, const std::optional<Tensor>& like, const std::vector<int64_t>& size,
-             const std::vector<double>& factors) {
-  const int given = (like.has_value() ? 1 : 0) + (size.empty() ? 0 : 1) + (factors.empty() ? 0 : 1);
-  STD_TORCH_CHECK(given == 1 && (size.empty() || size.size() == 2) &&
-                      (factors.empty() || factors.size() == 2),
-                  kOp, ": expected one of like, output_size [H, W] and scale_factors [H, W], got ",
-                  like.has_value() ? "a" : "no", " like, ", size.size(), " and ", factors.size(),
-                  " numbers");
-  if (like.has_value()) {
-    STD_TORCH_CHECK(like->dim() == 4, kOp, ": expected like [N, C, H, W], got ",
-                    shape_text(*like));
-    return {like->sizes()[2], like->sizes()[3]};
-  }
-  if (!size.empty()) return {size[0], size[1]};
-  const auto times = [](int64_t pixels, double factor) {
-    return static_cast<int64_t>(static_cast<double>(pixels) * factor);
-  };
-  return {times(x.sizes()[2], factors[0]), times(x.sizes()[3], factors[1])};
-}
-
 }  // namespace
 
 Tensor int8_upsample2d_cuda(Tensor x, std::optional<Tensor> like, std::vector<int64_t> output_size,
                             std::vector<double> scale_factors, bool bilinear, bool align_corners) {
-  check_dtype(kOp, "x", x, ScalarType::Byte);
-  STD_TORCH_CHECK(x.dim() == 4, kOp, ": expected x [N, C, H, W], got ", shape_text(x));
-  const Size size = size_of(x, like, output_size, scale_factors);
+  const ImageSize size = check_resized(kOp, x, like, output_size, scale_factors);
   const int64_t height = x.sizes()[2], width = x.sizes()[3];
-  STD_TORCH_CHECK(height > 0 && width > 0 && size.height > 0 && size.width > 0, kOp,
-                  ": expected sizes >= 1, got ", shape_text(x), " to [", size.height, ", ",
-                  size.width, "]");
   constexpr int64_t kMostPixels = int64_t{1} << 24;  // of a side: float32 counts them
   STD_TORCH_CHECK(x.sizes()[1] * height * width < kMostUpsampled && size.height <= kMostPixels &&
                       size.width <= kMostPixels && height <= kMostPixels && width <= kMostPixels,

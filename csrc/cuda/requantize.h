@@ -1,7 +1,7 @@
 // The map from one uint8 tensor to another, checked once.
 #pragma once
 
-#include "../tensor_check.h"
+#include "../op_checks.h"
 #include "rounding.h"
 
 namespace fastinfer::cuda {
@@ -14,10 +14,7 @@ struct Requantize {
 
 inline Requantize check_requantize(const char* op, double multiplier, int64_t x_zero_point,
                                    int64_t out_zero_point, int64_t qmin, int64_t qmax) {
-  check_zero_point(op, "x_zero_point", x_zero_point);
-  check_zero_point(op, "out_zero_point", out_zero_point);
-  STD_TORCH_CHECK(qmin >= 0 && qmin <= qmax && qmax <= 255, op,
-                  ": expected 0 <= qmin <= qmax <= 255, got ", qmin, ", ", qmax);
+  check_map(op, x_zero_point, out_zero_point, qmin, qmax);
   return {static_cast<float>(multiplier), static_cast<int32_t>(x_zero_point),
           rounding_of(out_zero_point, qmin, qmax)};
 }

@@ -1,5 +1,6 @@
 // int8_upsample2d.
 #include "../../cpu/upsample_driver.h"
+#include "../../upsampled_size.h"
 #include "../step.h"
 
 namespace fastinfer::engine {
