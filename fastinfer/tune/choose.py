@@ -19,7 +19,7 @@ from fastinfer.graph.layer import Layer
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.program import LayerPlan, Program
 from fastinfer.tune.gpu_race import gpu_race_ms
-from fastinfer.tune.noise import noise
+from fastinfer.tune.noise import noise, noise_codes
 from fastinfer.types.folded import KnownWeights
 
 #: Seconds for all timings of one model; layers not reached stay as planned.
@@ -119,10 +119,7 @@ def _inputs(
     for index, shape in enumerate(shapes):
         coded = plan is not None and plan.precision == "int8"
         coded = coded and (index == 0 or plan.output is not None)  # type: ignore[union-attr]
-        if coded:
-            value = torch.randint(0, 256, shape, dtype=torch.uint8, device=weight.device)
-        else:
-            value = noise(shape, weight)
+        value = noise_codes(shape, weight.device) if coded else noise(shape, weight)
         if value.dim() == 4 and (coded or nhwc):
             value = value.contiguous(memory_format=torch.channels_last)
         values.append(value)

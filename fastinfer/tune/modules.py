@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,15 +73,11 @@ def choose_modules(
                 packed = lower_layer(swap.layer, swap.plan)
             except (ValueError, RuntimeError):
                 continue  # lower_modules reports the reason
-            with torch.inference_mode():
-                layer = swap.layer
-                calls = lambda layer=layer, x=x: layer(x), lambda packed=packed, x=x: packed(x)
-                if x.is_cuda:
-                    # The user's own code calls them one by one.
-                    float_ms, fast_ms = gpu_race_ms(calls, x.device, replayed=False)
-                else:
-                    float_ms, fast_ms = race_ms(*calls, 0.02)
-                known[key] = float_ms, fast_ms
+            try:
+                known[key] = _race(swap.layer, packed, x)
+            except RuntimeError as error:  # one layer's call; the others are worth converting
+                keep[swap.name] = f"it failed when it was timed: {str(error).splitlines()[0]}"
+                continue
         times[swap.name] = known[key]
         float_ms, fast_ms = known[key]
         if config.precision == "auto" and not config.allow_slower and fast_ms > float_ms * NOISE:
@@ -88,3 +85,14 @@ def choose_modules(
     return lower_modules(
         model, config, report, keep_float=keep, times=times, shapes=shapes, parts=parts
     )
+
+
+@torch.inference_mode()
+def _race(layer: nn.Module, packed: nn.Module, x: Tensor) -> tuple[float, float]:
+    """Return the milliseconds of a layer and of its packed module, called with x."""
+    calls = partial(layer, x), partial(packed, x)
+    if not x.is_cuda:
+        return race_ms(*calls, 0.02)
+    # The user's own code calls them one by one.
+    float_ms, fast_ms = gpu_race_ms(calls, x.device, replayed=False)
+    return float_ms, fast_ms

@@ -75,3 +75,22 @@ def test_equal_layers_are_timed_once(timer):
     choose_modules(same, AUTO, report, args=(X,))
     assert len(timed) == 2
     assert all(row.fast_ms == 1.0 for row in report.layers)
+
+
+def test_a_layer_that_fails_when_it_is_timed_stays_float(monkeypatch):
+    def race_ms(layer, packed, limit_s):
+        if layer.func.weight.shape[0] == 12:
+            raise RuntimeError("no luck\nat all")
+        return 2.0, 1.0
+
+    monkeypatch.setattr("fastinfer.tune.modules.race_ms", race_ms)
+    converted, rows = swapped(AUTO, args=(X,))
+    assert type(converted.a) is Int8LinearDynamic and type(converted.b) is nn.Linear
+    assert rows["b"].reason == "it failed when it was timed: no luck"
+
+
+def test_timing_leaves_the_generator_as_it_is():
+    torch.manual_seed(3)
+    model, state = Branching().eval(), torch.get_rng_state()
+    choose_modules(model, AUTO, Report(), args=(X,))
+    assert torch.equal(torch.get_rng_state(), state)
