@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,17 @@ from torch import Tensor, nn
 from fastinfer.compress.progress import ProgressBar
 from fastinfer.compress.prune.calibration import calls_of, graph_batches
 from fastinfer.compress.prune.channels import prune_channels
+from fastinfer.compress.prune.layer_errors import Level
+from fastinfer.compress.prune.layer_times import Latency
 from fastinfer.compress.prune.layers import PrunableLayer, find_layers
 from fastinfer.compress.prune.modules import layer_geometry, leaf_layers, module_grams, passes
+from fastinfer.compress.prune.nonuniform import (
+    ALLOCATIONS,
+    Choice,
+    Goal,
+    check_goal,
+    choose_levels,
+)
 from fastinfer.compress.prune.report import ATTRIBUTE, LayerPruning, PruningReport
 from fastinfer.compress.prune.request import (
     CHANNEL,
@@ -25,7 +35,7 @@ from fastinfer.compress.prune.request import (
 )
 from fastinfer.compress.prune.resident import Peak
 from fastinfer.compress.prune.solve import Grams, Solution, solve
-from fastinfer.compress.prune.walk import Tell, Walk
+from fastinfer.compress.prune.walk import Tell, Walk, changed_tensors
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
 from fastinfer.graph.match import TENSORS, attribute
@@ -48,6 +58,8 @@ def prune(
     calibration: Iterable[Any] | None = None,
     ignore: Sequence[str] = (),
     schedule: Any = None,
+    allocation: str = "uniform",
+    latency: Latency | None = None,
 ) -> nn.Module:
     """Return a copy of the model whose weights have zeros; the model is untouched.
 
@@ -72,25 +84,39 @@ def prune(
             otherwise, and the report says so. "magnitude" needs none.
         ignore: names or patterns ("head.*") of modules that stay dense.
         schedule: None: a schedule needs training, see `fastinfer.GradualPruner`.
+        allocation: "uniform": all layers have this sparsity. "error": each has its own, and
+            `sparsity` is their mean over the weights; see docs/sparsity.md. Of N:64 and
+            unstructured patterns.
+        latency: the least error within a latency, instead of a sparsity; `fastinfer.prune` makes
+            it from target_ms.
 
     Raises:
-        TypeError, ValueError: a malformed request, before any work.
+        TypeError, ValueError: a malformed request, before any work; or a latency that cannot be
+            reached, before anything is changed.
     """
     start = time.perf_counter()
     model = check_model(model)
     ignored = check_choices(method, calibration, ignore, schedule)
     check_ignored(model, ignored)
     example = example_call("prune", example_inputs)
+    if allocation not in ALLOCATIONS:
+        raise ValueError(
+            f"prune: allocation: expected one of {list(ALLOCATIONS)}, got {allocation!r}"
+        )
+    goal = None
+    if allocation != "uniform" or latency is not None:
+        goal = check_goal(pattern, sparsity, method, latency, example is not None)
     if example is None and method != "magnitude":
         raise ValueError(
             f"prune: example_inputs: method {method!r} needs inputs to run the model on, got None"
         )
     if pattern == CHANNEL:
         return _channels(model, example_inputs, sparsity, method, calibration, ignored)
-    wanted = named_pattern(pattern, sparsity)
+    wanted = goal if goal is not None else named_pattern(pattern, sparsity)
+    share = (sparsity or 0.0) if isinstance(wanted, Goal) else 1 - wanted.density
     peak = Peak()
     pruned = copy.deepcopy(model)
-    report = PruningReport(pattern, 1 - wanted.density, method)
+    report = PruningReport(pattern, share, method)
     modes = {name: module.training for name, module in pruned.named_modules()}
     pruned.eval()
     if any(modes.values()):
@@ -102,7 +128,7 @@ def prune(
     report.parameters = sum(p.numel() for p in pruned.parameters())
     peak.look()
     report.seconds, report.peak_bytes = time.perf_counter() - start, peak.bytes
-    if not report.pruned and wanted.density < 1:
+    if not report.pruned and share > 0:
         warnings.warn(
             "prune: no layer was pruned; print(fastinfer.pruning_report(model)) says why",
             stacklevel=2,
@@ -141,7 +167,7 @@ def _channels(
 def _prune(
     model: nn.Module,
     example: Call | None,
-    pattern: Pattern,
+    wanted: Pattern | Goal,
     method: str,
     calibration: Iterable[Any] | None,
     ignore: Sequence[str],
@@ -150,13 +176,16 @@ def _prune(
     tell: Tell,
 ) -> None:
     """Prune the model in place, by its graph where it has one."""
+    goal = wanted if isinstance(wanted, Goal) else None
     if example is None:
+        assert not isinstance(wanted, Goal)
         report.note("no example: the layers' order in the model stands for that of their calls")
-        _prune_modules(model, [], pattern, method, ignore, report, peak, tell)
+        _prune_modules(model, [], wanted, method, ignore, report, peak, tell)
         return
     count = len(tensors_of(example))
-    calls = [] if method == "magnitude" else calls_of(calibration, example, count)
-    if method != "magnitude" and calibration is None:
+    is_data_free = method == "magnitude" and goal is None
+    calls = [] if is_data_free else calls_of(calibration, example, count)
+    if not is_data_free and calibration is None:
         report.note(
             "calibrated on the example alone: pass calibration= for weights that hold on other data"
         )
@@ -164,30 +193,118 @@ def _prune(
         # Other calls say which sizes vary.
         program = capture(model, *example, others=[c for c in calls if c is not example][:2])
     except CaptureError as error:
+        if isinstance(wanted, Goal):
+            raise ValueError(
+                "prune: allocation: sparsities of layers are weighed on the captured graph, and "
+                f"this model has none; use allocation='uniform'. {error}"
+            ) from error
         report.note(f"layers were pruned on their own, by hooks on the dense model: {error}")
-        _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
+        _prune_modules(model, calls, wanted, method, ignore, report, peak, tell)
         return
     layers = find_layers(program.graph_module, ignore)
     changing = [call.node for layer in layers if not layer.dense for call in layer.calls]
     batches = graph_batches(program, calls, changing, report) if calls else []
+    if isinstance(wanted, Goal):
+        if not batches:
+            raise ValueError(
+                "prune: calibration: the captured graph takes no batch, and allocation 'error' "
+                "needs some; pass batches of the example's sizes"
+            )
+        _prune_unevenly(model, program, layers, batches, example, wanted, method, report, peak, tell)
+        return
     if calls and not batches:
         report.note("layers were pruned on their own: the graph takes no calibration batch")
-        _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
+        _prune_modules(model, calls, wanted, method, ignore, report, peak, tell)
         return
-    _prune_graph(model, program, layers, batches, pattern, method, report, peak, tell)
+    levels = {layer.name: wanted for layer in layers}
+    _prune_graph(model, program, layers, batches, levels, method, report, peak, tell)
+
+
+def _prune_unevenly(
+    model: nn.Module,
+    program: Program,
+    layers: list[PrunableLayer],
+    batches: list[tuple[Any, ...]],
+    example: Call,
+    goal: Goal,
+    method: str,
+    report: PruningReport,
+    peak: Peak,
+    tell: Tell,
+) -> None:
+    """Prune each layer to a level of its own."""
+    if all(layer.dense for layer in layers):
+        _prune_graph(model, program, layers, [], {}, method, report, peak, tell)
+        return
+
+    def pruned(
+        levels: Mapping[str, Level], fit: Sequence[Sequence[Any]]
+    ) -> dict[str, Tensor]:
+        unused = PruningReport(goal.pattern, 0.0, method)
+        of_method = [] if method == "magnitude" else fit
+        return _solved(program, layers, of_method, levels, method, unused, peak, tell)[0]
+
+    assert program.call is not None
+    flat = program.call.flatten(*example)
+    assert flat is not None
+    choice = choose_levels(
+        model, program.graph_module, layers, batches, flat, goal, method, pruned, peak
+    )
+    report.allocation = choice.report
+    report.sparsity = choice.report.sparsity
+    for note in choice.notes:
+        report.note(note)
+    of_method = [] if method == "magnitude" else batches
+    _prune_graph(model, program, layers, of_method, choice.levels, method, report, peak, tell)
+    report.layers[:] = [_with_choice(row, choice) for row in report.layers]
+
+
+def _with_choice(row: LayerPruning, choice: Choice) -> LayerPruning:
+    """Return a report's row with what the allocation knew of its layer."""
+    if row.name not in choice.levels:
+        return row
+    return replace(
+        row,
+        predicted_error=choice.errors[row.name],
+        predicted_ms=None if choice.times is None else choice.times[row.name],
+        reason=row.reason or ("" if choice.levels[row.name] else "dense by the allocation"),
+    )
 
 
 def _prune_graph(
     model: nn.Module,
     program: Program,
     layers: list[PrunableLayer],
-    batches: list[tuple[Any, ...]],
-    pattern: Pattern,
+    batches: Sequence[Sequence[Any]],
+    levels: Mapping[str, Level],
     method: str,
     report: PruningReport,
     peak: Peak,
     tell: Tell,
 ) -> None:
+    """Prune the model in place, its layers to these levels by name; no level: dense."""
+    graph_module = program.graph_module
+    changed, rows = _solved(program, layers, batches, levels, method, report, peak, tell)
+    for layer in layers:
+        size = attribute(graph_module, layer.weight_target).numel() if layer.weight_target else 0
+        dense = LayerPruning(layer.name, "", size, 0, reason=layer.dense)
+        report.layers.append(rows.get(layer.name, dense))
+    for target, tensor in changed.items():
+        # Memory is the graph's too, so this comes last.
+        _tensor(model, target.removeprefix(f"{TENSORS}.")).copy_(tensor)
+
+
+def _solved(
+    program: Program,
+    layers: Sequence[PrunableLayer],
+    batches: Sequence[Sequence[Any]],
+    levels: Mapping[str, Level],
+    method: str,
+    report: PruningReport,
+    peak: Peak,
+    tell: Tell,
+) -> tuple[dict[str, Tensor], dict[str, LayerPruning]]:
+    """Return the tensors that pruning changes, by get_attr target, and the report's rows."""
     graph_module = program.graph_module
     rows: dict[str, LayerPruning] = {}
     total = sum(not layer.dense for layer in layers)
@@ -197,32 +314,27 @@ def _prune_graph(
     ) -> list[Solution]:
         tell(f"pruning {layer.name}", len(rows), total)
         weight = attribute(graph_module, layer.weight_target)
+        matrices = layer.calls[0].geometry.matrices(weight)
+        pattern = levels.get(layer.name)
+        if pattern is None:
+            return [Solution(matrix, is_dense=True) for matrix in matrices]
         solutions = [
             solve(
                 matrix, None if grams is None else grams[g], pattern, method, is_centred=is_centred
             )
-            for g, matrix in enumerate(layer.calls[0].geometry.matrices(weight))
+            for g, matrix in enumerate(matrices)
         ]
         rows[layer.name] = _row(layer.name, weight, solutions, pattern, report.pattern)
         return solutions
 
-    changed: dict[str, Tensor] = {}
     if batches:
-        walk = Walk(graph_module, layers, solve_layer, peak)
-        changed = walk.run(batches)
-    else:
-        for layer in layers:
-            if not layer.dense:
-                weight = attribute(graph_module, layer.weight_target)
-                matrices = [s.matrix for s in solve_layer(layer, None, False)]
-                changed[layer.weight_target] = layer.calls[0].geometry.weight(matrices, weight)
+        return Walk(graph_module, layers, solve_layer, peak).run(batches), rows
+    changed: dict[str, Tensor] = {}
     for layer in layers:
-        size = attribute(graph_module, layer.weight_target).numel() if layer.weight_target else 0
-        dense = LayerPruning(layer.name, "", size, 0, reason=layer.dense)
-        report.layers.append(rows.get(layer.name, dense))
-    for target, tensor in changed.items():
-        # Memory is the graph's too, so this comes last.
-        _tensor(model, target.removeprefix(f"{TENSORS}.")).copy_(tensor)
+        if not layer.dense:
+            solutions = solve_layer(layer, None, False)
+            changed.update(changed_tensors(graph_module, layer, solutions))
+    return changed, rows
 
 
 def _tensor(model: nn.Module, name: str) -> Tensor:
