@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from fastinfer.compress.prune.allocate import GRID, UnreachableError, allocate
 
-LAYER = st.lists(
-    st.tuples(st.integers(0, 100), st.integers(0, 30)), min_size=1, max_size=4
-)
+LAYER = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 30)), min_size=1, max_size=4)
 LAYERS = st.lists(LAYER, min_size=1, max_size=5)
 
 

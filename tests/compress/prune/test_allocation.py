@@ -154,9 +154,7 @@ class Clock:
 
     def whole(self, model):
         kept = sum(
-            int((m.weight != 0).sum())
-            for n, m in model.named_modules()
-            if n in ("strong", "weak")
+            int((m.weight != 0).sum()) for n, m in model.named_modules() if n in ("strong", "weak")
         )
         dense = all(bool((p != 0).all()) for p in model.parameters())
         return (self.rest + kept / 4096) * (1.0 if dense else self.factor)
@@ -296,6 +294,4 @@ class Uncaptured(Unlike):
 def test_a_model_without_a_graph_is_refused():
     data = conv_batches(1)
     with pytest.raises(ValueError, match="captured graph, .*use allocation='uniform'"):
-        fastinfer.prune(
-            made(Uncaptured), data[0], pattern="nm64", sparsity=0.5, allocation="error"
-        )
+        fastinfer.prune(made(Uncaptured), data[0], pattern="nm64", sparsity=0.5, allocation="error")
