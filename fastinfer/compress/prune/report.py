@@ -17,7 +17,7 @@ class LayerPruning:
     pattern: as the user called it, "" where it stays dense for `reason`. weights, zeros: counts.
     error: |dense output - pruned output|² over |dense output's variance|, of rows that were held
     out where there are enough; None without data. damping: the ridge used. reason: also what a
-    pruned layer's user should know. predicted_error, predicted_ms: of the whole network by this layer
+    pruned layer's user should know. predicted_error, predicted_ms: of the network by this layer
     alone, and of the layer in int8, where an allocation chose its sparsity.
     """
 

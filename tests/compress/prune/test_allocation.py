@@ -293,5 +293,5 @@ class Uncaptured(Unlike):
 
 def test_a_model_without_a_graph_is_refused():
     data = conv_batches(1)
-    with pytest.raises(ValueError, match="captured graph, .*use allocation='uniform'"):
+    with pytest.raises(ValueError, match=r"captured graph, .*use allocation='uniform'"):
         fastinfer.prune(made(Uncaptured), data[0], pattern="nm64", sparsity=0.5, allocation="error")
