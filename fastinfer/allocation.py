@@ -144,7 +144,7 @@ def _whole_clock(example_inputs: Any) -> Callable[[nn.Module], float]:
             raise ValueError("prune: example_inputs: target_ms is of the example; got None")
         args, kwargs = example
         with torch.inference_mode(False):
-            fast = convert(model, args, example_kwargs=kwargs or None, config=INT8)
+            fast = convert(model, example_inputs, config=INT8)
         with torch.inference_mode():
             timed = time_interleaved({"fast": lambda: fast(*args, **kwargs)},
                                      min_time_s=WHOLE_SECONDS)  # fmt: skip
