@@ -1,7 +1,13 @@
-"""A pytest plugin: `fastinfer._C` is the build whose AVX-512 kernels are emulated."""
+"""A pytest plugin: `fastinfer._C` is the build whose AVX-512 kernels are emulated.
+
+Only tests of emulated instruction sets run: the suite around has run the others, on the build that
+users have, whose other kernels are the same sources with the same flags but for optimization.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,3 +27,18 @@ class EmulatedKernels(MetaPathFinder):
 
 assert "fastinfer" not in sys.modules, "fastinfer has loaded its own kernels already"
 sys.meta_path.insert(0, EmulatedKernels())
+
+#: Instruction sets that the build emulates, as tests name them first among their parameters.
+ISAS = ("avx512", "avx512vnni", "amx")
+#: Names the file for the tests that are left out.
+LEFT_OUT = "FASTINFER_EMULATED_LEFT_OUT"
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leave out tests of what is not emulated; their names go to the file of LEFT_OUT."""
+    emulated = re.compile(rf"\[({'|'.join(ISAS)})-")
+    left_out = [item for item in items if not emulated.search(item.name)]
+    items[:] = [item for item in items if emulated.search(item.name)]
+    config.hook.pytest_deselected(items=left_out)
+    names = "".join(f"{item.nodeid}\n" for item in left_out)
+    Path(os.environ[LEFT_OUT]).write_text(names)
