@@ -76,7 +76,8 @@ PYBIND11_MODULE(_C_cuda, m) {
         py::arg("has_sparse") = false, py::arg("gather_channels") = 0, py::arg("gather_steps") = 0,
         py::arg("patch_tiles") = 0, py::arg("patch_bytes") = 0,
         "The kernel and tile of a product, as a dict. has_sparse: of a 2:4 weight, or of one of "
-        "which so many channels keep the same inputs, so many steps of 32 in 128, in patches if there are.");
+        "which so many channels keep the same inputs, so many steps of 32 in 128, of patches "
+        "where there are.");
   fastinfer::cuda::bind_pure(m);
   m.def(
       "known_sparse_configs", [] { return list_of(fastinfer::cuda::known_sparse_configs()); },

@@ -69,9 +69,9 @@ double sparse_wgmma_cycles(const Tile& t, const GemmDesc& d, const SparseCosts& 
   return waves * std::max(copying, computing);
 }
 
-// As mma_cycles, fitted to an H100 (of windows, to what they took against mma's); other devices have
-// not been measured. A stage has 0.86 of mma's cycles, as loads of pixels are the same, and storing
-// takes longer.
+// As mma_cycles, fitted to an H100 (of windows, to what they took against mma's); other devices
+// have not been measured. A stage has 0.86 of mma's cycles, as loads of pixels are the same, and
+// storing takes longer.
 double sparse_mma_cycles(const Tile& t, const GemmDesc& d) {
   const bool is_large = t.block_m == 128;
   const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
@@ -103,8 +103,9 @@ double patch_cycles(const GemmDesc& d, const SparseCosts& c) {
   const auto waves = static_cast<double>(
       tiles(d.patch_tiles * tiles(d.n, d.gather_channels), d.multiprocessors));
   const double copying = (d.patch_bytes + stages * image) / c.patch_bytes;
-  const double computing = stages * (c.patch_stage + kGatherRows * n * 32 / c.patch_multiply_adds) +
-                           c.patch_panel * n / 32 + c.patch_end;
+  const double products = kGatherRows * n * 32 / c.patch_multiply_adds;
+  const double computing =
+      stages * (c.patch_stage + products) + c.patch_panel * n / 32 + c.patch_end;
   return waves * std::max(copying, computing);
 }
 

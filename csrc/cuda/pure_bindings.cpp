@@ -16,7 +16,7 @@ namespace {
 
 struct Field {
   const char* name;
-  double SparseCosts::* value;
+  double SparseCosts::*value;
 };
 
 constexpr Field kFields[] = {
