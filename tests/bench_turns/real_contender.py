@@ -11,7 +11,6 @@ from torch import nn
 def tiny() -> Network:
     """Return two convolutions of 8 channels."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     layers = [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)]
     return Network(nn.Sequential(*layers).eval(), torch.randn(4, 8, 6, 6), _more)
 
@@ -22,4 +21,5 @@ def _more(count: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main(networks={"tiny": tiny})
