@@ -7,6 +7,7 @@ from fastinfer.ops.register import register
 _library = register(OPS, BOUND_REGION_SCHEMAS)
 
 # The compiled kernels and the passes need the schemas above.
+from fastinfer.allocation import prune  # noqa: E402
 from fastinfer.api import convert  # noqa: E402
 from fastinfer.artifact import ArtifactError, load, save  # noqa: E402
 from fastinfer.compress.batch_norm import reestimate_batch_norm  # noqa: E402
@@ -15,7 +16,6 @@ from fastinfer.compress.prune import (  # noqa: E402
     CubicSchedule,
     GradualPruner,
     hold_masks,
-    prune,
     pruning_report,
 )
 from fastinfer.compress.prune.channels import channel_report, prune_channels  # noqa: E402

@@ -55,6 +55,7 @@ PART_OF = {
     "request_devices": "api",
     "paths": "api",
     "low_rank": "api",
+    "allocation": "api",
     "cli_model": "cli",
     "__init__": "root",
 }

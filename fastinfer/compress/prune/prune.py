@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fastinfer.compress.progress import ProgressBar
+from fastinfer.compress.prune.by_graph import layer_row, prune_graph, prune_unevenly
 from fastinfer.compress.prune.calibration import calls_of, graph_batches
 from fastinfer.compress.prune.channels import prune_channels
-from fastinfer.compress.prune.layers import PrunableLayer, find_layers
+from fastinfer.compress.prune.layer_times import Latency
+from fastinfer.compress.prune.layers import find_layers
 from fastinfer.compress.prune.modules import layer_geometry, leaf_layers, module_grams, passes
+from fastinfer.compress.prune.nonuniform import ALLOCATIONS, Goal, check_goal
 from fastinfer.compress.prune.report import ATTRIBUTE, LayerPruning, PruningReport
 from fastinfer.compress.prune.request import (
     CHANNEL,
@@ -24,15 +27,13 @@ from fastinfer.compress.prune.request import (
     check_model,
 )
 from fastinfer.compress.prune.resident import Peak
-from fastinfer.compress.prune.solve import Grams, Solution, solve
-from fastinfer.compress.prune.walk import Tell, Walk
+from fastinfer.compress.prune.solve import solve
+from fastinfer.compress.prune.walk import Tell
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
-from fastinfer.graph.match import TENSORS, attribute
-from fastinfer.program import Program
 from fastinfer.types.call import Call, tensors_of
 from fastinfer.types.example import example_call
-from fastinfer.types.sparsity import NM, Pattern, named_pattern
+from fastinfer.types.sparsity import Pattern, named_pattern
 
 #: Methods that channels can be chosen by.
 CHANNEL_METHODS = ("obs", "obd", "magnitude")
@@ -48,6 +49,8 @@ def prune(
     calibration: Iterable[Any] | None = None,
     ignore: Sequence[str] = (),
     schedule: Any = None,
+    allocation: str = "uniform",
+    latency: Latency | None = None,
 ) -> nn.Module:
     """Return a copy of the model whose weights have zeros; the model is untouched.
 
@@ -72,25 +75,39 @@ def prune(
             otherwise, and the report says so. "magnitude" needs none.
         ignore: names or patterns ("head.*") of modules that stay dense.
         schedule: None: a schedule needs training, see `fastinfer.GradualPruner`.
+        allocation: "uniform": all layers have this sparsity. "error": each has its own, and
+            `sparsity` is their mean over the weights; see docs/sparsity.md. Of N:64 and
+            unstructured patterns.
+        latency: the least error within a latency, instead of a sparsity; `fastinfer.prune` makes
+            it from target_ms.
 
     Raises:
-        TypeError, ValueError: a malformed request, before any work.
+        TypeError, ValueError: a malformed request, before any work; or a latency that cannot be
+            reached, before anything is changed.
     """
     start = time.perf_counter()
     model = check_model(model)
     ignored = check_choices(method, calibration, ignore, schedule)
     check_ignored(model, ignored)
     example = example_call("prune", example_inputs)
+    if allocation not in ALLOCATIONS:
+        raise ValueError(
+            f"prune: allocation: expected one of {list(ALLOCATIONS)}, got {allocation!r}"
+        )
+    goal = None
+    if allocation != "uniform" or latency is not None:
+        goal = check_goal(pattern, sparsity, method, latency, example is not None)
     if example is None and method != "magnitude":
         raise ValueError(
             f"prune: example_inputs: method {method!r} needs inputs to run the model on, got None"
         )
     if pattern == CHANNEL:
         return _channels(model, example_inputs, sparsity, method, calibration, ignored)
-    wanted = named_pattern(pattern, sparsity)
+    wanted = goal if goal is not None else named_pattern(pattern, sparsity)
+    share = (sparsity or 0.0) if isinstance(wanted, Goal) else 1 - wanted.density
     peak = Peak()
     pruned = copy.deepcopy(model)
-    report = PruningReport(pattern, 1 - wanted.density, method)
+    report = PruningReport(pattern, share, method)
     modes = {name: module.training for name, module in pruned.named_modules()}
     pruned.eval()
     if any(modes.values()):
@@ -102,7 +119,7 @@ def prune(
     report.parameters = sum(p.numel() for p in pruned.parameters())
     peak.look()
     report.seconds, report.peak_bytes = time.perf_counter() - start, peak.bytes
-    if not report.pruned and wanted.density < 1:
+    if not report.pruned and share > 0:
         warnings.warn(
             "prune: no layer was pruned; print(fastinfer.pruning_report(model)) says why",
             stacklevel=2,
@@ -141,7 +158,7 @@ def _channels(
 def _prune(
     model: nn.Module,
     example: Call | None,
-    pattern: Pattern,
+    wanted: Pattern | Goal,
     method: str,
     calibration: Iterable[Any] | None,
     ignore: Sequence[str],
@@ -150,13 +167,16 @@ def _prune(
     tell: Tell,
 ) -> None:
     """Prune the model in place, by its graph where it has one."""
+    goal = wanted if isinstance(wanted, Goal) else None
     if example is None:
+        assert not isinstance(wanted, Goal)
         report.note("no example: the layers' order in the model stands for that of their calls")
-        _prune_modules(model, [], pattern, method, ignore, report, peak, tell)
+        _prune_modules(model, [], wanted, method, ignore, report, peak, tell)
         return
     count = len(tensors_of(example))
-    calls = [] if method == "magnitude" else calls_of(calibration, example, count)
-    if method != "magnitude" and calibration is None:
+    is_data_free = method == "magnitude" and goal is None
+    calls = [] if is_data_free else calls_of(calibration, example, count)
+    if not is_data_free and calibration is None:
         report.note(
             "calibrated on the example alone: pass calibration= for weights that hold on other data"
         )
@@ -164,72 +184,31 @@ def _prune(
         # Other calls say which sizes vary.
         program = capture(model, *example, others=[c for c in calls if c is not example][:2])
     except CaptureError as error:
+        if isinstance(wanted, Goal):
+            raise ValueError(
+                "prune: allocation: sparsities of layers are weighed on the captured graph, and "
+                f"this model has none; use allocation='uniform'. {error}"
+            ) from error
         report.note(f"layers were pruned on their own, by hooks on the dense model: {error}")
-        _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
+        _prune_modules(model, calls, wanted, method, ignore, report, peak, tell)
         return
     layers = find_layers(program.graph_module, ignore)
     changing = [call.node for layer in layers if not layer.dense for call in layer.calls]
     batches = graph_batches(program, calls, changing, report) if calls else []
+    if isinstance(wanted, Goal):
+        if not batches:
+            raise ValueError(
+                "prune: calibration: the captured graph takes no batch, and allocation 'error' "
+                "needs some; pass batches of the example's sizes"
+            )
+        prune_unevenly(model, program, layers, batches, example, wanted, method, report, peak, tell)
+        return
     if calls and not batches:
         report.note("layers were pruned on their own: the graph takes no calibration batch")
-        _prune_modules(model, calls, pattern, method, ignore, report, peak, tell)
+        _prune_modules(model, calls, wanted, method, ignore, report, peak, tell)
         return
-    _prune_graph(model, program, layers, batches, pattern, method, report, peak, tell)
-
-
-def _prune_graph(
-    model: nn.Module,
-    program: Program,
-    layers: list[PrunableLayer],
-    batches: list[tuple[Any, ...]],
-    pattern: Pattern,
-    method: str,
-    report: PruningReport,
-    peak: Peak,
-    tell: Tell,
-) -> None:
-    graph_module = program.graph_module
-    rows: dict[str, LayerPruning] = {}
-    total = sum(not layer.dense for layer in layers)
-
-    def solve_layer(
-        layer: PrunableLayer, grams: list[Grams] | None, is_centred: bool
-    ) -> list[Solution]:
-        tell(f"pruning {layer.name}", len(rows), total)
-        weight = attribute(graph_module, layer.weight_target)
-        solutions = [
-            solve(
-                matrix, None if grams is None else grams[g], pattern, method, is_centred=is_centred
-            )
-            for g, matrix in enumerate(layer.calls[0].geometry.matrices(weight))
-        ]
-        rows[layer.name] = _row(layer.name, weight, solutions, pattern, report.pattern)
-        return solutions
-
-    changed: dict[str, Tensor] = {}
-    if batches:
-        walk = Walk(graph_module, layers, solve_layer, peak)
-        changed = walk.run(batches)
-    else:
-        for layer in layers:
-            if not layer.dense:
-                weight = attribute(graph_module, layer.weight_target)
-                matrices = [s.matrix for s in solve_layer(layer, None, False)]
-                changed[layer.weight_target] = layer.calls[0].geometry.weight(matrices, weight)
-    for layer in layers:
-        size = attribute(graph_module, layer.weight_target).numel() if layer.weight_target else 0
-        dense = LayerPruning(layer.name, "", size, 0, reason=layer.dense)
-        report.layers.append(rows.get(layer.name, dense))
-    for target, tensor in changed.items():
-        # Memory is the graph's too, so this comes last.
-        _tensor(model, target.removeprefix(f"{TENSORS}.")).copy_(tensor)
-
-
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    path, _, leaf = name.rpartition(".")
-    found = getattr(model.get_submodule(path), leaf)
-    assert isinstance(found, Tensor)
-    return found
+    levels = {layer.name: wanted for layer in layers}
+    prune_graph(model, program, layers, batches, levels, method, report, peak, tell)
 
 
 def _prune_modules(
@@ -268,7 +247,7 @@ def _prune_modules(
                 )
                 for g, matrix in enumerate(geometry.matrices(weight))
             ]
-            rows[name] = _row(name, weight, solutions, pattern, report.pattern)
+            rows[name] = layer_row(name, weight, solutions, pattern, report.pattern)
             new_bias = None
             if isinstance(bias, Tensor) and all(s.bias is not None for s in solutions):
                 new_bias = torch.cat([s.bias for s in solutions if s.bias is not None])
@@ -282,25 +261,3 @@ def _prune_modules(
         found_weight = module._parameters.get("weight")
         size = 0 if found_weight is None else found_weight.numel()
         report.layers.append(rows.get(name, LayerPruning(name, "", size, 0, reason=reason)))
-
-
-def _row(
-    name: str, weight: Tensor, solutions: Sequence[Solution], pattern: Pattern, called: str
-) -> LayerPruning:
-    """Return the report's row of a layer from what its groups became."""
-    zeros = sum(int((s.matrix == 0).sum()) for s in solutions)
-    reasons = [s.reason for s in solutions if s.reason]
-    k = solutions[0].matrix.shape[1]
-    if isinstance(pattern, NM) and k % pattern.m:
-        reasons.append(f"the last group has {k % pattern.m} of {pattern.m} inputs")
-    errors = [s.error for s in solutions if s.error is not None]
-    dampings = [s.damping for s in solutions if s.damping is not None]
-    return LayerPruning(
-        name,
-        "" if all(s.is_dense for s in solutions) else called,
-        weight.numel(),
-        zeros,
-        sum(errors) / len(errors) if errors else None,
-        max(dampings) if dampings else None,
-        "; ".join(dict.fromkeys(reasons)),
-    )

@@ -17,7 +17,8 @@ class LayerPruning:
     pattern: as the user called it, "" where it stays dense for `reason`. weights, zeros: counts.
     error: |dense output - pruned output|² over |dense output's variance|, of rows that were held
     out where there are enough; None without data. damping: the ridge used. reason: also what a
-    pruned layer's user should know.
+    pruned layer's user should know. predicted_error, predicted_ms: of the network by this layer
+    alone, and of the layer in int8, where an allocation chose its sparsity.
     """
 
     name: str
@@ -27,11 +28,50 @@ class LayerPruning:
     error: float | None = None
     damping: float | None = None
     reason: str = ""
+    predicted_error: float | None = None
+    predicted_ms: float | None = None
 
     @property
     def sparsity(self) -> float:
         """The share of zeros."""
         return self.zeros / self.weights if self.weights else 0.0
+
+
+@dataclass
+class AllocationReport:
+    """How layers got sparsities of their own.
+
+    sparsity: the mean over the weights of layers that could be pruned. predicted_error: the sum of
+    the layers'. contenders: allocation -> the output's relative error, measured on the whole pruned
+    network; chosen: the one that was kept. The milliseconds are of the int8 model on the example,
+    with target_ms only: dense, estimated for the allocation, and measured of the result.
+    """
+
+    sparsity: float
+    predicted_error: float
+    chosen: str
+    contenders: dict[str, float] = field(default_factory=dict)
+    target_ms: float | None = None
+    dense_ms: float | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+
+    def __str__(self) -> str:
+        """Return lines for people."""
+        lines = [
+            f"allocation {self.chosen}: {self.sparsity:.1%} zeros where there may be, "
+            f"the layers' estimated errors add up to {self.predicted_error:.4g}"
+        ]
+        if self.contenders:
+            tried = ", ".join(f"{name} {error:.4f}" for name, error in self.contenders.items())
+            lines.append(f"error of the whole network's output: {tried}")
+        if self.target_ms is not None:
+            measured = "-" if self.measured_ms is None else f"{self.measured_ms:.3f}"
+            lines.append(
+                f"int8 ms: target {self.target_ms:.3f}, dense {self.dense_ms:.3f}, "
+                f"estimated {self.predicted_ms:.3f}, measured {measured}"
+            )
+        return "\n".join(lines)
 
 
 @dataclass
@@ -49,6 +89,7 @@ class PruningReport:
     parameters: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
+    allocation: AllocationReport | None = None
 
     @property
     def zeros(self) -> int:
@@ -79,12 +120,21 @@ class PruningReport:
             f"{self.seconds:.1f} s, {self.peak_bytes / 2**20:.0f} MB at the most",
             f"{'layer':<{width}}  {'weights':>10}  {'zeros':>6}  {'error':>7}  {'damping':>7}",
         ]
+        if self.allocation is not None:
+            lines[2:2] = str(self.allocation).splitlines()
+            lines[-1] += f"  {'alone':>7}  {'ms':>7}"
         for row in self.layers:
             error = "-" if row.error is None else f"{row.error:.4f}"
             damping = "-" if row.damping is None else f"{row.damping:g}"
+            alone = ""
+            if self.allocation is not None:
+                alone = "".join(
+                    f"{'-':>7}  " if value is None else f"{value:>7.4f}  "
+                    for value in (row.predicted_error, row.predicted_ms)
+                )
             lines.append(
                 f"{row.name:<{width}}  {row.weights:>10,}  {row.sparsity:>6.1%}  {error:>7}  "
-                f"{damping:>7}  {row.reason}".rstrip()
+                f"{damping:>7}  {alone}{row.reason}".rstrip()
             )
         return "\n".join([*lines, *(f"note: {text}" for text in self.notes)])
 

@@ -123,16 +123,7 @@ class Walk:
             add_rows(grams, call.geometry, x, y, weight, index, len(self._dense))
             self.peak.look()
         solutions = self.solve(layer, grams, place is not None)
-        if all(s.is_dense for s in solutions):
-            return
-        matrices = [s.matrix for s in solutions]
-        self.changed[layer.weight_target] = call.geometry.weight(matrices, weight)
-        if place is not None and all(s.bias is not None for s in solutions):
-            bias = torch.cat([s.bias for s in solutions if s.bias is not None])
-            old = attribute(self.graph_module, place.target)
-            # BatchNorm takes away what the bias would have added.
-            moved = old.double() - bias if place.is_running_mean else bias
-            self.changed[place.target] = moved.to(old.dtype)
+        self.changed.update(changed_tensors(self.graph_module, layer, solutions))
 
     def _mended(
         self,
@@ -193,6 +184,25 @@ class Walk:
                 for dead in last_use.get(node, ()):
                     env.pop(dead, None)
         return grams
+
+
+def changed_tensors(
+    graph_module: fx.GraphModule, layer: PrunableLayer, solutions: Sequence[Solution]
+) -> dict[str, Tensor]:
+    """Return what a layer's solutions (one a group) make of its tensors, by get_attr target."""
+    if all(s.is_dense for s in solutions):
+        return {}
+    weight = attribute(graph_module, layer.weight_target)
+    matrices = [s.matrix for s in solutions]
+    changed = {layer.weight_target: layer.calls[0].geometry.weight(matrices, weight)}
+    place = bias_place(layer)
+    if place is not None and all(s.bias is not None for s in solutions):
+        bias = torch.cat([s.bias for s in solutions if s.bias is not None])
+        old = attribute(graph_module, place.target)
+        # BatchNorm takes away what the bias would have added.
+        moved = old.double() - bias if place.is_running_mean else bias
+        changed[place.target] = moved.to(old.dtype)
+    return changed
 
 
 def empty_grams(geometry: Geometry, weight: Tensor) -> list[Grams]:
