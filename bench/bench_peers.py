@@ -16,8 +16,10 @@ from typing import Any
 from harness import results_path, show, write_json
 from peers.contenders import CONTENDERS, EAGER, ON_REQUEST, OPENVINO_INT8, OURS
 from peers.picture import plot_ratios
-from peers.rounds import Contender, ContenderError, started, time_in_turns
-from peers.workloads import CASES
+from peers.rounds import started
+from peers.workloads import CASES, Case
+from turns.process import Contender, ContenderError
+from turns.rounds import time_in_turns
 
 Row = dict[str, Any]
 
@@ -37,6 +39,21 @@ def start_all(
     return running, failed
 
 
+def compiled_at(
+    running: dict[str, Contender], failed: dict[str, str], case: Case
+) -> dict[str, float]:
+    """Return each contender's peak of memory at a case; those that fail are moved to `failed`."""
+    peaks: dict[str, float] = {}
+    for name, contender in list(running.items()):
+        try:
+            asked = contender.ask(do="at", batch=case.batch, threads=case.threads)
+            peaks[name] = asked["run_peak_mb"]
+        except ContenderError as error:
+            failed[name] = str(error)
+            del running[name]
+    return peaks
+
+
 def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
     """Return a row for each case of the workload and contender."""
     rows: list[Row] = []
@@ -46,7 +63,9 @@ def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
         with ExitStack() as stack:
             running, failed = start_all(stack, options.contenders, workload, threads)
             for case in cases:
-                measured = time_in_turns(running, case, OURS, options.rounds, options.seconds)
+                peaks = compiled_at(running, failed, case)
+                measured, late = time_in_turns(running, OURS, options.rounds, options.seconds)
+                failed |= late
                 rows += [
                     {
                         "model": workload,
@@ -56,11 +75,12 @@ def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
                         **result.timing.to_dict(),
                         "ours_vs": result.ratio,
                         "bar": case.bar if name == OPENVINO_INT8 else None,
-                        "run_peak_mb": result.run_peak_mb,
+                        "run_peak_mb": peaks[name],
                         **running[name].facts,
                     }
                     for name, result in measured.items()
                 ]
+                running = {name: running[name] for name in measured}
             rows += [
                 {"model": workload, "threads": threads, "contender": name, "failed": why}
                 for name, why in failed.items()
@@ -79,7 +99,7 @@ def times_table(rows: list[Row]) -> list[Row]:
         line[row["contender"]] = row["median_ms"]
         if row["contender"] == OPENVINO_INT8:
             line["vs openvino int8"], line["bar"] = row["ours_vs"], row["bar"]
-        if row["contender"] != OURS:
+        if row["contender"] != OURS and row["ours_vs"] is not None:
             line["vs best"] = min(line.get("vs best", float("inf")), row["ours_vs"])
     return list(lines.values())
 

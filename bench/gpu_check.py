@@ -193,7 +193,7 @@ def model_commands(folder: Path) -> list[Command]:
         return []
     out = folder / f"gpu_models_{gpu_name()}.json"
     arguments = [sys.executable, "bench/bench_gpu_models.py", "--out", str(out)]
-    return [Command("models_bench", arguments, 230)]
+    return [Command("models_bench", [*arguments, "--seconds", "240"], 265)]
 
 
 STAGES: dict[str, Callable[[Path], list[Command]]] = {

@@ -1,1 +1,1 @@
-"""The processes of bench_gpu_models: one prepares and times one model."""
+"""Whole networks on a GPU, each contender in a process of its own."""

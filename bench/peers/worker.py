@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from turns.answering import answer_stream, time_for
 
 from fastinfer.measure import sqnr_db, top1_agreement
 from peers.contenders import CONTENDERS, EAGER, At, Run
@@ -64,23 +64,15 @@ def accuracy(run: Run, work: Workload) -> dict[str, Any]:
     return facts
 
 
-def time_for(run: Run, x: torch.Tensor, seconds: float) -> list[float]:
-    """Return milliseconds of each call in about that time, after calls that do not count."""
-    with torch.inference_mode():
-        for _ in range(2):
-            run(x)
-        samples: list[float] = []
-        end = time.perf_counter() + seconds
-        while not samples or time.perf_counter() < end:
-            start = time.perf_counter_ns()
-            run(x)
-            samples.append((time.perf_counter_ns() - start) / 1e6)
-    return samples
-
-
 def serve(at: At, work: Workload, requests: Any, answer: Any) -> None:
     """Answer requests until there are no more: `at` compiles, `time` times what is compiled."""
     run: Run | None = None
+
+    def samples(seconds: float) -> list[float]:
+        assert run is not None, "asked for a time before `at`"
+        with torch.inference_mode():
+            return time_for(lambda: run(x), seconds)
+
     x = work.calibration[:1]
     for line in requests:
         request = json.loads(line)
@@ -90,22 +82,15 @@ def serve(at: At, work: Workload, requests: Any, answer: Any) -> None:
             x = torch.cat([work.held_out] * (1 + case.batch // len(work.held_out)))[: case.batch]
             forget_peak()
             before = resident_mb()
-            time_for(run, x, 0.1)
+            samples(0.1)
             answer({"run_peak_mb": resident_mb("VmHWM") - before})
         else:
-            assert run is not None, "asked for a time before `at`"
-            answer({"ms": time_for(run, x, request["seconds"])})
+            answer({"ms": samples(request["seconds"])})
 
 
 def main() -> None:
     contender, workload, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    # Tools print on stdout; the parent reads JSON there.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(data: dict[str, Any]) -> None:
-        print(json.dumps(data), file=out, flush=True)
-
+    answer = answer_stream()
     work = build_workload(workload)
     at, facts = prepare(contender, work, threads)
     if contender != EAGER:

@@ -4,6 +4,7 @@
 
 #include "../packed.h"
 #include "choice.h"
+#include "pure_bindings.h"
 
 namespace py = pybind11;
 using fastinfer::cuda::GemmConfig;
@@ -32,11 +33,12 @@ RowSource source_of(const std::string& name) {
 
 py::dict choose(int64_t m, int32_t n, int32_t k, int32_t groups, const std::string& source,
                 int32_t capability, int32_t multiprocessors, bool has_sparse,
-                int32_t gather_channels, int32_t gather_steps) {
+                int32_t gather_channels, int32_t gather_steps, int32_t patch_tiles,
+                int32_t patch_bytes) {
   const int32_t padded = (k + 15) / 16 * 16;
   return dict_of(fastinfer::cuda::choose_config(
-      GemmDesc{m, n, padded, groups, source_of(source), capability, multiprocessors,
-               has_sparse, gather_channels, gather_steps}));
+      GemmDesc{m, n, padded, groups, source_of(source), capability, multiprocessors, has_sparse,
+               gather_channels, gather_steps, 128, patch_tiles, patch_bytes}));
 }
 
 py::list known() {
@@ -72,8 +74,11 @@ PYBIND11_MODULE(_C_cuda, m) {
   m.def("choose_config", &choose, py::arg("m"), py::arg("n"), py::arg("k"), py::arg("groups"),
         py::arg("source"), py::arg("capability"), py::arg("multiprocessors"),
         py::arg("has_sparse") = false, py::arg("gather_channels") = 0, py::arg("gather_steps") = 0,
+        py::arg("patch_tiles") = 0, py::arg("patch_bytes") = 0,
         "The kernel and tile of a product, as a dict. has_sparse: of a 2:4 weight, or of one of "
-        "which so many channels keep the same inputs, so many steps of 32 in 128.");
+        "which so many channels keep the same inputs, so many steps of 32 in 128, of patches "
+        "where there are.");
+  fastinfer::cuda::bind_pure(m);
   m.def(
       "known_sparse_configs", [] { return list_of(fastinfer::cuda::known_sparse_configs()); },
       "Every kernel and tile for 2:4 weights that is built, as dicts.");

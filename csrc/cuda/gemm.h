@@ -92,7 +92,7 @@ std::vector<GemmConfig> known_sparse_configs();
 std::vector<GemmConfig> known_gather_configs();
 
 // By which sparse kernels must win to be chosen.
-constexpr double kSparseMargin = 1.05;
+constexpr double kSparseMargin = 1.02;
 
 // Cycles by estimate of the best dense tile, and of each kind of sparse weight's.
 double dense_cost(const GemmDesc& desc);

@@ -5,13 +5,15 @@
 
 #include "choice.h"
 #include "pack_gathered.h"
+#include "packed_sizes.h"
 #include "patch.h"
 
 namespace fastinfer::cuda {
 namespace {
 
 // Addresses are used again, so an entry may be of a buffer that is gone. It is believed when it
-// fits the call, and kernels check the same; when it does not fit, the device is asked.
+// fits the call, above all the buffer's length: weights of one length have one shape in a process
+// (packed_sizes.h), and values kernels read themselves. When it does not fit, the device is asked.
 class Headers {
  public:
   void set(const void* data, const PackedHeader& header) {
@@ -117,6 +119,10 @@ PackedHeader checked_header(const char* op, const Tensor& packed, PackedOp wante
   }
   const PackedHeader h = read_header(op, data, scope);
   check_header(op, h, packed, wanted, float_output, is_dynamic);
+  STD_TORCH_CHECK(packed_sizes().adopt(shape_key(h), h.total_bytes), op,
+                  ": packed: expected a buffer of this process, got one of ", h.total_bytes,
+                  " bytes from elsewhere, and weights of another shape have that length here; "
+                  "pack it again with int8_prepack");
   remember_header(data, h);
   return h;
 }

@@ -11,6 +11,7 @@
 #include "ops.h"
 #include "pack_gathered.h"
 #include "packed_headers.h"
+#include "packed_sizes.h"
 
 namespace fastinfer::cuda {
 namespace {
@@ -247,6 +248,8 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
   }
   std::fill(buffer.bytes().begin() + kPaddingOffset, buffer.bytes().begin() + kPackedHeaderBytes,
             static_cast<uint8_t>(h.x_zero_point));
+  const auto least = static_cast<int64_t>(buffer.bytes().size());
+  buffer.bytes().resize(static_cast<size_t>(packed_sizes().claim(shape_key(h), least)), 0);
   const Tensor host = buffer.finish(h);
   Tensor out = scope.empty(sizes_of(host), ScalarType::Byte);
   torch::stable::copy_(out, host);

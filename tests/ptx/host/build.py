@@ -69,8 +69,8 @@ def compile_ptx(source: Path, arch: str, folder: Path) -> str:
 
 def link_launchers(objects: list[Path], folder: Path) -> Path:
     """Return the library of these objects' launchers, on the fake runtime."""
-    names = ("gemm_config", "choice", "pool_choice", "first_conv_choice", "pack_two_of_four",
-             "pack_gathered")  # fmt: skip
+    names = ("gemm_config", "gemm_costs", "choice", "pool_choice", "first_conv_choice",
+             "pack_two_of_four", "pack_gathered")  # fmt: skip
     choices = [CSRC / "cuda" / f"{name}.cpp" for name in names]
     sources = [*(HERE / f"{n}.cpp" for n in CALLS), *choices]
     library = folder / "launchers.so"
