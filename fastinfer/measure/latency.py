@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fastinfer.measure.frames import with_room
+
 #: Every function runs at least this often, however slow it is.
 MIN_ROUNDS = 3
 #: A round gives each function this share of its time budget, so quick ones run in bursts.
@@ -94,28 +96,45 @@ def time_interleaved(
             "time_interleaved: expected min_time_s >= 0, max_rounds >= 1 and warmup >= 0, "
             f"got {min_time_s}, {max_rounds}, {warmup}"
         )
-    run_ms = _clock(device)
-    samples: dict[str, list[float]] = {name: [] for name in functions}
+
+    def measure() -> dict[str, list[float]]:
+        return _samples(functions, min_time_s, max_rounds, warmup, once, enough, _clock(device))
+
     with fixed_threads(threads), _resting_collector(), on_device(device):
-        bursts: dict[str, int] = {}
-        for name, function in functions.items():
-            if name in once:
-                samples[name].append(run_ms(function))
-                continue
-            for _ in range(warmup):
-                function()
-            once_s = run_ms(function) / 1e3
-            bursts[name] = max(1, round(ROUND_SHARE * min_time_s / max(once_s, 1e-7)))
-        deadline = time.perf_counter() + min_time_s * len(bursts)
-        for done in range(1, max_rounds + 1):
-            for name, burst in bursts.items():
-                for _ in range(burst):
-                    samples[name].append(run_ms(functions[name]))
-            if done < MIN_ROUNDS:
-                continue
-            if time.perf_counter() >= deadline or (enough is not None and enough(samples)):
-                break
+        samples = with_room(measure)
     return {name: Timing.from_samples(values) for name, values in samples.items()}
+
+
+def _samples(
+    functions: Mapping[str, Callable[[], object]],
+    min_time_s: float,
+    max_rounds: int,
+    warmup: int,
+    once: Collection[str],
+    enough: Callable[[Mapping[str, Sequence[float]]], bool] | None,
+    run_ms: Callable[[Callable[[], object]], float],
+) -> dict[str, list[float]]:
+    """Return milliseconds a call, by function; the arguments are those of `time_interleaved`."""
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    bursts: dict[str, int] = {}
+    for name, function in functions.items():
+        if name in once:
+            samples[name].append(run_ms(function))
+            continue
+        for _ in range(warmup):
+            function()
+        once_s = run_ms(function) / 1e3
+        bursts[name] = max(1, round(ROUND_SHARE * min_time_s / max(once_s, 1e-7)))
+    deadline = time.perf_counter() + min_time_s * len(bursts)
+    for done in range(1, max_rounds + 1):
+        for name, burst in bursts.items():
+            for _ in range(burst):
+                samples[name].append(run_ms(functions[name]))
+        if done < MIN_ROUNDS:
+            continue
+        if time.perf_counter() >= deadline or (enough is not None and enough(samples)):
+            break
+    return samples
 
 
 def device_of(tensors: Iterable[torch.Tensor]) -> torch.device | None:
