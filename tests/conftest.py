@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from fastinfer import runtime
+
+if find_spec("hypothesis") is not None:  # a GPU machine's Python may lack it; tests/cuda need none
+    import hypothesis
+
+    # No test is about time: on a busy machine any example may take long.
+    hypothesis.settings.register_profile("fastinfer", deadline=None)
+    hypothesis.settings.load_profile("fastinfer")
 
 
 @pytest.fixture
