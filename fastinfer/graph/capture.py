@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from fastinfer.graph import known_shapes
 from fastinfer.graph.domain import call_spec, model_signature, verified
 from fastinfer.graph.errors import CaptureError
 from fastinfer.graph.functional import NotFunctionalError, replace_in_place
@@ -194,7 +195,7 @@ def _export(
     seconds = SYMBOLIC_SECONDS if freedom == "every size" else float("inf")
     try:
         dynamic = shapes.dynamic_shapes(model, args, kwargs) if freedom != "no size" else None
-        with _quiet(), torch.no_grad(), _Deadline(seconds):
+        with _quiet(), torch.no_grad(), _Tracing(seconds):
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # export raises whatever the model's code or its tracer raises
         raise CaptureError(f"torch.export: {type(error).__name__}: {_first_line(error)}") from error
@@ -248,8 +249,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _Deadline(TorchFunctionMode):
-    """Raises TimeoutError in the first torch call after the deadline."""
+class _Tracing(TorchFunctionMode):
+    """Raises TimeoutError in the first torch call after the deadline; knows shapes at once."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -261,7 +262,7 @@ class _Deadline(TorchFunctionMode):
     ) -> Any:
         if time.thread_time() > self.end:
             raise TimeoutError(f"symbolic sizes take longer than {self.seconds:.0f} s")
-        return func(*args, **(kwargs or {}))
+        return known_shapes.traced(func)(*args, **(kwargs or {}))
 
 
 def _plain(
@@ -309,7 +310,8 @@ def _plain(
             raise CaptureError(f"{node.target} depends on the memory layout of its input")
         else:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
-            copies[node].target = _LAYOUT_FREE.get(node.target, node.target)
+            target = known_shapes.MEANT.get(node.target, node.target)
+            copies[node].target = _LAYOUT_FREE.get(target, target)
     replace_in_place(graph)
     graph.eliminate_dead_code()
     graph.lint()
