@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from fastinfer.api import convert
 from fastinfer.compress.prune.layer_times import Latency
-from fastinfer.compress.prune.prune import prune as prune_layers
+from fastinfer.compress.prune.prune import prune_layers
 from fastinfer.compress.prune.report import pruning_report
-from fastinfer.compress.prune.request import check_choices
+from fastinfer.compress.prune.request import PruningRequest, check_choices
 from fastinfer.config import Config
 from fastinfer.measure import time_interleaved
 from fastinfer.types.example import example_call
@@ -48,10 +49,25 @@ def prune(
     and the last layer stay dense.
 
     Args:
-        model, example_inputs, pattern, sparsity, method, calibration, ignore, schedule: see
-            `fastinfer.compress.prune.prune`.
+        model: any nn.Module on cpu. It is pruned as it is in eval mode.
+        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword
+            arguments. None is enough for magnitude.
+        pattern: "unstructured", "nm64", "nm64x2" (and x64, x128, x256 for GPUs; see
+            docs/sparsity.md), n kept of m as "2:4", or "channel".
+        sparsity: the share of a pruned layer's weights that become zero, 0..1. A pattern as "2:4"
+            says it already. Of "channel" the share of the model's parameters that go.
+        method: "obs" chooses by second-order information and fits all weights that are kept to the
+            dense model's outputs; "sparsegpt" mends weights to the right of those that go, "obd"
+            weighs squares of weights with their inputs' variance, "magnitude" takes the smallest.
+            Of "channel" "obs" ranks by first-order changes of the output and refits the layers
+            that read fewer channels, "obd" only ranks; see `prune_channels` for more choices.
+        calibration: batches as for `convert`, without labels or with. The example alone serves
+            otherwise, and the report says so. "magnitude" needs none.
+        ignore: names or patterns ("head.*") of modules that stay dense.
+        schedule: None: a schedule needs training, see `fastinfer.GradualPruner`.
         allocation: "uniform": every layer has the same sparsity. "error": each has its own, chosen
             by what the network's output loses; `sparsity` is the mean over the weights that may go.
+            Of N:64 and unstructured patterns.
         target_ms: milliseconds that the pruned model is to take in int8 on the example, on this
             machine with the threads torch has; sparsity must be None. Layers are timed at each
             sparsity, and the least error within the target is taken. The result is converted and
@@ -61,30 +77,24 @@ def prune(
         TypeError, ValueError: a malformed request, before any work; a target that cannot be
             reached, with the nearest that can, before anything is pruned.
     """
-    arguments: dict[str, Any] = {
-        "pattern": pattern,
-        "sparsity": sparsity,
-        "method": method,
-        "ignore": ignore,
-        "schedule": schedule,
-        "allocation": allocation,
-    }
+    request = PruningRequest(pattern, sparsity, method, calibration, ignore, schedule, allocation)
     if target_ms is None:
-        return prune_layers(model, example_inputs, calibration=calibration, **arguments)
+        return prune_layers(model, example_inputs, request)
     wanted = _checked_target(target_ms)
-    check_choices(method, calibration, ignore, schedule)
-    arguments["calibration"] = None if calibration is None else list(calibration)
-    return prune_for(model, example_inputs, wanted, _whole_clock(example_inputs), time_int8,
-                     **arguments)  # fmt: skip
+    check_choices(request)
+    if calibration is not None:  # read once for each try
+        request = replace(request, calibration=list(calibration))
+    clock = _whole_clock(example_inputs)
+    return prune_for(model, example_inputs, request, wanted, clock, time_int8)
 
 
 def prune_for(
     model: nn.Module,
     example_inputs: Any,
+    request: PruningRequest,
     target_ms: float,
     whole_ms: Callable[[nn.Module], float],
     layers_ms: Callable[[Sequence[nn.Module], Tensor], Sequence[float]],
-    **arguments: Any,
 ) -> nn.Module:
     """Return the pruned model that these clocks say is within the target, or the nearest try.
 
@@ -99,7 +109,7 @@ def prune_for(
     best_ms = math.inf
     for attempt in range(RETRIES + 1):
         try:
-            pruned = prune_layers(model, example_inputs, latency=latency, **arguments)
+            pruned = prune_layers(model, example_inputs, request, latency)
         except ValueError:
             if best is None:
                 raise

@@ -14,6 +14,21 @@ constexpr double kCached = 40e6;  // bytes that stay in L2
 
 bool is_matrix(const GemmDesc& d) { return d.source == RowSource::kMatrix; }
 
+// Cycles of a tile on mma.sync: for 64 inputs, and for storing.
+struct MmaCycles {
+  double block, end;
+};
+
+// Blocks share a multiprocessor: stores of one hide behind another's copies.
+double mma_sync_cycles(const Tile& t, const GemmDesc& d, MmaCycles large, MmaCycles small,
+                       double gather) {
+  const MmaCycles& of = t.block_m == 128 ? large : small;
+  const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
+  const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
+  const auto blocks = static_cast<double>(tiles(d.k_padded, 64));
+  return waves * (blocks * of.block * (is_matrix(d) ? 1 : gather) + of.end);
+}
+
 }  // namespace
 
 // Cycles a multiprocessor needs for its share of a product on wgmma. It copies the next tile while
@@ -33,22 +48,16 @@ double wgmma_cycles(const Tile& t, const GemmDesc& d) {
   const double operands = static_cast<double>(d.m + d.n) * d.k_padded;
   // Beyond what stays in L2, sharing B pays.
   const double rate = t.cluster > 1 && operands > kCached ? kLargeCluster : 1;
-  const double gather = d.source == RowSource::kMatrix ? 1 : kGather;
+  const double gather = is_matrix(d) ? 1 : kGather;
   const double copying = blocks * 128 * (m + n / t.cluster) * gather / kBytes;
   const double computing = blocks * 128 * m * n / (kMultiplyAdds * rate) + kPanel * n / 32 + kEnd +
                            (t.cluster > 1 ? kMeeting : 0);
   return waves * std::max(copying, computing);
 }
 
-// The same on mma.sync, whose blocks share a multiprocessor: stores of one hide behind another's
-// copies, so that short K and wide N are faster here.
+// Short K and wide N are faster here than on wgmma.
 double mma_cycles(const Tile& t, const GemmDesc& d) {
-  const bool is_large = t.block_m == 128;
-  const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
-  const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
-  const auto blocks = static_cast<double>(tiles(d.k_padded, 64));
-  const double block = (is_large ? 670 : 260) * (d.source == RowSource::kMatrix ? 1 : kGather);
-  return waves * (blocks * block + (is_large ? 1980 : 690));
+  return mma_sync_cycles(t, d, {670, 1980}, {260, 690}, kGather);
 }
 
 // A warpgroup waits for the places of the last stage's values before it loads the next's, so that a
@@ -69,16 +78,11 @@ double sparse_wgmma_cycles(const Tile& t, const GemmDesc& d, const SparseCosts& 
   return waves * std::max(copying, computing);
 }
 
-// As mma_cycles, fitted to an H100 (of windows, to what they took against mma's); other devices
-// have not been measured. A stage has 0.86 of mma's cycles, as loads of pixels are the same, and
-// storing takes longer.
+// Fitted to an H100 (of windows, to what they took against mma's); other devices have not been
+// measured. A stage has 0.86 of mma's cycles, as loads of pixels are the same, and storing takes
+// longer.
 double sparse_mma_cycles(const Tile& t, const GemmDesc& d) {
-  const bool is_large = t.block_m == 128;
-  const int64_t count = tiles(d.m, t.block_m) * tiles(d.n, t.block_n) * d.groups;
-  const auto waves = static_cast<double>(tiles(count, d.multiprocessors));
-  const auto blocks = static_cast<double>(tiles(d.k_padded, 64));
-  const double block = (is_large ? 575 : 250) * (is_matrix(d) ? 1 : 1.5);
-  return waves * (blocks * block + (is_large ? 3510 : 875));
+  return mma_sync_cycles(t, d, {575, 3510}, {250, 875}, 1.5);
 }
 
 double gather_cycles(const Tile& t, const GemmDesc& d, const SparseCosts& c) {

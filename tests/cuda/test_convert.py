@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from converted_on_gpu import WHOLE, assert_replayed, converted, model_of, wanted
+from cuda_library import need_gpu
 from cuda_models import example, make
 
 import fastinfer
@@ -14,8 +15,7 @@ from fastinfer.config import Config
 from fastinfer.measure import sqnr_db
 from fastinfer.nn import PackedModule
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: convert is not run on CUDA", allow_module_level=True)
+need_gpu("convert is not run on CUDA")
 
 #: CPU and GPU see ranges that differ in the last bits, so their noise differs a little.
 SLACK_DB = 3.0

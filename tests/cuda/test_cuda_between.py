@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_library import need_gpu
 from torch import Tensor
 
 from fastinfer import runtime
@@ -24,8 +25,7 @@ from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.devices import on_device
 from fastinfer.testing.every_case import every_case
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: the CUDA kernels between layers are not run", allow_module_level=True)
+need_gpu("the CUDA kernels between layers are not run")
 
 SPECS = {op.name: op for op in OPS}
 SERVED = (

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gc
 
-import pytest
 import torch
+from cuda_library import need_gpu
 
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.cases import Conv, conv_case
 from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.devices import on_device
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: the CUDA kernels are not run", allow_module_level=True)
+need_gpu("addresses of a GPU's memory are not used again")
 
 CALL = torch.ops.fastinfer.int8_conv2d
 REFERENCE = next(op.reference for op in OPS if op.name == "int8_conv2d")

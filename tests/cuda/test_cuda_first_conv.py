@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cuda_library import need_gpu
 
 from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
@@ -12,8 +13,7 @@ from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, dynamic
 from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.devices import on_device
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: the CUDA kernel of first layers is not run", allow_module_level=True)
+need_gpu("the CUDA kernel of first layers is not run")
 
 SPECS = {op.name: op for op in OPS}
 SEVEN = {"kernel": (7, 7), "stride": (2, 2), "padding": (3, 3)}

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+from cuda_library import need_gpu
 
 from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
@@ -23,8 +24,7 @@ from fastinfer.testing.devices import on_device, pack_again
 from fastinfer.testing.every_case import every_case
 from fastinfer.types.packed import LAYOUTS, read_header, unpack
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: the CUDA kernels are not run", allow_module_level=True)
+need_gpu("the CUDA kernels are not run")
 
 SPECS = {op.name: op for op in OPS}
 #: Ops with CUDA kernels.

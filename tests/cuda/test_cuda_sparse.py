@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cuda_library import need_gpu
 
 from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
@@ -13,8 +14,7 @@ from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.devices import on_device
 from fastinfer.types.packed import read_header, unpack
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: the sparse CUDA kernels are not run", allow_module_level=True)
+need_gpu("the sparse CUDA kernels are not run")
 
 SPECS = {op.name: op for op in OPS}
 KERNELS = runtime.require_cuda_kernels()

@@ -7,13 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from cuda_library import built_library
 
-from fastinfer import runtime
-
-if runtime._C_cuda is None:
-    pytest.skip(f"fastinfer._C_cuda: {runtime._CUDA_ERROR}", allow_module_level=True)
-
-KERNELS = runtime.require_cuda_kernels()
+KERNELS = built_library()
 
 
 def choose(m, n, k, source="matrix", capability=90, groups=1, multiprocessors=132):

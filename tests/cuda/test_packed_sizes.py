@@ -5,14 +5,11 @@ from __future__ import annotations
 import struct
 
 import pytest
+from cuda_library import built_library
 
-from fastinfer import runtime
 from fastinfer.types.packed import HEADER_BYTES
 
-if runtime._C_cuda is None:
-    pytest.skip(f"fastinfer._C_cuda: {runtime._CUDA_ERROR}", allow_module_level=True)
-
-KERNELS = runtime.require_cuda_kernels()
+KERNELS = built_library()
 ALIGNMENT = 64
 
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from converted_on_gpu import assert_replayed, converted, wanted
+from cuda_library import need_gpu
 from cuda_models import example, make
 
 import fastinfer
@@ -15,8 +16,7 @@ from fastinfer.engine import CudaRecorder, cuda_graphs, cuda_recorder
 from fastinfer.engine.cuda_graphs import NotRecordedError
 from fastinfer.measure import sqnr_db
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: nothing is replayed", allow_module_level=True)
+need_gpu("nothing is replayed")
 
 
 def test_the_second_call_of_a_shape_is_recorded():

@@ -7,18 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from fastinfer import runtime
-
-if runtime._C_cuda is None:
-    pytest.skip(f"fastinfer._C_cuda: {runtime._CUDA_ERROR}", allow_module_level=True)
+from cuda_library import built_library
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import fit_gpu_sparse as fit  # noqa: E402
 
-KERNELS = runtime.require_cuda_kernels()
+KERNELS = built_library()
 ASKED = fit.questions(BENCH / "results" / "gpu_sparse_h100.json")
 TWO_OF_FOUR = [q for q in ASKED if not q.channels]
 SHARED = [q for q in ASKED if q.channels]

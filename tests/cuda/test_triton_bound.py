@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from cuda_library import need_gpu
 
-if not torch.cuda.is_available():
-    pytest.skip("no GPU: ops are not bound to Triton's launchers", allow_module_level=True)
+need_gpu("ops are not bound to Triton's launchers")
 pytest.importorskip("triton", reason="Triton is missing: nothing can be bound to it")
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 
 import pytest
 
@@ -37,6 +38,6 @@ def test_no_depth_maps_memory_at_every_call():
     below(400, faults)
     plain = [below(depth, faults) for depth in range(300)]
     roomy = [below(depth, lambda: with_room(faults)) for depth in range(300)]
-    if max(plain) < CALLS:
-        pytest.skip("this Python keeps its frames otherwise: no depth is a bad one")
     assert max(roomy) < CALLS // 2
+    if sys.version_info[:2] == (3, 11):  # else nothing would show that the test can fail
+        assert max(plain) >= CALLS

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastinfer.compress.prune.gradual import GradualPruner
 from fastinfer.compress.prune.hold import MaskHold, hold_masks
 from fastinfer.compress.prune.masks import largest_kept
-from fastinfer.compress.prune.prune import prune
 from fastinfer.compress.prune.report import LayerPruning, PruningReport, pruning_report
 from fastinfer.compress.prune.schedule import CubicSchedule
 
@@ -17,6 +16,5 @@ __all__ = [
     "PruningReport",
     "hold_masks",
     "largest_kept",
-    "prune",
     "pruning_report",
 ]

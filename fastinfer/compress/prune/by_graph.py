@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,64 +21,100 @@ from fastinfer.types.call import Call
 from fastinfer.types.sparsity import NM, Pattern
 
 
-def prune_graph(
-    model: nn.Module,
-    program: Program,
-    layers: list[PrunableLayer],
-    batches: Sequence[Sequence[Any]],
-    levels: Mapping[str, Level],
-    method: str,
-    report: PruningReport,
-    peak: Peak,
-    tell: Tell,
-) -> None:
-    """Prune the model in place, its layers to these levels by name; no level: dense."""
-    graph_module = program.graph_module
-    changed, rows = _solved(program, layers, batches, levels, method, report, peak, tell)
-    for layer in layers:
-        size = attribute(graph_module, layer.weight_target).numel() if layer.weight_target else 0
-        dense = LayerPruning(layer.name, "", size, 0, reason=layer.dense)
-        report.layers.append(rows.get(layer.name, dense))
-    for target, tensor in changed.items():
-        # Memory is the graph's too, so this comes last.
-        _tensor(model, target.removeprefix(f"{TENSORS}.")).copy_(tensor)
+@dataclass(frozen=True)
+class GraphPruning:
+    """A model that is pruned by its captured graph; layers: all that the graph has."""
 
+    model: nn.Module
+    program: Program
+    layers: list[PrunableLayer]
+    method: str
+    report: PruningReport
+    peak: Peak
+    tell: Tell
 
-def prune_unevenly(
-    model: nn.Module,
-    program: Program,
-    layers: list[PrunableLayer],
-    batches: list[tuple[Any, ...]],
-    example: Call,
-    goal: Goal,
-    method: str,
-    report: PruningReport,
-    peak: Peak,
-    tell: Tell,
-) -> None:
-    """Prune each layer to a level of its own."""
-    if all(layer.dense for layer in layers):
-        prune_graph(model, program, layers, [], {}, method, report, peak, tell)
-        return
+    def to_levels(self, batches: Sequence[Sequence[Any]], levels: Mapping[str, Level]) -> None:
+        """Prune the model in place, its layers to these levels by name; no level: dense."""
+        graph_module = self.program.graph_module
+        changed, rows = self._solved(batches, levels, self.report)
+        for layer in self.layers:
+            target = layer.weight_target
+            size = attribute(graph_module, target).numel() if target else 0
+            dense = LayerPruning(layer.name, "", size, 0, reason=layer.dense)
+            self.report.layers.append(rows.get(layer.name, dense))
+        for target, tensor in changed.items():
+            # Memory is the graph's too, so this comes last.
+            _tensor(self.model, target.removeprefix(f"{TENSORS}.")).copy_(tensor)
 
-    def pruned(levels: Mapping[str, Level], fit: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
-        unused = PruningReport(goal.pattern, 0.0, method)
-        of_method = [] if method == "magnitude" else fit
-        return _solved(program, layers, of_method, levels, method, unused, peak, tell)[0]
+    def to_goal(self, batches: list[tuple[Any, ...]], example: Call, goal: Goal) -> None:
+        """Prune each layer in place to a level of its own."""
+        if all(layer.dense for layer in self.layers):
+            self.to_levels([], {})
+            return
 
-    assert program.call is not None
-    flat = program.call.flatten(*example)
-    assert flat is not None
-    choice = choose_levels(
-        model, program.graph_module, layers, batches, flat, goal, method, pruned, peak
-    )
-    report.allocation = choice.report
-    report.sparsity = choice.report.sparsity
-    for note in choice.notes:
-        report.note(note)
-    of_method = [] if method == "magnitude" else batches
-    prune_graph(model, program, layers, of_method, choice.levels, method, report, peak, tell)
-    report.layers[:] = [_with_choice(row, choice) for row in report.layers]
+        def pruned(levels: Mapping[str, Level], fit: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+            unused = PruningReport(goal.pattern, 0.0, self.method)
+            return self._solved(self._read(fit), levels, unused)[0]
+
+        assert self.program.call is not None
+        flat = self.program.call.flatten(*example)
+        assert flat is not None
+        choice = choose_levels(
+            self.model, self.program.graph_module, self.layers, batches, flat, goal, self.method,
+            pruned, self.peak,
+        )  # fmt: skip
+        self.report.allocation = choice.report
+        self.report.sparsity = choice.report.sparsity
+        for note in choice.notes:
+            self.report.note(note)
+        self.to_levels(self._read(batches), choice.levels)
+        self.report.layers[:] = [_with_choice(row, choice) for row in self.report.layers]
+
+    def _read(self, batches: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Return the batches that the method reads: magnitude none."""
+        return [] if self.method == "magnitude" else batches
+
+    def _solved(
+        self,
+        batches: Sequence[Sequence[Any]],
+        levels: Mapping[str, Level],
+        report: PruningReport,
+    ) -> tuple[dict[str, Tensor], dict[str, LayerPruning]]:
+        """Return the tensors that pruning changes, by get_attr target, and the report's rows."""
+        graph_module = self.program.graph_module
+        rows: dict[str, LayerPruning] = {}
+        total = sum(not layer.dense for layer in self.layers)
+
+        def solve_layer(
+            layer: PrunableLayer, grams: list[Grams] | None, is_centred: bool
+        ) -> list[Solution]:
+            self.tell(f"pruning {layer.name}", len(rows), total)
+            weight = attribute(graph_module, layer.weight_target)
+            matrices = layer.calls[0].geometry.matrices(weight)
+            pattern = levels.get(layer.name)
+            if pattern is None:
+                return [Solution(matrix, is_dense=True) for matrix in matrices]
+            solutions = [
+                solve(
+                    matrix,
+                    None if grams is None else grams[g],
+                    pattern,
+                    self.method,
+                    is_centred=is_centred,
+                )
+                for g, matrix in enumerate(matrices)
+            ]
+            rows[layer.name] = layer_row(layer.name, weight, solutions, pattern, report.pattern)
+            return solutions
+
+        if batches:
+            return Walk(graph_module, self.layers, solve_layer, self.peak).run(batches), rows
+        changed: dict[str, Tensor] = {}
+        for layer in self.layers:
+            if not layer.dense:
+                solutions = solve_layer(layer, None, False)
+                changed.update(changed_tensors(graph_module, layer, solutions))
+        return changed, rows
 
 
 def _with_choice(row: LayerPruning, choice: Choice) -> LayerPruning:
@@ -91,49 +127,6 @@ def _with_choice(row: LayerPruning, choice: Choice) -> LayerPruning:
         predicted_ms=None if choice.times is None else choice.times[row.name],
         reason=row.reason or ("" if choice.levels[row.name] else "dense by the allocation"),
     )
-
-
-def _solved(
-    program: Program,
-    layers: Sequence[PrunableLayer],
-    batches: Sequence[Sequence[Any]],
-    levels: Mapping[str, Level],
-    method: str,
-    report: PruningReport,
-    peak: Peak,
-    tell: Tell,
-) -> tuple[dict[str, Tensor], dict[str, LayerPruning]]:
-    """Return the tensors that pruning changes, by get_attr target, and the report's rows."""
-    graph_module = program.graph_module
-    rows: dict[str, LayerPruning] = {}
-    total = sum(not layer.dense for layer in layers)
-
-    def solve_layer(
-        layer: PrunableLayer, grams: list[Grams] | None, is_centred: bool
-    ) -> list[Solution]:
-        tell(f"pruning {layer.name}", len(rows), total)
-        weight = attribute(graph_module, layer.weight_target)
-        matrices = layer.calls[0].geometry.matrices(weight)
-        pattern = levels.get(layer.name)
-        if pattern is None:
-            return [Solution(matrix, is_dense=True) for matrix in matrices]
-        solutions = [
-            solve(
-                matrix, None if grams is None else grams[g], pattern, method, is_centred=is_centred
-            )
-            for g, matrix in enumerate(matrices)
-        ]
-        rows[layer.name] = layer_row(layer.name, weight, solutions, pattern, report.pattern)
-        return solutions
-
-    if batches:
-        return Walk(graph_module, layers, solve_layer, peak).run(batches), rows
-    changed: dict[str, Tensor] = {}
-    for layer in layers:
-        if not layer.dense:
-            solutions = solve_layer(layer, None, False)
-            changed.update(changed_tensors(graph_module, layer, solutions))
-    return changed, rows
 
 
 def layer_row(

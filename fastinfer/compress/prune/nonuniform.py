@@ -187,7 +187,7 @@ def _for_sparsity(
         if moved.options not in [c.options for c in contenders.values()]:
             contenders[contender] = moved
     whole = {"uniform": 0.0}
-    notes = []
+    notes: list[str] = []
     if len(contenders) > 1:
         whole, notes = _checked(graph_module, names, levels, contenders, batches, pruned, peak)
     chosen = min(whole, key=whole.__getitem__)
@@ -215,7 +215,7 @@ def _checked(
     Layers make up for one another, so sums of their errors mislead: what is measured decides.
     """
     fit, held = list(batches), list(batches)
-    notes = []
+    notes: list[str] = []
     if len(batches) >= HELD_EVERY:
         held = fit[HELD_EVERY - 1 :: HELD_EVERY]
         fit = [b for i, b in enumerate(batches) if i % HELD_EVERY != HELD_EVERY - 1]

@@ -1,4 +1,4 @@
-"""prune: one call from a float model to the same model with zeros where they cost least."""
+"""prune_layers: one call from a float model to the same model with zeros where they cost least."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastinfer.compress.progress import ProgressBar
-from fastinfer.compress.prune.by_graph import layer_row, prune_graph, prune_unevenly
+from fastinfer.compress.prune.by_graph import GraphPruning, layer_row
 from fastinfer.compress.prune.calibration import calls_of, graph_batches
 from fastinfer.compress.prune.channels import prune_channels
 from fastinfer.compress.prune.layer_times import Latency
@@ -22,6 +22,7 @@ from fastinfer.compress.prune.nonuniform import ALLOCATIONS, Goal, check_goal
 from fastinfer.compress.prune.report import ATTRIBUTE, LayerPruning, PruningReport
 from fastinfer.compress.prune.request import (
     CHANNEL,
+    PruningRequest,
     check_choices,
     check_ignored,
     check_model,
@@ -39,55 +40,25 @@ from fastinfer.types.sparsity import Pattern, named_pattern
 CHANNEL_METHODS = ("obs", "obd", "magnitude")
 
 
-def prune(
+def prune_layers(
     model: nn.Module,
     example_inputs: Any,
-    *,
-    pattern: str,
-    sparsity: float | None = None,
-    method: str = "obs",
-    calibration: Iterable[Any] | None = None,
-    ignore: Sequence[str] = (),
-    schedule: Any = None,
-    allocation: str = "uniform",
+    request: PruningRequest,
     latency: Latency | None = None,
 ) -> nn.Module:
-    """Return a copy of the model whose weights have zeros; the model is untouched.
+    """Return a copy of the model whose weights have zeros; `fastinfer.prune` says which.
 
-    The copy is of the model's own class, float, in its mode, and trains; `convert` finds the zeros.
-    `pruning_report` says what was done to each layer. Layers of few inputs, the first convolution
-    and the last layer stay dense.
-
-    Args:
-        model: any nn.Module on cpu. It is pruned as it is in eval mode.
-        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword
-            arguments. None is enough for magnitude.
-        pattern: "unstructured", "nm64", "nm64x2" (and x64, x128, x256 for GPUs; see
-            docs/sparsity.md), n kept of m as "2:4", or "channel".
-        sparsity: the share of a pruned layer's weights that become zero, 0..1. A pattern as "2:4"
-            says it already. Of "channel" the share of the model's parameters that go.
-        method: "obs" chooses by second-order information and fits all weights that are kept to the
-            dense model's outputs; "sparsegpt" mends weights to the right of those that go, "obd"
-            weighs squares of weights with their inputs' variance, "magnitude" takes the smallest.
-            Of "channel" "obs" ranks by first-order changes of the output and refits the layers
-            that read fewer channels, "obd" only ranks; see `prune_channels` for more choices.
-        calibration: batches as for `convert`, without labels or with. The example alone serves
-            otherwise, and the report says so. "magnitude" needs none.
-        ignore: names or patterns ("head.*") of modules that stay dense.
-        schedule: None: a schedule needs training, see `fastinfer.GradualPruner`.
-        allocation: "uniform": all layers have this sparsity. "error": each has its own, and
-            `sparsity` is their mean over the weights; see docs/sparsity.md. Of N:64 and
-            unstructured patterns.
-        latency: the least error within a latency, instead of a sparsity; `fastinfer.prune` makes
-            it from target_ms.
+    latency: the least error within a latency, instead of a sparsity.
 
     Raises:
         TypeError, ValueError: a malformed request, before any work; or a latency that cannot be
             reached, before anything is changed.
     """
+    pattern, sparsity, method = request.pattern, request.sparsity, request.method
+    calibration, allocation = request.calibration, request.allocation
     start = time.perf_counter()
     model = check_model(model)
-    ignored = check_choices(method, calibration, ignore, schedule)
+    ignored = check_choices(request)
     check_ignored(model, ignored)
     example = example_call("prune", example_inputs)
     if allocation not in ALLOCATIONS:
@@ -122,7 +93,7 @@ def prune(
     if not report.pruned and share > 0:
         warnings.warn(
             "prune: no layer was pruned; print(fastinfer.pruning_report(model)) says why",
-            stacklevel=2,
+            stacklevel=3,
         )
     setattr(pruned, ATTRIBUTE, report)
     return pruned
@@ -195,20 +166,20 @@ def _prune(
     layers = find_layers(program.graph_module, ignore)
     changing = [call.node for layer in layers if not layer.dense for call in layer.calls]
     batches = graph_batches(program, calls, changing, report) if calls else []
+    pruning = GraphPruning(model, program, layers, method, report, peak, tell)
     if isinstance(wanted, Goal):
         if not batches:
             raise ValueError(
                 "prune: calibration: the captured graph takes no batch, and allocation 'error' "
                 "needs some; pass batches of the example's sizes"
             )
-        prune_unevenly(model, program, layers, batches, example, wanted, method, report, peak, tell)
+        pruning.to_goal(batches, example, wanted)
         return
     if calls and not batches:
         report.note("layers were pruned on their own: the graph takes no calibration batch")
         _prune_modules(model, calls, wanted, method, ignore, report, peak, tell)
         return
-    levels = {layer.name: wanted for layer in layers}
-    prune_graph(model, program, layers, batches, levels, method, report, peak, tell)
+    pruning.to_levels(batches, {layer.name: wanted for layer in layers})
 
 
 def _prune_modules(

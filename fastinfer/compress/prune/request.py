@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,19 @@ from fastinfer.report import Report
 from fastinfer.types.finite import all_finite
 
 CHANNEL = "channel"
+
+
+@dataclass(frozen=True)
+class PruningRequest:
+    """What `fastinfer.prune` was asked for; its docstring says what each is. Not checked yet."""
+
+    pattern: str
+    sparsity: float | None = None
+    method: str = "obs"
+    calibration: Iterable[Any] | None = None
+    ignore: Sequence[str] = ()
+    schedule: Any = None
+    allocation: str = "uniform"
 
 
 def check_model(model: object) -> nn.Module:
@@ -52,14 +67,14 @@ def check_model(model: object) -> nn.Module:
     return model
 
 
-def check_choices(
-    method: object, calibration: object, ignore: object, schedule: object
-) -> tuple[str, ...]:
+def check_choices(request: PruningRequest) -> tuple[str, ...]:
     """Return ignore as a tuple.
 
     Raises:
         TypeError, ValueError: naming the argument.
     """
+    method, calibration, ignore = request.method, request.calibration, request.ignore
+    schedule = request.schedule
     if method not in METHODS:
         raise ValueError(f"prune: method: expected one of {list(METHODS)}, got {method!r}")
     if schedule is not None:

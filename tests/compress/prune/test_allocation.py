@@ -13,6 +13,7 @@ from fastinfer.compress.prune.layer_errors import level_solutions
 from fastinfer.compress.prune.layer_times import layer_module
 from fastinfer.compress.prune.layers import find_layers
 from fastinfer.compress.prune.nonuniform import KEPT, Goal, density
+from fastinfer.compress.prune.request import PruningRequest
 from fastinfer.compress.prune.solve import Grams, solve
 from fastinfer.graph.capture import capture
 from fastinfer.types.sparsity import NM
@@ -168,10 +169,8 @@ class Clock:
 
 def pruned_for(clock, target_ms):
     data = conv_batches()
-    return prune_for(
-        made(Unlike), data[0], target_ms, clock.whole, clock.of_layers,
-        pattern="nm64", calibration=data,
-    )  # fmt: skip
+    request = PruningRequest("nm64", calibration=data)
+    return prune_for(made(Unlike), data[0], request, target_ms, clock.whole, clock.of_layers)
 
 
 def test_a_target_is_met_and_equal_shapes_are_timed_once():
@@ -206,10 +205,8 @@ def test_an_unreachable_target_names_the_nearest():
     before = [p.clone() for p in model.parameters()]
     # 1 for the rest, and a sixteenth of each of two layers.
     with pytest.raises(ValueError, match=r"target_ms: 0\.5 cannot be reached.*ask for 1\.125 "):
-        clock = Clock()
-        prune_for(
-            model, data[0], 0.5, clock.whole, clock.of_layers, pattern="nm64", calibration=data
-        )
+        clock, request = Clock(), PruningRequest("nm64", calibration=data)
+        prune_for(model, data[0], request, 0.5, clock.whole, clock.of_layers)
     assert all(map(torch.equal, before, model.parameters()))
 
 
