@@ -32,6 +32,7 @@ SOURCES = [
     "csrc/prepack.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/packed_view.cpp",
+    "csrc/cpu/few_rows.cpp",
     "csrc/cpu/gemm_choice.cpp",
     "csrc/cpu/gemm_panel.cpp",
     "csrc/cpu/direct_conv.cpp",

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "cpu/bound_regions.h"
+#include "cpu/few_rows.h"
 #include "cpu/isa.h"
 #include "engine/peak.h"
 #include "engine/recorder.h"
@@ -69,6 +70,15 @@ PYBIND11_MODULE(_C, m) {
   py::class_<fastinfer::ModuleWatch>(m, "ModuleWatch", "Whether modules are as they were.")
       .def(py::init<py::tuple, py::tuple>(), py::arg("namespaces"), py::arg("slots"))
       .def("holds", &fastinfer::ModuleWatch::holds);
+  m.def("few_rows_most",
+        [](std::tuple<int64_t, double, double> tiles,
+           std::tuple<int64_t, int64_t, int64_t, double, double> sparse) {
+          return fastinfer::few_rows_most(std::make_from_tuple<fastinfer::TileWork>(tiles),
+                                          std::make_from_tuple<fastinfer::SparseWork>(sparse));
+        },
+        py::arg("tiles"), py::arg("sparse"),
+        "Rows up to which a linear layer's sparse image is faster than tiles; the fields of "
+        "csrc/cpu/few_rows.h.");
   m.def("release_region", &fastinfer::release_region, py::arg("number"),
         "Let go of what int8_region_bind keeps under this number.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;

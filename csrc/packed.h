@@ -82,8 +82,9 @@ struct PackedHeader {
   int32_t flags;
   int32_t form;  // a GemmForm; 0 for depthwise
   float clamp_min, clamp_max;
-  // Whose channels stand side by side in the blocks, of depthwise; for CUDA, how many channels keep the
-  // same inputs in the image at `index`; else 0.
+  // Whose channels stand side by side in the blocks, of depthwise; for CUDA, how many channels keep
+  // the same inputs in the image at `index`; of kTiles with a sparse image for calls of few rows,
+  // whose header is at `index`, the most of such rows; else 0.
   int32_t pixels;
   // Neighbouring products that lie together in an image; in forms that read runs each fills whole quads.
   int32_t run;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "few_rows.h"
 #include "pack_pairs.h"
 #include "pack_sparse.h"
 
@@ -84,27 +85,45 @@ float picked_ratio(const SparseCost& cost) {
   return known.back().ratio;
 }
 
-// Of all panels of a group on average: zeros may be in few of them.
-float estimate_sparse(const GemmFamily& family, int lanes, const int8_t* weight,
-                      const PackedHeader& h) {
-  const auto vectors = static_cast<float>(h.nr / lanes);
-  const float quad = family.cost.single * vectors * picked_ratio(family.sparse);
-  float sum = 0;
+// What a weight's sparse image takes. `h` has the family set.
+struct SparseCount {
+  int64_t bytes = 0, steps = 0, quads = 0;  // steps: those that have a quad
+};
+
+SparseCount count_sparse(const int8_t* weight, const PackedHeader& h) {
+  SparseCount found;
   for (int64_t g = 0; g < h.groups; g++) {
     for (int64_t p = 0; p < h.panels_per_group; p++) {
       const std::vector<int8_t> panel = gather_panel(weight, h, g, p);
       for (const uint8_t quads : count_picks(panel.data(), h.quads(), h.nr, h.step_quads())) {
-        if (quads != 0) sum += family.cost.single + quad * static_cast<float>(quads);
+        found.steps += quads != 0;
+        found.quads += quads;
       }
+      found.bytes += h.quads() / h.step_quads() + static_cast<int64_t>(sizeof(int32_t));
     }
   }
-  return sum / static_cast<float>(h.groups) +
-         static_cast<float>(h.panels_per_group) * vectors * family.cost.result;
+  found.bytes += found.quads * (1 + h.nr / kPickLanes) * kPickLanes * 4;
+  return found;
 }
 
-// Cycles of one row of A times one group's weights. `h` has the family set.
-float estimate(const GemmFamily& family, int lanes, const int8_t* weight, const PackedHeader& h) {
-  if (family.form == GemmForm::kSparse) return estimate_sparse(family, lanes, weight, h);
+SparseWork sparse_work(const GemmFamily& family, int lanes, const PackedHeader& h,
+                       const SparseCount& count) {
+  const int64_t panels = int64_t{h.groups} * h.panels_per_group;
+  const float vectors = static_cast<float>(h.nr / lanes), single = family.cost.single;
+  return {count.bytes, panels, count.quads, single * vectors * picked_ratio(family.sparse),
+          single * static_cast<float>(count.steps) +
+              static_cast<float>(panels) * vectors * family.cost.result};
+}
+
+// Of all panels of a group on average: zeros may be in few of them.
+float estimate_sparse(const SparseWork& work, const PackedHeader& h) {
+  const double all = static_cast<double>(work.quads) * work.quad + work.others;
+  return static_cast<float>(all / h.groups);
+}
+
+// Cycles of one row of A times one group's dense weights. `h` has the family set.
+float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
+                     const PackedHeader& h) {
   const float vector =
       family.form == GemmForm::kPairs
           ? estimate_pairs(family, weight, h)
@@ -123,24 +142,52 @@ bool has_zeros(const int8_t* weight, const PackedHeader& h) {
   return std::count(weight, weight + all, int8_t{0}) * 100 >= all * kLeastZeros;
 }
 
+TileWork tile_work(const GemmFamily& family, int lanes, const PackedHeader& h) {
+  const double vectors = static_cast<double>(h.panels_per_group) * h.nr / lanes;
+  return {int64_t{h.panels_per_group} * h.nr * h.quads() * 4,
+          vectors * h.quads() * family.cost.single, vectors * family.cost.result};
+}
+
 }  // namespace
 
-void choose_family(const KernelTable& table, const int8_t* weight, PackedHeader& h) {
+std::optional<PackedHeader> choose_family(const KernelTable& table, const int8_t* weight,
+                                          PackedHeader& h) {
   const bool may_be_sparse = has_zeros(weight, h);
   const GemmFamily* best = &table.gemm[0];
   float least = 0;
+  struct Sparse {
+    PackedHeader header;
+    SparseWork work;
+  };
+  std::vector<Sparse> sparse;
   for (int i = 0; i < kMaxFamilies && table.gemm[i].nr != 0; i++) {
-    const bool is_sparse = table.gemm[i].form == GemmForm::kSparse;
+    const GemmFamily& family = table.gemm[i];
+    const bool is_sparse = family.form == GemmForm::kSparse;
     if (is_sparse && !may_be_sparse) continue;
-    set_family(h, table.gemm[i]);
-    const float cost =
-        estimate(table.gemm[i], table.lanes, weight, h) * (is_sparse ? kSparseMargin : 1.0f);
+    set_family(h, family);
+    float cost;
+    if (is_sparse) {
+      sparse.push_back({h, sparse_work(family, table.lanes, h, count_sparse(weight, h))});
+      cost = estimate_sparse(sparse.back().work, h) * kSparseMargin;
+    } else {
+      cost = estimate_dense(family, table.lanes, weight, h);
+    }
     if (i == 0 || cost < least) {
-      best = &table.gemm[i];
+      best = &family;
       least = cost;
     }
   }
   set_family(h, *best);
+  // A convolution hardly ever has so few pixels, and what it has is not known here.
+  if (best->form != GemmForm::kTiles || h.op != static_cast<int32_t>(PackedOp::kLinear)) return {};
+  std::optional<PackedHeader> few_rows;
+  for (const Sparse& s : sparse) {
+    const int32_t most = few_rows_most(tile_work(*best, table.lanes, h), s.work);
+    if (most <= h.pixels) continue;
+    h.pixels = most;
+    few_rows = s.header;
+  }
+  return few_rows;
 }
 
 }  // namespace fastinfer

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernel_table.h"
@@ -13,7 +14,10 @@ namespace fastinfer {
 std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, int64_t group,
                                  int64_t panel);
 
-// Sets form, nr, panels_per_group and run to what takes the least time by estimate.
-void choose_family(const KernelTable& table, const int8_t* weight, PackedHeader& h);
+// Sets form, nr, panels_per_group and run to what takes the least time by estimate. Returns the
+// header of a second, sparse image where calls of few rows are faster on that, and sets h.pixels to
+// the most rows.
+std::optional<PackedHeader> choose_family(const KernelTable& table, const int8_t* weight,
+                                          PackedHeader& h);
 
 }  // namespace fastinfer

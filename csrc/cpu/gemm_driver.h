@@ -34,9 +34,9 @@ template <class Rows>
 class GemmDriver {
  public:
   GemmDriver(const PackedView& view, const Rows& rows, int64_t m, const GemmOutput& output)
-      : view_(view), h_(*view.header), rows_(rows), output_(output), m_(m) {
+      : view_(view.for_rows(m)), h_(*view_.header), rows_(rows), output_(output), m_(m) {
     form_ = static_cast<GemmForm>(h_.form);
-    family_ = &view.table->family(form_, h_.nr);
+    family_ = &view_.table->family(form_, h_.nr);
     k_groups_ = h_.quads();
     quad_bytes_ = form_ == GemmForm::kWords ? 8 : 4;
     row_bytes_ = k_groups_ * quad_bytes_;
@@ -153,7 +153,7 @@ class GemmDriver {
     }
   }
 
-  const PackedView& view_;
+  const PackedView view_;
   const PackedHeader& h_;
   const Rows& rows_;
   const GemmOutput output_;

@@ -9,8 +9,11 @@ GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, 
   const PackedHeader& h = *view.header;
   const int64_t panels = view.panels();
   const double by_rows = largest_share(rows, threads), by_panels = largest_share(panels, threads);
-  const bool is_heavy = static_cast<GemmForm>(h.form) == GemmForm::kTiles &&
-                        panels * panel_bytes(h) > 2 * input_bytes;
+  const auto form = static_cast<GemmForm>(h.form);
+  const bool reads_far = form == GemmForm::kTiles ||
+                         (form == GemmForm::kSparse &&
+                          h.op == static_cast<int32_t>(PackedOp::kLinear));
+  const bool is_heavy = reads_far && h.weight_bytes > 2 * input_bytes;
   if (is_heavy ? by_rows * kPackingRows < by_panels : by_rows <= by_panels * kPackingRows) {
     return {share_of(rows, thread, threads), {0, panels}};
   }

@@ -33,8 +33,9 @@ struct GemmShare {
 };
 
 // Over rows every thread packs its own and reads all weights, over panels the other way round. Panels
-// for an evener share, and with kTiles where weights are twice the input and more: from L3 a core
-// has them at less than 30 GB/s (Granite Rapids), slower than it multiplies a small image by them.
+// for an evener share, and with kTiles (and linear layers with kSparse) where weights are twice the
+// input and more: from L3 a core has them at less than 30 GB/s (Granite Rapids), slower than it
+// multiplies a small image by them.
 GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, int thread,
                      int threads);
 

@@ -20,6 +20,12 @@ struct PackedView {
   int64_t panels() const { return int64_t{header->groups} * header->panels_per_group; }
   int64_t n_per_group() const { return header->n / header->groups; }
 
+  // What a call of m rows reads: the image for few rows, where there is one and these are few.
+  PackedView for_rows(int64_t m) const {
+    if (header->pixels == 0 || m > header->pixels) return *this;
+    return {section<PackedHeader>(header->index), base, table};
+  }
+
   // The epilogue for channels starting at `at` in the padded per-channel vectors; outputs and
   // residuals are the caller's.
   Epilogue epilogue(int64_t at) const;

@@ -76,8 +76,8 @@ std::vector<int16_t> widen_panel(const std::vector<int8_t>& panel, int nr) {
   return out;
 }
 
-void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, PackedBuffer& buffer) {
-  choose_family(table, weight, h);
+// The weight in the form of `h`, whose sections it sets.
+void pack_panels(const int8_t* weight, PackedHeader& h, PackedBuffer& buffer) {
   const auto form = static_cast<GemmForm>(h.form);
   std::vector<int8_t> data;
   std::vector<int16_t> words;
@@ -121,6 +121,36 @@ void pack_gemm(const KernelTable& table, const int8_t* weight, PackedHeader& h, 
   }
 }
 
+// Returns the header of a second image for calls of few rows, where there is one: it has those
+// sections that are not the first one's.
+std::optional<PackedHeader> pack_gemm(const KernelTable& table, const int8_t* weight,
+                                      PackedHeader& h, PackedBuffer& buffer) {
+  std::optional<PackedHeader> few_rows = choose_family(table, weight, h);
+  pack_panels(weight, h, buffer);
+  if (few_rows) pack_panels(weight, *few_rows, buffer);
+  return few_rows;
+}
+
+// `h` has all its sections.
+void add_few_rows(const PackedHeader& image, PackedHeader& h, PackedBuffer& buffer) {
+  PackedHeader second = h;
+  second.form = image.form;
+  second.nr = image.nr;
+  second.panels_per_group = image.panels_per_group;
+  second.run = image.run;
+  second.weight = image.weight;
+  second.weight_bytes = image.weight_bytes;
+  second.index = image.index;
+  second.index_bytes = image.index_bytes;
+  second.pixels = 0;
+  h.index = buffer.add(&second, sizeof(second));
+  h.index_bytes = static_cast<int64_t>(sizeof(second));
+}
+
+int64_t padded_channels(const PackedHeader& h) {
+  return int64_t{h.groups} * h.panels_per_group * h.nr;
+}
+
 // [block][tap group][lane][taps] of T.
 template <class T>
 void pack_depthwise(const KernelTable& table, const int8_t* weight, const Place& place,
@@ -159,15 +189,16 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   const auto* b = static_cast<const int32_t*>(in.bias.const_data_ptr());
 
   PackedBuffer buffer;
+  std::optional<PackedHeader> few_rows;
   if (is_depthwise) {
     h.nr = table.depthwise_block;
     h.run = h.k;
     h.pixels = depthwise_pixels(n, h.nr);
     h.panels_per_group = static_cast<int32_t>((h.pixels * n + h.nr - 1) / h.nr);
   } else if (kind == PackedOp::kConv2d) {
-    pack_gemm(table, window_order(w, h).data(), h, buffer);
+    few_rows = pack_gemm(table, window_order(w, h).data(), h, buffer);
   } else {
-    pack_gemm(table, w, h, buffer);
+    few_rows = pack_gemm(table, w, h, buffer);
   }
   const Place place = is_depthwise ? depthwise_places(h) : gemm_places(h);
   if (is_depthwise && table.depthwise_bytes == 2) {
@@ -175,7 +206,8 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
   } else if (is_depthwise) {
     pack_depthwise<int8_t>(table, w, place, h, buffer);
   }
-  const int64_t padded = int64_t{h.groups} * h.panels_per_group * h.nr;
+  const int64_t padded =
+      std::max(padded_channels(h), few_rows ? padded_channels(*few_rows) : 0);
   h.bias = buffer.add(spread(b, n, place, padded));
   h.multiplier = buffer.add(
       spread(static_cast<const float*>(in.multiplier.const_data_ptr()), n, place, padded));
@@ -189,6 +221,7 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
     for (int64_t i = 0; i < n * h.k; i++) sums[static_cast<size_t>(i / h.k)] += w[i];
     h.weight_sum = buffer.add(spread(sums.data(), n, place, padded));
   }
+  if (few_rows) add_few_rows(*few_rows, h, buffer);
   return buffer.finish(h);
 }
 

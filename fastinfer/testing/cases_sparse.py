@@ -36,15 +36,33 @@ _CONVS = (
     Conv(1, 3, (20, 22), 32, kernel=(7, 7), padding=(3, 3), stride=(2, 2)),
     Conv(0, 64, (9, 14), 48),
 )
+#: With AMX calls of up to about 14 of these run on a sparse image, those of more on tiles.
+_FEW_ROWS = (0, 1, 2, *range(7, 19), 40)
 
 
-def _dynamic_case(kind: str) -> Case:
-    label = f"sparse_dynamic_{kind}"
+def few_rows_cases() -> Iterator[Case]:
+    """Yield cases of linear layers that keep a sparse image beside tiles, around where it ends."""
+    for m in _FEW_ROWS:
+        yield linear_case((m,), 96, 600, weights="shared few")
+    for n in (16, 17, 47, 48, 80):  # panels of both widths in either image
+        yield linear_case((2,), n, 512, weights="shared few")
+    for k in (321, 576, 704, 1111):
+        yield linear_case((3,), 64, k, weights="shared few")
+    for m in (1, 3, 17):
+        yield linear_case((m,), 37, 68, weights="normal")  # an odd number of quads
+        for output in (*OUTPUTS[1:], *UNBOUNDED):
+            yield linear_case((m,), 85, 640, output, "shared few")
+        for per_token in (True, False):
+            yield _dynamic_case("shared few", m, 600, per_token)
+
+
+def _dynamic_case(kind: str, m: int = 9, k: int = 200, per_token: bool = True) -> Case:
+    label = f"sparse_dynamic_{kind}_{m}_k{k}_{per_token}"
 
     def build() -> tuple[Any, ...]:
         g = generator(label)
-        packed = pack_dynamic("linear", random_weight(g, kind, 40, 200), g, 1)
-        return torch.randn((9, 200), generator=g), packed, 40, True
+        packed = pack_dynamic("linear", random_weight(g, kind, 40, k), g, 1)
+        return torch.randn((m, k), generator=g), packed, 40, per_token
 
     return Case("int8_linear_dynamic", label, build)
 
@@ -66,3 +84,4 @@ def sparse_cases() -> Iterator[Case]:
         for conv in _CONVS:
             yield conv_case(conv, OUTPUTS[1], kind)
     yield conv_case(Conv(1, 1024, (5, 6), 64), weights="apart")
+    yield from few_rows_cases()

@@ -11,19 +11,20 @@ from torch import Tensor
 def kept_weights(g: torch.Generator, kind: str, shape: tuple[int, ...]) -> Tensor:
     """Return 1 where a weight of a kind keeps its value, else 0.
 
-    "sparse" has 9 zeros of 10, "shared" the same in channels 16 apart, and "apart" leaves out seven
-    of every eight runs of 64 products, too. "2:4" has two or fewer of every four inputs, and "v128"
-    the same 16 of every 64 in 128 channels, "v128 half" 32.
+    "sparse" has 9 zeros of 10, "shared" the same in channels 16 apart, "shared few" 31 of 32 at the
+    same places, and "apart" leaves out seven of every eight runs of 64 products, too. "2:4" has two
+    or fewer of every four inputs, and "v128" the same 16 of every 64 in 128 channels, "v128 half"
+    32.
     """
     if kind == "2:4":
         return _two_of_four(g, shape)
     if kind in _SHARED:
         return _shared(g, shape, *_SHARED[kind])
-    if kind not in ("sparse", "shared", "apart"):
+    if kind not in ("sparse", "shared", "shared few", "apart"):
         raise ValueError(f"kept_weights: no kind {kind!r}")
     n, k = shape[0], math.prod(shape[1:])
-    rows = 16 if kind == "shared" else n
-    kept = torch.rand(rows, k, generator=g) < 0.1
+    rows = 16 if kind.startswith("shared") else n
+    kept = torch.rand(rows, k, generator=g) < (1 / 32 if kind == "shared few" else 0.1)
     if kind == "apart":
         kept &= torch.arange(k) // 64 % 8 == 0
     return kept.repeat(-(-n // rows), 1)[:n].reshape(shape).to(torch.int8)

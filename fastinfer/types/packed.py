@@ -7,7 +7,7 @@ docs/layouts.md draws the bytes.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -159,6 +159,21 @@ class Unpacked:
     residual_multiplier: torch.Tensor
     table: torch.Tensor
     float_bias: torch.Tensor
+
+
+def few_rows_image(packed: torch.Tensor) -> torch.Tensor | None:
+    """Return the packed buffer as calls of up to header.pixels rows read it; None: as all others.
+
+    Of linear layers in form tiles that keep a sparse image, too.
+    """
+    packed = packed.cpu()
+    header = read_header(packed)
+    if FORMS[header.form] != "tiles" or header.index == 0:
+        return None
+    raw = bytes(packed[header.index : header.index + _STRUCT.size].numpy().tobytes())
+    second = replace(PackedHeader(*_STRUCT.unpack(raw)), total_bytes=packed.numel())
+    head = torch.frombuffer(bytearray(second.to_bytes()), dtype=torch.uint8)
+    return torch.cat([head, packed[HEADER_BYTES:]])
 
 
 def _section(packed: torch.Tensor, offset: int, count: int, dtype: torch.dtype) -> torch.Tensor:

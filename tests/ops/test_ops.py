@@ -9,7 +9,7 @@ from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.every_case import every_case
-from fastinfer.types.packed import FLAG_UNBOUNDED, FORMS, read_header
+from fastinfer.types.packed import FLAG_UNBOUNDED, FORMS, few_rows_image, read_header
 
 CASES = every_case()
 SPECS = {op.name: op for op in OPS}
@@ -42,6 +42,26 @@ def test_cases_reach_every_family(isa):
             header = read_header(case.build()[1])
             found.add((FORMS[header.form], header.nr))
     assert found == FAMILIES[isa]
+
+
+def test_cases_reach_images_for_few_rows(isa):
+    """Ones of either width, with fewer rows than they are for, as many, and more."""
+    found, sides = set(), set()
+    for case in CASES:
+        if case.op in ("int8_linear", "int8_linear_dynamic"):
+            x, packed = case.build()[:2]
+            image = few_rows_image(packed)
+            if image is None:
+                continue
+            most, m = read_header(packed).pixels, x.numel() // x.shape[-1]
+            found.add((FORMS[read_header(image).form], read_header(image).nr))
+            sides.add((case.op, (m > most) - (m < most)))
+    if isa != "amx":
+        assert not found
+        return
+    assert found == {("sparse", 32), ("sparse", 16)}
+    assert sides >= {("int8_linear", side) for side in (-1, 0, 1)}
+    assert sides >= {("int8_linear_dynamic", side) for side in (-1, 1)}
 
 
 def test_unbounded_is_where_multipliers_are_large(isa):

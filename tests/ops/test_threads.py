@@ -21,6 +21,8 @@ def tensors(args):
 LARGE = [
     linear_case((301,), 130, 96),
     linear_case((1,), 2050, 512),
+    linear_case((1,), 2050, 512, weights="shared few"),  # with AMX, on a sparse image
+    linear_case((10,), 2050, 512, weights="shared few"),
     conv_case(Conv(2, 32, (29, 27), 72)),
     conv_case(Conv(3, 64, (15, 15), 33, kernel=(1, 1), padding=(0, 0))),
     depthwise_case(Conv(3, 70, (31, 29), 70, groups=70)),

@@ -11,7 +11,15 @@ from fastinfer.testing.cases import generator, random_uint8, random_weight
 from fastinfer.testing.cases_sparse import KINDS
 from fastinfer.testing.compare import assert_equal
 from fastinfer.types import packed as layout
-from fastinfer.types.packed import FORMS, HEADER_BYTES, OPS, PackedHeader, read_header, unpack
+from fastinfer.types.packed import (
+    FORMS,
+    HEADER_BYTES,
+    OPS,
+    PackedHeader,
+    few_rows_image,
+    read_header,
+    unpack,
+)
 
 SHAPES = {
     "linear": [((20, 33), 1), ((1, 1), 1), ((8, 4), 1), ((33, 130), 1)],
@@ -139,3 +147,22 @@ def test_few_zeros_are_packed_densely(isa):
         packed = torch.ops.fastinfer.int8_prepack(*values.values())
         assert FORMS[read_header(packed).form] != "sparse"
         check_parts(values, unpack(packed))
+
+
+def test_tiles_keep_a_sparse_image_for_few_rows(isa):
+    """Of linear layers alone; it holds the same weight and channels."""
+    for shape in ((47, 512), (64, 1000)):
+        values = arguments("linear", shape, 1, weights="shared few")
+        packed = torch.ops.fastinfer.int8_prepack(*values.values())
+        image = few_rows_image(packed)
+        assert (image is not None) == (isa == "amx")
+        assert few_rows_image(packed.clone()) is None or isa == "amx"
+        if image is not None:
+            assert FORMS[read_header(image).form] == "sparse"
+            check_parts(values, unpack(image))
+    for op, shape, weights in (
+        ("conv2d", (64, 512, 1, 1), "shared few"),
+        ("linear", (64, 512), "normal"),
+    ):
+        values = arguments(op, shape, 1, weights=weights)
+        assert few_rows_image(torch.ops.fastinfer.int8_prepack(*values.values())) is None

@@ -10,11 +10,11 @@ const KernelTable kAvx512VnniTable = vnni_table(
     {GemmForm::kRows,
      32,
      {/*single=*/1.0f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
-     dot_kernels<VecAvx512Vnni, 2>(Heights<14>())},
+     dot_kernels<VecAvx512Vnni, 2>(Heights<13>())},
     {GemmForm::kRows,
      16,
      {/*single=*/1.08f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
-     dot_kernels<VecAvx512Vnni, 1>(Heights<14>())},
+     dot_kernels<VecAvx512Vnni, 1>(Heights<13>())},
     /*dot=*/1.0f, peak_dot<VecAvx512Vnni>, /*finish=*/nullptr);
 
 }  // namespace fastinfer

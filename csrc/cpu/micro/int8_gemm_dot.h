@@ -60,10 +60,49 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
   });
 }
 
-// Every height up to the number of R.
+// A single row, whose time is its weights': both halves of a run at once. The CPU's prefetchers
+// follow two streams further ahead than one, and twice the sums wait half as long for one another.
+template <class Vec, int NV>
+__attribute__((noinline)) void int8_gemm_row(const GemmTiles& t, const Epilogue& epilogue) {
+  using Int = typename Vec::Int;
+  each_tile<1>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
+                                __attribute__((always_inline)) {
+    const auto* w = static_cast<const int8_t*>(t.weight);
+    Int acc[1][NV], second[NV];
+    start_tile<Vec>(acc, e.bias);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) second[v] = Vec::zero();
+    // One group of 4 k's into NV sums.
+    const auto add = [](Int* sums, const uint8_t* x, const int8_t* from)
+                         __attribute__((always_inline)) {
+      const Int four = Vec::broadcast4(x);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) {
+        sums[v] = Vec::dot_u8s8(sums[v], four, Vec::load(from + v * Vec::kBytes));
+      }
+    };
+    constexpr int64_t kGroup = NV * Vec::kBytes;
+    for (int run = 0; run < t.runs; run++) {
+      const uint8_t* x = a + t.offsets[run];
+      const int64_t half = t.singles / 2;
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < half; i++) {
+        add(acc[0], x + i * 4, w + i * kGroup);
+        add(second, x + (half + i) * 4, w + (half + i) * kGroup);
+      }
+      if (t.singles % 2 != 0) add(acc[0], x + 2 * half * 4, w + 2 * half * kGroup);
+      w += t.singles * kGroup;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[0][v] = Vec::add32(acc[0][v], second[v]);
+    store_tile<Vec, 1, NV>(acc, e, clamp);
+  });
+}
+
+// Every height up to the number of R and one.
 template <class Vec, int NV, int... R>
 constexpr GemmKernels dot_kernels(std::integer_sequence<int, R...>) {
-  return {sizeof...(R), {int8_gemm_dot<Vec, R + 1, NV>...}};
+  return {1 + sizeof...(R), {int8_gemm_row<Vec, NV>, int8_gemm_dot<Vec, R + 2, NV>...}};
 }
 
 }  // namespace

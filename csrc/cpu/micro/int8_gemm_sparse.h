@@ -15,6 +15,7 @@ namespace {
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilogue& epilogue) {
   using Int = typename Vec::Int;
+  constexpr int kAhead = 1536;
   const int64_t stride = t.row_stride, step = t.step_quads * 4;
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
@@ -36,6 +37,8 @@ __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilog
           Int b[NV];
 #pragma GCC unroll 4
           for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (1 + v) * Vec::kBytes);
+#pragma GCC unroll 4
+          for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kAhead + v * Vec::kBytes);
           w += (1 + NV) * Vec::kBytes;
 #pragma GCC unroll 16
           for (int r = 0; r < MR; r++) {

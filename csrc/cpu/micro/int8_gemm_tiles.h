@@ -295,7 +295,7 @@ void int8_gemm_tiles(const GemmTiles& t, const Epilogue& e) {
 
 // A single row has no use for a tile.
 template <class Vec, int NV>
-void int8_gemm_row(const GemmTiles& t, const Epilogue& epilogue) {
+void int8_gemm_one_row(const GemmTiles& t, const Epilogue& epilogue) {
   GemmTiles line = t;
   Epilogue e = epilogue;
   for (int64_t i = 0; i < t.lines; i++, line.a += t.line_step, e.advance(static_cast<int>(t.tiles))) {
@@ -303,14 +303,14 @@ void int8_gemm_row(const GemmTiles& t, const Epilogue& epilogue) {
     auto* w = static_cast<const uint8_t*>(t.weight);
     for (int64_t p = 0; p < t.panels; p++, w += t.panel_bytes) {
       panel.weight = w;
-      int8_gemm_dot<Vec, 1, NV>(panel, e.at_channel(p * NV * kTileLanes));
+      int8_gemm_row<Vec, NV>(panel, e.at_channel(p * NV * kTileLanes));
     }
   }
 }
 
 template <class Vec, int NV>
 constexpr GemmKernels tile_kernels() {
-  GemmKernels kernels{2 * kTileRows, {int8_gemm_row<Vec, NV>}};
+  GemmKernels kernels{2 * kTileRows, {int8_gemm_one_row<Vec, NV>}};
   for (int rows = 2; rows <= 2 * kTileRows; rows++) {
     kernels.kernel[rows - 1] = int8_gemm_tiles<Vec, NV>;
   }
