@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python3 tests/side_by_side.py [pytest's options]     # `make test`
 
-SECOND are folders whose tests compute on one thread, as most others do; they take about as long as
-all the rest. The first process runs what SECOND does not name, so a new folder is not left out. What
-the second one says is shown when both are done.
+SECOND are folders whose tests compute on one thread, as most others do; they take about as long
+as all the rest. The first process runs what SECOND does not name, so a new folder is not left out.
+What the second one says is shown when both are done.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def _statements(body: str) -> list[str]:
             found.append(token)
         else:
             held += token
-        while label := re.match(r"\s*([\w$]+):(?!:)\s*", held):
+        while ":" in held and (label := re.match(r"\s*([\w$]+):(?!:)\s*", held)):
             found.append(label[1] + ":")
             held = held[label.end() :]
     return found
