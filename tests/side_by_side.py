@@ -9,6 +9,7 @@ What the second one says is shown when both are done.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ def has_gpu() -> bool:
 
 def main(options: list[str]) -> int:
     """Return 0 where both processes passed."""
+    # As an interrupt does: end both processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     pytest = [sys.executable, "-m", "pytest", *options]
     folders = [f"tests/{name}" for name in SECOND]
     # Of its own: which tests failed last.
