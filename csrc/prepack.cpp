@@ -135,12 +135,11 @@ PackedHeader begin_prepack(PrepackInputs& in, const std::string& op, int64_t gro
 std::vector<int8_t> window_order(const int8_t* weight, const PackedHeader& h) {
   const int64_t taps = int64_t{h.kh} * h.kw, channels = h.c_per_group;
   std::vector<int8_t> out(static_cast<size_t>(int64_t{h.n} * h.k));
+  int8_t* to = out.data();
   for (int64_t n = 0; n < h.n; n++) {
-    for (int64_t c = 0; c < channels; c++) {
-      for (int64_t t = 0; t < taps; t++) {
-        out[static_cast<size_t>((n * taps + t) * channels + c)] =
-            weight[(n * channels + c) * taps + t];
-      }
+    const int8_t* const from = weight + n * h.k;
+    for (int64_t t = 0; t < taps; t++) {
+      for (int64_t c = 0; c < channels; c++) *to++ = from[c * taps + t];
     }
   }
   return out;

@@ -15,6 +15,7 @@ from fastinfer.config import Config, resolve_config
 from fastinfer.graph.capture import capture
 from fastinfer.graph.errors import CaptureError
 from fastinfer.measure import describe_machine
+from fastinfer.measure.collector import young_only
 from fastinfer.nn.converted_module import ConvertedModule, InferenceModule, ModulePath
 from fastinfer.paths import StageError, convert_graph, convert_modules, convert_submodules
 from fastinfer.report import Report
@@ -65,9 +66,10 @@ def convert(
         target_ms,
     )
     require_kernels()
-    fast = _convert(request)
-    if request.args is not None:
-        fast = _check_whole(fast, request, target_ms)
+    with young_only():
+        fast = _convert(request)
+        if request.args is not None:
+            fast = _check_whole(fast, request, target_ms)
     request.report.convert_s = time.perf_counter() - start
     request.report.environment = describe_machine()
     return fast

@@ -56,8 +56,8 @@ def inductor_bf16(work: Workload) -> At:
     return partial(_torch_at, run)
 
 
-def fastinfer_auto(work: Workload) -> At:
-    """Return `fastinfer.convert`, as a user calls it.
+def fastinfer_auto(work: Workload, pruned: tuple[str, float] | None = None) -> At:
+    """Return `fastinfer.convert`, as a user calls it, of a model pruned to a pattern and sparsity.
 
     With random weights the accuracy guard is off: no tool here has one, and no layer of such a
     network has an accuracy to keep.
@@ -69,7 +69,13 @@ def fastinfer_auto(work: Workload) -> At:
     if work.is_random:
         config = replace(config, min_sqnr_db=-math.inf)
     batches = list(work.calibration.split(1))
-    fast = fastinfer.convert(work.model, batches[0], config=config, calibration=batches)
+    model = work.model
+    if pruned is not None:
+        pattern, sparsity = pruned
+        model = fastinfer.prune(
+            model, batches[0], pattern=pattern, sparsity=sparsity, method="magnitude"
+        )
+    fast = fastinfer.convert(model, batches[0], config=config, calibration=batches)
     return partial(_torch_at, fast)
 
 
@@ -202,6 +208,8 @@ CONTENDERS: Mapping[str, Callable[[Workload], At]] = {
     "openvino bf16": partial(openvino, precision="bf16"),
     OPENVINO_INT8: partial(openvino, precision="int8"),
     OURS: fastinfer_auto,
+    "fastinfer nm64x2 75%": partial(fastinfer_auto, pruned=("nm64x2", 0.75)),
+    "fastinfer nm64x2 87.5%": partial(fastinfer_auto, pruned=("nm64x2", 0.875)),
 }
-#: Takes a minute to compile each model; named to be run.
-ON_REQUEST = ("inductor bf16",)
+#: Named to be run: a minute to compile each model, and models that are not the others'.
+ON_REQUEST = ("inductor bf16", "fastinfer nm64x2 75%", "fastinfer nm64x2 87.5%")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "pack_pairs.h"
 #include "pack_sparse.h"
@@ -10,15 +11,20 @@ namespace fastinfer {
 
 std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, int64_t group,
                                  int64_t panel) {
-  const int64_t per_group = h.n / h.groups, run_bytes = int64_t{h.run_quads()} * 4;
-  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.quads()} * h.nr * 4), 0);
-  for (int64_t j = 0; j < h.nr; j++) {
-    const int64_t c = panel * h.nr + j;
-    if (c >= per_group) break;
-    const int8_t* row = weight + (group * per_group + c) * h.k;
-    for (int64_t i = 0; i < h.k; i++) {
-      const int64_t at = i / h.run * run_bytes + i % h.run;
-      out[static_cast<size_t>((at / 4 * h.nr + j) * 4 + at % 4)] = row[i];
+  const int64_t per_group = h.n / h.groups, quad_bytes = int64_t{h.nr} * 4;
+  const int64_t runs = h.k / h.run, run_quads = h.run_quads();
+  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.quads()} * quad_bytes), 0);
+  const int64_t channels = std::min(int64_t{h.nr}, per_group - panel * h.nr);
+  for (int64_t j = 0; j < channels; j++) {
+    const int8_t* from = weight + (group * per_group + panel * h.nr + j) * h.k;
+    int8_t* to = out.data() + j * 4;
+    for (int64_t r = 0; r < runs; r++) {
+      int8_t* at = to + r * run_quads * quad_bytes;
+      const int8_t* const end = from + h.run;
+      // Copies of a size that is known are one instruction each.
+      for (; end - from >= 4; from += 4, at += quad_bytes) std::memcpy(at, from, 4);
+      if (from != end) std::memcpy(at, from, static_cast<size_t>(end - from));
+      from = end;
     }
   }
   return out;

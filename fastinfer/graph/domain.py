@@ -17,6 +17,9 @@ from fastinfer.types.call import CallSpec, Constant, SizeRange, TensorInput, ten
 
 Shapes = Sequence[Sequence[int]]
 
+#: Images and texts are halved to try other sizes, down to what most models still take.
+LEAST_HALVED = 64
+
 
 def model_signature(model: nn.Module) -> inspect.Signature:
     """Return the signature of the model's forward."""
@@ -176,9 +179,20 @@ def _relaxed(
         return pytree.tree_unflatten(resized_leaves, in_spec)  # type: ignore[no-any-return]
 
     three = resized(3)
-    taken = spec.accepts(_shapes(three))
-    if taken and _agree(model, graph_module, spec, three) is None:
-        raise CaptureError("the captured graph answers another batch size differently")
+    # Other sizes are tried along with the batch where the model takes them: fewer pixels are
+    # quicker, too.
+    for other in (_halved(spec, three, batch), three):
+        if not spec.accepts(_shapes(other)):
+            continue
+        try:
+            wanted = _answer(model, spec, other)
+        except CaptureError:
+            if other is three:
+                raise
+            continue
+        if not _same(wanted, _answer_of_graph(graph_module, spec, other)):
+            raise CaptureError("the captured graph answers other sizes differently")
+        break
     for low in (1, 0):
         try:
             # The example's own size was tried above; a call of a large model takes seconds.
@@ -189,6 +203,20 @@ def _relaxed(
             break
         spec = _with_low(spec, dict.fromkeys(batch, low))
     return spec
+
+
+def _halved(spec: CallSpec, bound: dict[str, Any], batch: frozenset[str]) -> dict[str, Any]:
+    """Return the arguments with half of every free size from LEAST_HALVED on, but the batch."""
+    leaves, structure = pytree.tree_flatten(bound)
+    wanted = iter(spec.tensor_inputs)
+    for at, leaf in enumerate(leaves):
+        if not isinstance(leaf, torch.Tensor):
+            continue
+        for dim, size in enumerate(next(wanted).sizes):
+            if size.is_free and size.symbol not in batch and leaf.shape[dim] >= LEAST_HALVED:
+                leaf = leaf.narrow(dim, 0, leaf.shape[dim] // 2)
+        leaves[at] = leaf.contiguous() if leaves[at].is_contiguous() else leaf
+    return pytree.tree_unflatten(leaves, structure)  # type: ignore[no-any-return]
 
 
 def _batch_symbols(spec: CallSpec, tensors: Sequence[torch.Tensor]) -> frozenset[str]:
@@ -255,15 +283,28 @@ def _agree(
     model: nn.Module, graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]
 ) -> list[Any] | None:
     """Return the model's flat answer; None where the graph's differs in form or values."""
+    wanted = _answer(model, spec, bound)
+    got = _answer_of_graph(graph_module, spec, bound)
+    return pytree.tree_leaves(wanted) if _same(wanted, got) else None
+
+
+def _answer(model: nn.Module, spec: CallSpec, bound: dict[str, Any]) -> Any:
     arguments = inspect.BoundArguments(spec.signature, bound)  # type: ignore[arg-type]
-    tensors = tensors_of(bound)
     try:
         with torch.no_grad():
-            wanted = model(*_copied(arguments.args), **_copied(arguments.kwargs))
-            got = spec.unflatten(graph_module(*[t.clone() for t in tensors]))
+            return model(*_copied(arguments.args), **_copied(arguments.kwargs))
     except Exception as error:  # whatever the model's own code raises
         raise CaptureError(f"the example does not run: {type(error).__name__}: {error}") from error
-    return pytree.tree_leaves(wanted) if _same(wanted, got) else None
+
+
+def _answer_of_graph(graph_module: fx.GraphModule, spec: CallSpec, bound: dict[str, Any]) -> Any:
+    try:
+        with torch.no_grad():
+            return spec.unflatten(graph_module(*[t.clone() for t in tensors_of(bound)]))
+    except Exception as error:  # whatever an operator raises
+        raise CaptureError(
+            f"the captured graph does not run: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _copied(values: Any) -> Any:

@@ -21,7 +21,8 @@ class Latency:
     """A target in milliseconds for the converted model on the example, and how to measure.
 
     whole_ms: the model in int8. layers_ms: modules of one layer, all called with the same input;
-    one figure each. known: what was measured already, by shape.
+    one figure each. known: what was measured already, by shape. chosen: the allocation that a first
+    try has found to be the best of contenders, whose errors these are; later tries keep to it.
     """
 
     target_ms: float
@@ -29,6 +30,8 @@ class Latency:
     layers_ms: Callable[[Sequence[nn.Module], Tensor], Sequence[float]]
     known: dict[Any, list[float]] = field(default_factory=dict)
     dense_ms: float | None = None
+    chosen: str | None = None
+    contenders: dict[str, float] = field(default_factory=dict)
 
     def measured_dense_ms(self, model: nn.Module) -> float:
         """Return the int8 milliseconds of the model with all its weights, measured once."""

@@ -1,4 +1,4 @@
-"""A level for each layer: for a mean sparsity, checked on the whole network; or for a latency."""
+"""A level for each layer, for a mean sparsity or a latency, checked on the whole network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ KEPT = (64, 48, 40, 32, 24, 16, 8, 4)
 #: What GPU kernels of a shared pattern run on: of 128 inputs 64 or 32.
 KEPT_SHARED = (64, 32, 16)
 #: How many levels a layer may be away from the uniform one, by the name of that contender.
-REACHES = {"error, one level off": 1, "error": len(KEPT)}
+UNIFORM, ONE_OFF = "uniform", "error, one level off"
+REACHES = {ONE_OFF: 1, "error": len(KEPT)}
 
 #: patterns of layers by name, batches -> the tensors that pruning so changes.
 Pruned = Callable[[Mapping[str, Level], Sequence[Sequence[Any]]], dict[str, Tensor]]
@@ -111,18 +112,31 @@ def choose_levels(
     middle = min(range(len(levels)), key=lambda i: abs(density(levels[i]) - 0.5))
     errors = layer_errors(graph_module, layers, batches, levels, middle, method, peak)
     names = [layer.name for layer in kept if layer.name in errors]
-    found = allocate([errors[n] for n in names], [times[n] for n in names], budget)
+    # The densest that is fast enough with all layers alike, if there is one.
+    uniform = next(
+        (i for i in range(len(levels)) if math.fsum(times[n][i] for n in names) <= budget), None
+    )
+    contenders = _contenders(names, errors, times, budget, uniform)
+    chosen, whole = goal.latency.chosen, goal.latency.contenders
+    notes: list[str] = []
+    if chosen not in contenders:
+        chosen, whole, notes = _decided(
+            graph_module, names, levels, contenders, batches, pruned, peak
+        )
+        goal.latency.chosen, goal.latency.contenders = chosen, whole
+    found = contenders[chosen]
     dense_ms = goal.latency.measured_dense_ms(model)
     saved = math.fsum(times[n][0] for n in names) - found.cost
     report = AllocationReport(
         _mean_sparsity(graph_module, kept, names, levels, found),
         found.error,
-        "for a latency",
+        chosen,
+        whole,
         target_ms=goal.latency.target_ms,
         dense_ms=dense_ms,
         predicted_ms=dense_ms - saved,
     )
-    return _choice(names, levels, found, errors, times, report)
+    return _choice(names, levels, found, errors, times, report, notes)
 
 
 def _latency_budget(
@@ -174,31 +188,65 @@ def _for_sparsity(
         n: [math.floor(64 * sizes[n] * density(level) + 1e-6) for level in levels] for n in names
     }
     budget = 64 * sum(sizes.values()) * (1 - goal.sparsity) + 1e-6
-    contenders = {"uniform": _summed_at(middle, names, errors, costs)}
-    for contender, reach in REACHES.items():
-        low, high = max(0, middle - reach), min(len(levels), middle + reach + 1)
-        try:
-            found = allocate(
-                [errors[n][low:high] for n in names], [costs[n][low:high] for n in names], budget
-            )
-        except UnreachableError:
-            continue  # the uniform level is there to fall back on
-        moved = Allocation(tuple(i + low for i in found.options), found.error, found.cost)
-        if moved.options not in [c.options for c in contenders.values()]:
-            contenders[contender] = moved
-    whole = {"uniform": 0.0}
-    notes: list[str] = []
-    if len(contenders) > 1:
-        whole, notes = _checked(graph_module, names, levels, contenders, batches, pruned, peak)
-    chosen = min(whole, key=whole.__getitem__)
+    contenders = _contenders(names, errors, costs, budget, middle)
+    chosen, whole, notes = _decided(graph_module, names, levels, contenders, batches, pruned, peak)
     best = contenders[chosen]
     report = AllocationReport(
         _mean_sparsity(graph_module, kept, names, levels, best),
         best.error,
         chosen,
-        whole if len(contenders) > 1 else {},
+        whole,
     )
     return _choice(names, levels, best, errors, None, report, notes)
+
+
+def _contenders(
+    names: Sequence[str],
+    errors: Mapping[str, Sequence[float]],
+    costs: Mapping[str, Sequence[float]],
+    budget: float,
+    uniform: int | None,
+) -> dict[str, Allocation]:
+    """Return allocations within the budget by name, no two alike.
+
+    uniform: the level of that contender, None where no level of all layers fits.
+    """
+    found: dict[str, Allocation] = {}
+    reaches = dict(REACHES)
+    if uniform is None:
+        del reaches[ONE_OFF]
+    else:
+        found[UNIFORM] = _summed_at(uniform, names, errors, costs)
+    most = max((len(costs[n]) for n in names), default=0)
+    for contender, reach in reaches.items():
+        middle = uniform or 0
+        low, high = max(0, middle - reach), min(most, middle + reach + 1)
+        try:
+            best = allocate(
+                [errors[n][low:high] for n in names], [costs[n][low:high] for n in names], budget
+            )
+        except UnreachableError:
+            continue  # the uniform level is there to fall back on
+        moved = Allocation(tuple(i + low for i in best.options), best.error, best.cost)
+        if moved.options not in [c.options for c in found.values()]:
+            found[contender] = moved
+    return found
+
+
+def _decided(
+    graph_module: fx.GraphModule,
+    names: Sequence[str],
+    levels: Sequence[Level],
+    contenders: Mapping[str, Allocation],
+    batches: Sequence[Sequence[Any]],
+    pruned: Pruned,
+    peak: Peak,
+) -> tuple[str, dict[str, float], list[str]]:
+    """Return the best contender, the output's error of each where there are several, and notes."""
+    if len(contenders) == 1:
+        return next(iter(contenders)), {}, []
+    whole, notes = _checked(graph_module, names, levels, contenders, batches, pruned, peak)
+    return min(whole, key=whole.__getitem__), whole, notes
 
 
 def _checked(

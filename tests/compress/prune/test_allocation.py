@@ -184,6 +184,9 @@ def test_a_target_is_met_and_equal_shapes_are_timed_once():
     assert rows["weak"].predicted_ms == 1 - rows["weak"].sparsity
     assert rows["weak"].sparsity > rows["strong"].sparsity
     assert "target 2.000, dense 3.000" in str(fastinfer.pruning_report(pruned))
+    # Half of all weights is uniform's; the whole network's output decided against it.
+    assert {"uniform", found.chosen} <= set(found.contenders)
+    assert found.chosen == min(found.contenders, key=found.contenders.get) != "uniform"
 
 
 def test_a_miss_tightens_the_target():
@@ -193,6 +196,9 @@ def test_a_miss_tightens_the_target():
     assert report.allocation.target_ms == 2.2 and report.allocation.measured_ms <= 2.2 * 1.03
     assert any("tightened" in note for note in report.notes)
     assert clock.layers == 1
+    assert report.allocation.chosen == min(
+        report.allocation.contenders, key=report.allocation.contenders.get
+    )
 
 
 def test_a_target_that_holds_already_prunes_nothing():
