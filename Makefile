@@ -44,8 +44,8 @@ demo: build $(DEMO_READY) ## MobileNetV2 on photos: speed and accuracy against f
 demo-short: build $(DEMO_READY) ## The demo in under a minute, with fewer rounds and crops
 	$(RUN) -m fastinfer.cli demo --short
 
-test: build $(DEMO_READY) ## The test suite
-	$(RUN) -m pytest -m "not models and not sanitize and not stress and not slow"
+test: build $(DEMO_READY) ## The test suite, in two processes
+	$(RUN) tests/side_by_side.py -m "not models and not sanitize and not stress and not slow"
 
 test-models: build $(DEMO_READY) ## Every torchvision model through convert: minutes each for the largest
 	$(RUN) -m pytest -m models -s

@@ -20,8 +20,10 @@ ROOT = Path(__file__).parent
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
 # -fmacro-prefix-map: messages name source files, which are the builder's own place otherwise.
+# -g0: Python's own flags ask for debug information, which would be of torch's headers above all:
+# a third of the compiler's time, nine tenths of the library.
 BASE_FLAGS = [
-    "-std=c++20", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", STABLE_ABI,
+    "-std=c++20", "-O2", "-g0", "-Wall", "-Wextra", "-fvisibility=hidden", STABLE_ABI,
     f"-fmacro-prefix-map={ROOT.absolute()}/=",
 ]  # fmt: skip
 
@@ -30,7 +32,6 @@ SOURCES = [
     "csrc/bindings.cpp",
     "csrc/module_watch.cpp",
     "csrc/prepack.cpp",
-    "csrc/cpu/isa.cpp",
     "csrc/cpu/packed_view.cpp",
     "csrc/cpu/few_rows.cpp",
     "csrc/cpu/gemm_choice.cpp",
@@ -76,15 +77,16 @@ SOURCES = [
     "csrc/engine/steps/float_rows.cpp",
 ]
 
-# Every unit of csrc/cpu/isa and the flags it alone is built with. -fno-tree-pre -fno-gcse: gcc 12
-# otherwise spills the accumulators (24.0 -> 19.5 ms on ResNet-50). -ffp-contract=off: a fused
-# multiply-add would round differently from the reference. -Wno-*uninitialized: gcc 12's own
-# AVX-512 header warns.
+# The choice among instruction sets, every unit of csrc/cpu/isa, and the flags each alone is built
+# with. -fno-tree-pre -fno-gcse: gcc 12 otherwise spills the accumulators (24.0 -> 19.5 ms on
+# ResNet-50). -ffp-contract=off: a fused multiply-add would round differently from the reference.
+# -Wno-*uninitialized: gcc 12's own AVX-512 header warns.
 MICROKERNEL_FLAGS = ["-fno-tree-pre", "-fno-gcse", "-ffp-contract=off"]
 QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", *QUIET]
 VNNI = [*AVX512, "-mavx512vnni", "-mavx512vbmi"]
 ISA_FLAGS = {
+    "csrc/cpu/isa.cpp": [],
     "csrc/cpu/isa/scalar.cpp": MICROKERNEL_FLAGS,
     "csrc/cpu/isa/avx2.cpp": [*MICROKERNEL_FLAGS, "-mavx2", "-mfma"],
     "csrc/cpu/isa/avx512.cpp": [*MICROKERNEL_FLAGS, *AVX512],
@@ -145,12 +147,15 @@ NVCC_FLAGS = [
 ]  # fmt: skip
 
 # A build for tests/emulated: the AVX-512 units run on plain C++ in place of the intrinsics. Never
-# installed; docs/decisions/0003-emulated-avx512.md says why.
-if os.environ.get("FASTINFER_EMULATED") == "1":
+# installed; docs/decisions/0003-emulated-avx512.md says why. Only these units differ from what
+# users have: ninja takes the other objects where they are up to date.
+IS_EMULATED = os.environ.get("FASTINFER_EMULATED") == "1"
+if IS_EMULATED:
     emulation = ROOT.absolute() / "tests" / "emulated"
-    BASE_FLAGS += ["-DFASTINFER_EMULATED_AVX512", f"-I{emulation}", "-Og"]
-    for unit in ("avx512", "avx512vnni", "amx"):
-        ISA_FLAGS[f"csrc/cpu/isa/{unit}.cpp"] = []
+    for unit in ("isa", "isa/avx512", "isa/avx512vnni", "isa/amx"):
+        ISA_FLAGS[f"csrc/cpu/{unit}.cpp"] = [
+            "-DFASTINFER_EMULATED_AVX512", f"-I{emulation}", "-Og",
+        ]  # fmt: skip
 
 
 class BuildWithUnits(BuildExtension):
@@ -158,11 +163,16 @@ class BuildWithUnits(BuildExtension):
 
     def build_extensions(self) -> None:
         """Compile the units, each with its own flags, then build and link the extensions."""
+        waiting = []
         for extension in self.extensions:
             if extension.name == "fastinfer._C":
-                self._compile(extension, "isa", self._isa_commands())
+                folder = "isa_emulated" if IS_EMULATED else "isa"
+                waiting += self._units(extension, folder, self._isa_commands())
             else:
-                self._compile(extension, "cuda", self._cuda_commands())
+                waiting += self._units(extension, "cuda", self._cuda_commands())
+        with ThreadPoolExecutor(int(os.environ["MAX_JOBS"])) as pool:
+            # The last of the tables take longest.
+            list(pool.map(self.spawn, reversed(waiting)))
         super().build_extensions()
 
     def _isa_commands(self) -> dict[str, list[str]]:
@@ -182,7 +192,10 @@ class BuildWithUnits(BuildExtension):
         start = [str(find_nvcc()), *NVCC_FLAGS]
         return {source: [*start, *targets(archs)] for source, archs in CUDA_UNITS.items()}
 
-    def _compile(self, extension: CppExtension, name: str, commands: dict[str, list[str]]) -> None:
+    def _units(
+        self, extension: CppExtension, name: str, commands: dict[str, list[str]]
+    ) -> list[list[str]]:
+        """Return the commands that compile units, whose objects the extension is linked with."""
         folder = Path(self.build_temp).absolute() / name
         folder.mkdir(parents=True, exist_ok=True)
         waiting = []
@@ -190,8 +203,7 @@ class BuildWithUnits(BuildExtension):
             target = str(folder / (Path(source).stem + ".o"))
             waiting.append([*command, "-c", str(ROOT / source), "-o", target])
             extension.extra_objects.append(target)
-        with ThreadPoolExecutor(int(os.environ["MAX_JOBS"])) as pool:
-            list(pool.map(self.spawn, waiting))
+        return waiting
 
 
 def cpu_extension() -> CppExtension:

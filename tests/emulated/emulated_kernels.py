@@ -1,7 +1,7 @@
 """A pytest plugin: `fastinfer._C` is the build whose AVX-512 kernels are emulated.
 
-Only tests of emulated instruction sets run: the suite around has run the others, on the build that
-users have, whose other kernels are the same sources with the same flags but for optimization.
+Only tests of emulated instruction sets run: the suite around runs the others, on the build that
+users have, of which all but the emulated kernels and the choice among kernels is here too.
 """
 
 from __future__ import annotations

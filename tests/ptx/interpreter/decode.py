@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 
 from .operands import TYPES, Operand, parse_operand, split_top
 
@@ -165,13 +165,14 @@ def _statements(body: str) -> list[str]:
             found.append(token)
         else:
             held += token
-        while label := re.match(r"\s*([\w$]+):(?!:)\s*", held):
+        while ":" in held and (label := re.match(r"\s*([\w$]+):(?!:)\s*", held)):
             found.append(label[1] + ":")
             held = held[label.end() :]
     return found
 
 
 def _decode_body(kernel: Kernel, body: str, files: dict[str, str]) -> None:
+    lines_of = cache(lambda statement: _lines(statement, files))
     scopes: list[dict[str, str]] = []
     count = 0
     lines: tuple[Line, ...] = ()
@@ -183,7 +184,7 @@ def _decode_body(kernel: Kernel, body: str, files: dict[str, str]) -> None:
         elif statement.endswith(":"):
             kernel.labels[statement[:-1]] = len(kernel.code)
         elif statement.startswith(".loc "):
-            lines = _lines(statement, files)
+            lines = lines_of(statement)
         elif statement.startswith(".reg "):
             _, kind, rest = statement.split(None, 2)
             for name in (part.strip() for part in rest.split(",")):

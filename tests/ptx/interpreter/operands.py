@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def split_top(text: str) -> list[str]:
     return [*parts, last] if last else parts
 
 
+@cache  # kernels have many in common
 def parse_operand(text: str) -> Operand:
     """Return the operand that a text describes."""
     if text[0] == "{":
