@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SECOND = ("ptx", "cuda", "kernels", "compress", "paths", "nn")
+SECOND = ("ptx", "cuda", "kernels", "compress", "paths", "nn", "lower", "passes", "graph")
 
 
 def has_gpu() -> bool:
