@@ -18,9 +18,11 @@ KERNELS = [
     ("avx2", "int8_gemm_words", 14),
     ("avx512", "int8_gemm_pairs", 8),
     ("avx512", "int8_gemm_words", 12),
-    ("avx512vnni", "int8_gemm_dot", 28),
+    ("avx512vnni", "int8_gemm_dot", 26),
+    ("avx512vnni", "int8_gemm_row", 2),
     ("avx512vnni", "int8_gemm_sparse", 20),
     ("amx", "int8_gemm_sparse", 20),
+    ("amx", "int8_gemm_row", 2),
 ]
 MULTIPLY = re.compile(r"^v(pmaddubsw|pmaddwd|pdpbusd)\b")
 VECTOR_ON_STACK = re.compile(r"%[xyz]mm\d+.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm\d+")

@@ -85,13 +85,18 @@ __attribute__((noinline)) void int8_gemm_row(const GemmTiles& t, const Epilogue&
     for (int run = 0; run < t.runs; run++) {
       const uint8_t* x = a + t.offsets[run];
       const int64_t half = t.singles / 2;
+      // Likely, so that all products stand together, without the epilogue's code in between.
+      if (t.singles % 2 != 0) [[likely]] {
+        add(acc[0], x, w);
+        x += 4;
+        w += kGroup;
+      }
 #pragma GCC unroll 4
       for (int64_t i = 0; i < half; i++) {
         add(acc[0], x + i * 4, w + i * kGroup);
         add(second, x + (half + i) * 4, w + (half + i) * kGroup);
       }
-      if (t.singles % 2 != 0) add(acc[0], x + 2 * half * 4, w + 2 * half * kGroup);
-      w += t.singles * kGroup;
+      w += 2 * half * kGroup;
     }
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) acc[0][v] = Vec::add32(acc[0][v], second[v]);
