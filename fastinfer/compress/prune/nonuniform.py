@@ -191,12 +191,8 @@ def _for_sparsity(
     contenders = _contenders(names, errors, costs, budget, middle)
     chosen, whole, notes = _decided(graph_module, names, levels, contenders, batches, pruned, peak)
     best = contenders[chosen]
-    report = AllocationReport(
-        _mean_sparsity(graph_module, kept, names, levels, best),
-        best.error,
-        chosen,
-        whole,
-    )
+    mean = _mean_sparsity(graph_module, kept, names, levels, best)
+    report = AllocationReport(mean, best.error, chosen, whole)
     return _choice(names, levels, best, errors, None, report, notes)
 
 
@@ -242,26 +238,13 @@ def _decided(
     pruned: Pruned,
     peak: Peak,
 ) -> tuple[str, dict[str, float], list[str]]:
-    """Return the best contender, the output's error of each where there are several, and notes."""
+    """Return the contender with which the whole network's output errs least.
+
+    Also that error of each, where there are several, and notes. Layers make up for one another, so
+    sums of their errors mislead: what is measured decides.
+    """
     if len(contenders) == 1:
         return next(iter(contenders)), {}, []
-    whole, notes = _checked(graph_module, names, levels, contenders, batches, pruned, peak)
-    return min(whole, key=whole.__getitem__), whole, notes
-
-
-def _checked(
-    graph_module: fx.GraphModule,
-    names: Sequence[str],
-    levels: Sequence[Level],
-    contenders: Mapping[str, Allocation],
-    batches: Sequence[Sequence[Any]],
-    pruned: Pruned,
-    peak: Peak,
-) -> tuple[dict[str, float], list[str]]:
-    """Return the output's error of the whole network pruned by each contender.
-
-    Layers make up for one another, so sums of their errors mislead: what is measured decides.
-    """
     fit, held = list(batches), list(batches)
     notes: list[str] = []
     if len(batches) >= HELD_EVERY:
@@ -278,7 +261,7 @@ def _checked(
         chosen = {n: levels[i] for n, i in zip(names, found.options, strict=True)}
         whole[contender] = output_error(graph_module, pruned(chosen, fit), held, wanted)
         peak.look()
-    return whole, notes
+    return min(whole, key=whole.__getitem__), whole, notes
 
 
 def _summed_at(
