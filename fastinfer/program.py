@@ -13,7 +13,7 @@ from fastinfer.types import QuantConfig, TensorQuant
 from fastinfer.types.call import CallSpec
 from fastinfer.types.folded import KnownWeights
 
-PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only", "bf16", "fp32")
+PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only", "bf16", "fp32", "fp32-sparse")
 
 
 @dataclass(frozen=True)

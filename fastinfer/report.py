@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastinfer.report_profile import Profile
 
+#: Precisions of layers that were not quantized. The zeros of "fp32-sparse" ones are left out.
+FLOAT_PRECISIONS = ("fp32", "fp32-sparse", "bf16")
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -115,7 +118,7 @@ class Report:
     @property
     def fallbacks(self) -> list[LayerReport]:
         """Layers that stayed float, each with its reason."""
-        return [row for row in self.layers if row.precision in ("fp32", "bf16")]
+        return [row for row in self.layers if row.precision in FLOAT_PRECISIONS]
 
     def note(self, text: str) -> None:
         """Add a sentence, once."""

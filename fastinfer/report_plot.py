@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastinfer.report import LayerReport, Report
+from fastinfer.report import FLOAT_PRECISIONS, LayerReport, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def draw_layer_errors(axes: Axes, layers: Sequence[LayerReport]) -> None:
     known = [row.sqnr_db for row in layers if row.sqnr_db is not None and row.sqnr_db < math.inf]
     ceiling = max(known, default=0.0)
     heights = [min(row.sqnr_db if row.sqnr_db is not None else 0.0, ceiling) for row in layers]
-    is_kept = [row.precision in ("fp32", "bf16") for row in layers]
+    is_kept = [row.precision in FLOAT_PRECISIONS for row in layers]
     colors = [KEPT_COLOR if kept else FAST_COLOR for kept in is_kept]
     axes.bar(range(len(layers)), heights, 0.7, color=colors)
     axes.set_ylabel("SQNR of the layer, dB")

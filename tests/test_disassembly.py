@@ -1,4 +1,4 @@
-"""The GEMM microkernels keep their accumulators in registers: no vector touches the stack."""
+"""The product microkernels keep their accumulators in registers: no vector touches the stack."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS = [
     ("avx2", "int8_gemm_pairs", 8),
     ("avx2", "int8_gemm_words", 14),
+    ("avx2", "sparse_float_rows_of", 6),
     ("avx512", "int8_gemm_pairs", 8),
     ("avx512", "int8_gemm_words", 12),
     ("avx512vnni", "int8_gemm_dot", 26),
     ("avx512vnni", "int8_gemm_row", 2),
     ("avx512vnni", "int8_gemm_sparse", 20),
+    ("avx512vnni", "sparse_float_rows_of", 4),
     ("amx", "int8_gemm_sparse", 20),
     ("amx", "int8_gemm_row", 2),
 ]
-MULTIPLY = re.compile(r"^v(pmaddubsw|pmaddwd|pdpbusd)\b")
+MULTIPLY = re.compile(r"^v(pmaddubsw|pmaddwd|pdpbusd|fmadd\d+ps)\b")
 VECTOR_ON_STACK = re.compile(r"%[xyz]mm\d+.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm\d+")
 
 

@@ -170,6 +170,47 @@ struct SoftmaxRows {
   int64_t rows, n;
 };
 
+// At most kSparseFloatInputs inputs times the weights of some outputs that are not 0.
+struct SparseFloatStep {
+  const float* x;  // [inputs][vectors * lanes]: neighbouring positions of every input
+  const float* values;
+  const uint8_t* places;  // of each value its input; x may be read as if there were 256
+  const int32_t* starts;  // row r has the entries from starts[r] to starts[r + 1]
+  int64_t entries;        // of values and places; starts beyond it are taken for it
+  int64_t rows;
+  bool begins;        // sums are bias or 0 so far, whatever they hold; else they are added to
+  const float* bias;  // of every row, or null
+  float* sums;        // [rows][vectors * lanes]
+};
+
+// Copies of `count` floats of each input's plane, followed by zeros.
+struct SparseFloatGather {
+  const float* planes;
+  const int64_t* offsets;  // of each input, in floats
+  int inputs, vectors;
+  int64_t count;
+  float* to;  // [inputs][vectors * lanes]
+};
+
+// to[i] = from[i] + residual[i] in [lo, hi], as torch.clamp: NaN stays.
+struct SparseFloatFinish {
+  const float* from;
+  const float* residual;  // or null
+  float* to;              // may be from
+  int64_t n;
+  float lo, hi;
+};
+
+constexpr int kSparseFloatInputs = 128;
+constexpr int kMaxSparseVectors = 8;
+
+struct SparseFloatKernels {
+  int lanes, vectors;  // of a vector; at most so many at once
+  void (*rows[kMaxSparseVectors])(const SparseFloatStep&);  // [vectors - 1]
+  void (*gather)(const SparseFloatGather&);
+  void (*finish)(const SparseFloatFinish&);
+};
+
 struct KernelTable {
   Isa isa;
   GemmFamily gemm[kMaxFamilies];  // ends with the first whose nr is 0
@@ -198,6 +239,8 @@ struct KernelTable {
 
   void (*layer_norm)(const NormRows&);
   void (*softmax)(const SoftmaxRows&);
+
+  SparseFloatKernels sparse_float;
 
   // Multiply-adds in registers by the fastest exact way the table's GEMMs have, and how many they
   // were. Null where no vectors are used.

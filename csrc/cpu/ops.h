@@ -56,6 +56,16 @@ Tensor int8_upsample2d_cpu(Tensor x, std::optional<Tensor> like, std::vector<int
 Tensor float_layer_norm_cpu(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
                             double eps, int64_t dim);
 Tensor float_softmax_cpu(Tensor x, int64_t dim);
+Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,
+                               std::optional<Tensor> bias, std::optional<Tensor> residual,
+                               std::vector<int64_t> weight_shape,
+                               double clamp_min, double clamp_max);
+Tensor sparse_float_conv2d_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,
+                               std::optional<Tensor> bias, std::optional<Tensor> residual,
+                               std::vector<int64_t> weight_shape,
+                               std::vector<int64_t> stride, std::vector<int64_t> padding,
+                               std::vector<int64_t> dilation, int64_t groups, double clamp_min,
+                               double clamp_max);
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program);
 int64_t int8_region_bind_cpu(std::vector<Tensor> packed, std::string program);

@@ -27,10 +27,12 @@ from fastinfer.nn import (
     Int8Linear,
     Int8LinearDynamic,
     PackedModule,
+    SparseFloat,
     WeightOnly,
 )
 from fastinfer.types import Activation, Epilogue, TensorQuant
 from fastinfer.types.folded import FoldedLayer
+from fastinfer.types.sparse_float import SparseFloatWeight
 
 Settings = dict[str, Any]
 Tensors = Mapping[str, Tensor]
@@ -44,7 +46,16 @@ _BOUNDS = ("clamp_min", "clamp_max")
 _PARTS = ("bias", "multiplier", "residual_multiplier", "table", "float_bias")
 LAYERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
-    for kind in (*_STATIC, *_DYNAMIC, WeightOnly, Bf16, Layer, ThenActivation, InDtype)
+    for kind in (
+        *_STATIC,
+        *_DYNAMIC,
+        WeightOnly,
+        Bf16,
+        SparseFloat,
+        Layer,
+        ThenActivation,
+        InDtype,
+    )
 }
 
 
@@ -67,9 +78,12 @@ def write_layer(module: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
         settings["dtype"] = str(module.dtype).removeprefix("torch.")
     if isinstance(module, Layer):
         settings["spec"] = write_data(asdict(module.spec))
-    if isinstance(module, (*_DYNAMIC, WeightOnly, Bf16, ThenActivation)):
+    if isinstance(module, (*_DYNAMIC, WeightOnly, Bf16, SparseFloat, ThenActivation)):
         settings["activation"] = _write_activation(module._activation)
-    if isinstance(module, (WeightOnly, Bf16)):
+    if isinstance(module, SparseFloat):
+        settings |= {"shape": list(module.shape), "groups": module.groups}
+        settings["clamp"] = write_data(module.clamp)
+    if isinstance(module, (WeightOnly, Bf16, SparseFloat)):
         settings["compute"] = _write_compute(module._compute)
     quant = getattr(module, "output_quant", None)
     if quant is not None:
@@ -121,6 +135,17 @@ def _make(
             tensors.get("bias"),
             _read_compute(compute),
             _read_activation(activation),
+        )
+    if kind is SparseFloat:
+        shape, groups = tuple(settings["shape"]), settings["groups"]
+        parts = (tensors[name] for name in ("values", "places", "starts"))
+        low, high = (read_data(bound) for bound in settings["clamp"])
+        return SparseFloat(
+            SparseFloatWeight(*parts, shape, groups),
+            tensors.get("bias"),
+            _read_compute(settings["compute"]),
+            _read_activation(settings["activation"]),
+            (low, high),
         )
     arguments: list[Any] = [_read_folded(settings, tensors)]
     if kind not in _LINEAR:
@@ -185,7 +210,7 @@ def _some_activation(data: Settings) -> Callable[[Tensor], Tensor]:
 
 
 def _write_compute(compute: Any) -> Settings | None:
-    """Return the computation of a WeightOnly or Bf16: None is a linear layer's."""
+    """Return the computation of a layer that keeps it: None is a linear layer's."""
     if compute is F.linear:
         return None
     if isinstance(compute, BoundConv):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,11 +22,13 @@ from fastinfer.nn import (
     Int8Conv2dDynamic,
     Int8Linear,
     Int8LinearDynamic,
+    SparseFloat,
     WeightOnly,
 )
 from fastinfer.program import LayerPlan
 from fastinfer.types.device import HALVES
 from fastinfer.types.folded import KnownWeights
+from fastinfer.types.sparse_float import SparseFloatWeight
 
 Lowering = Callable[[Layer, LayerPlan, KnownWeights], nn.Module]
 
@@ -131,6 +134,15 @@ def _bf16(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
     return Bf16(layer.weight, layer.bias, _compute(layer.spec), _activation(layer, clamps_too=True))
 
 
+def _sparse_float(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
+    activation = layer.spec.epilogue.activation
+    clamp = activation.bounds if activation.is_clamp else (-inf, inf)
+    weight = SparseFloatWeight.of(layer.weight, layer.spec.groups)
+    return SparseFloat(
+        weight, layer.bias, _compute(layer.spec), _activation(layer, clamps_too=False), clamp
+    )
+
+
 def _float(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:
     return layer
 
@@ -148,6 +160,9 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {
     ("linear", "bf16"): _bf16,
     ("conv2d", "bf16"): _bf16,
     ("conv1d", "bf16"): _bf16,
+    ("linear", "fp32-sparse"): _sparse_float,
+    ("conv2d", "fp32-sparse"): _sparse_float,
+    ("conv1d", "fp32-sparse"): _sparse_float,
     ("linear", "fp32"): _float,
     ("conv2d", "fp32"): _float,
     ("conv1d", "fp32"): _float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -207,18 +207,22 @@ def lower_modules(
     times: Mapping[str, tuple[float, float]] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     parts: Mapping[str, nn.Module | None] | None = None,
+    sparse: Collection[str] = (),
 ) -> nn.Module:
     """Return a copy of model with its leaf layers on packed weights; model is untouched.
 
     keep_float: reasons by name of layers to leave; times: (float, fast) milliseconds by name, for
-    the report, which gets a row for every layer. parts: as `with_parts`; they get no rows.
+    the report, which gets a row for every layer. parts: as `with_parts`; they get no rows. sparse:
+    names of float layers whose zeros are left out.
     """
     holder = nn.Module()
     holder.root = with_parts(model, parts or {})
     rows: list[LayerReport] = []
-    if requested_precision(config) != "fp32":
+    if requested_precision(config) != "fp32" or sparse:
         open_fast_paths(holder)
     for swap in find_swaps(holder, config, shapes, parts or {}):
+        if swap.name in sparse:
+            swap = replace(swap, plan=replace(swap.plan, precision="fp32-sparse"))
         kept = (keep_float or {}).get(swap.name)
         precision, reason = swap.plan.precision, swap.plan.reason
         if kept is not None:

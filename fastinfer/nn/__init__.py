@@ -12,6 +12,7 @@ from fastinfer.nn.int8_conv2d import (
 )
 from fastinfer.nn.int8_linear import Int8Linear, Int8LinearDynamic
 from fastinfer.nn.packed_module import PackedModule, repack
+from fastinfer.nn.sparse_float import SparseFloat
 from fastinfer.nn.weight_only import Bf16, BoundConv, WeightOnly
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Int8Linear",
     "Int8LinearDynamic",
     "PackedModule",
+    "SparseFloat",
     "WeightOnly",
     "repack",
 ]

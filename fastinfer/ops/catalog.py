@@ -16,6 +16,7 @@ from fastinfer.ops.int8_prepack import INT8_PREPACK, INT8_UNPACK
 from fastinfer.ops.int8_region import INT8_REGION
 from fastinfer.ops.int8_upsample import INT8_UPSAMPLE2D
 from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE, QUANTIZE_DYNAMIC
+from fastinfer.ops.sparse_float import SPARSE_FLOAT_CONV2D, SPARSE_FLOAT_LINEAR
 from fastinfer.ops.spec import OpSpec
 
 OPS: tuple[OpSpec, ...] = (
@@ -39,5 +40,7 @@ OPS: tuple[OpSpec, ...] = (
     INT8_UPSAMPLE2D,
     FLOAT_LAYER_NORM,
     FLOAT_SOFTMAX,
+    SPARSE_FLOAT_LINEAR,
+    SPARSE_FLOAT_CONV2D,
     INT8_REGION,
 )

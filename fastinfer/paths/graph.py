@@ -29,7 +29,7 @@ from fastinfer.passes import (
 from fastinfer.program import Program
 from fastinfer.report import Report
 from fastinfer.request import Evaluate, Request
-from fastinfer.tune import Times, choose, guard_accuracy
+from fastinfer.tune import Times, choose, guard_accuracy, leave_out_zeros
 from fastinfer.types.call import Call, CallSpec
 
 Flatten = Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...] | None]
@@ -167,6 +167,9 @@ def finish(
         )
     if prepared.is_half:
         count_bytes(report, prepared.graph_module)
+    else:
+        with stage("zeros", report):
+            program = leave_out_zeros(program, config, prepared.inputs)
     with stage("lower", report):
         return build(program)
 

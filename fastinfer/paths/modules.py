@@ -34,7 +34,7 @@ def convert_modules(
         swapped = choose_modules(
             model, config, report, args=request.args, kwargs=request.kwargs, parts=parts
         )
-    taken = [row for row in report.layers if row.precision != "fp32"]
+    taken = [row for row in report.layers if not row.precision.startswith("fp32")]
     if taken and request.evaluate is not None and request.max_drop is not None:
         drop = request.accuracy(model) - request.accuracy(ModulePath(swapped, report))
         if not drop <= request.max_drop:  # NaN is no accuracy

@@ -8,6 +8,7 @@ from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.cases_rows import row_cases
 from fastinfer.testing.cases_sparse import sparse_cases
+from fastinfer.testing.cases_sparse_float import sparse_float_cases
 from fastinfer.testing.cases_tiles import tile_cases
 from fastinfer.testing.cases_views import view_cases
 
@@ -19,6 +20,7 @@ def every_case() -> list[Case]:
         *depthwise_cases(),
         *tile_cases(),
         *sparse_cases(),
+        *sparse_float_cases(),
         *row_cases(),
         *region_cases(),
         *view_cases(),

@@ -61,6 +61,11 @@ def _input_shapes(
             )
             for node in calibrator.layers
         }
+    return shapes_of(program, inputs)
+
+
+def shapes_of(program: Program, inputs: Sequence[Any]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Return the shapes of every layer's tensors in a call of the float graph, by layer's name."""
     recorder = _Shapes(program)
     with torch.no_grad():
         recorder.run(*inputs)
@@ -104,7 +109,7 @@ def _is_nhwc(x: Tensor) -> bool:
     return is_image and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _inputs(
+def layer_inputs(
     layer: Layer,
     shapes: Sequence[tuple[int, ...]],
     plan: LayerPlan | None = None,
@@ -211,7 +216,7 @@ def _time_layer(
     nhwc: bool = False,
 ) -> tuple[float, float]:
     """Return (float, fast) milliseconds of one layer."""
-    floats, inputs = _inputs(layer, shapes, nhwc=nhwc), _inputs(layer, shapes, plan, nhwc)
+    floats, inputs = layer_inputs(layer, shapes, nhwc=nhwc), layer_inputs(layer, shapes, plan, nhwc)
     packed = lower_layer(layer, plan, known)
     device, border = _device_of(layer), []
     if bordered and plan.input is not None:

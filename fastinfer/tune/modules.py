@@ -16,6 +16,7 @@ from fastinfer.report import Report
 from fastinfer.tune.choose import NOISE, race_ms
 from fastinfer.tune.gpu_race import gpu_race_ms
 from fastinfer.tune.noise import noise
+from fastinfer.tune.sparse_float import mostly_zero, sparse_times
 
 
 def _record(
@@ -61,9 +62,15 @@ def choose_modules(
     times: dict[str, tuple[float, float]] = {}
     keep: dict[str, str] = {}
     known: dict[Any, tuple[float, float]] = {}
+    sparse: dict[str, tuple[float, float]] = {}
     for swap in find_swaps(holder, config, shapes, parts or {}):
         shape = shapes.get(swap.name)
-        if swap.layer is None or swap.plan.precision == "fp32" or shape is None or 0 in shape:
+        if swap.layer is None or shape is None or 0 in shape:
+            continue
+        if swap.plan.precision == "fp32":
+            found = sparse_times(swap.layer, (shape,)) if mostly_zero(swap.layer) else None
+            if found is not None:
+                sparse[swap.name] = found
             continue
         key = (swap.layer.spec, shape)
         if key not in known:
@@ -83,7 +90,14 @@ def choose_modules(
         if config.precision == "auto" and not config.allow_slower and fast_ms > float_ms * NOISE:
             keep[swap.name] = f"float is faster ({float_ms:.3f} against {fast_ms:.3f} ms)"
     return lower_modules(
-        model, config, report, keep_float=keep, times=times, shapes=shapes, parts=parts
+        model,
+        config,
+        report,
+        keep_float=keep,
+        times={**times, **sparse},
+        shapes=shapes,
+        parts=parts,
+        sparse=sparse,
     )
 
 

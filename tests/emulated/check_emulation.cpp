@@ -178,6 +178,8 @@ int main() {
          [](F a, F b) { return _mm256_sub_ps(a, b); });
   floats("mul_ps", [](Float a, Float b) { return emu::_mm512_mul_ps(a, b); },
          [](F a, F b) { return _mm256_mul_ps(a, b); });
+  floats("fmadd_ps", [](Float a, Float b) { return emu::_mm512_fmadd_ps(a, b, a); },
+         [](F a, F b) { return _mm256_fmadd_ps(a, b, a); });
   floats("min_ps", [](Float a, Float b) { return emu::_mm512_min_ps(a, b); },
          [](F a, F b) { return _mm256_min_ps(a, b); });
   floats("max_ps", [](Float a, Float b) { return emu::_mm512_max_ps(a, b); },

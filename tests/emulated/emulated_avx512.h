@@ -331,6 +331,9 @@ inline __m512 _mm512_sub_ps(const __m512& a, const __m512& b) {
 inline __m512 _mm512_mul_ps(const __m512& a, const __m512& b) {
   return emulated::each_float([&](int i) { return a.lane[i] * b.lane[i]; });
 }
+inline __m512 _mm512_fmadd_ps(const __m512& a, const __m512& b, const __m512& c) {
+  return emulated::each_float([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
 inline __m512 _mm512_min_ps(const __m512& a, const __m512& b) {
   return emulated::each_float([&](int i) { return emulated::min(a.lane[i], b.lane[i]); });
 }

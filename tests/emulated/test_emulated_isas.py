@@ -89,6 +89,6 @@ def test_emulation_is_what_avx2_does(tmp_path):
     if "avx2" not in runtime.supported_isas():
         pytest.skip("compares with AVX2, which this CPU lacks")
     program = tmp_path / "check_emulation"
-    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-mavx2"]
+    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-mavx2", "-mfma"]
     run([get_cxx_compiler(), *flags, str(HERE / "check_emulation.cpp"), "-o", str(program)])
     run([str(program)])

@@ -114,7 +114,7 @@ def test_a_layer_pays_for_its_border(monkeypatch):
     layer = Layer(LayerSpec("linear", 4, 4), torch.ones(4, 4), None)
     monkeypatch.setattr(CHOOSE, "lower_layer", lambda *args: layer)
     weight = _On(layer.weight, GPU)
-    monkeypatch.setattr(CHOOSE, "_inputs", lambda *args, **kwargs: [torch.ones(1, 4)])
+    monkeypatch.setattr(CHOOSE, "layer_inputs", lambda *args, **kwargs: [torch.ones(1, 4)])
     monkeypatch.setattr(CHOOSE, "_device_of", lambda layer: weight.device)
     from fastinfer.types import TensorQuant
 

@@ -8,6 +8,7 @@
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
+#include "../micro/sparse_float_rows.h"
 #include "../micro/vec_avx2.h"
 
 namespace fastinfer {
@@ -49,6 +50,7 @@ const KernelTable kAvx2Table = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    sparse_float_kernels<Vec>(std::make_integer_sequence<int, 6>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,
 };

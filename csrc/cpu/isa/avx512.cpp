@@ -10,6 +10,7 @@
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
+#include "../micro/sparse_float_rows.h"
 
 namespace fastinfer {
 
@@ -45,6 +46,7 @@ const KernelTable kAvx512Table = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,
 };

@@ -4,6 +4,7 @@
 
 #include "../kernel_table.h"
 #include "../micro/float_rows.h"
+#include "../micro/sparse_float_rows.h"
 
 namespace fastinfer {
 namespace {
@@ -178,6 +179,7 @@ struct OneLane {
   static float addf(float a, float b) { return a + b; }
   static float subf(float a, float b) { return a - b; }
   static float mulf(float a, float b) { return a * b; }
+  static float fmaf(float a, float b, float c) { return std::fma(a, b, c); }
   static float minf(float a, float b) { return a < b ? a : b; }
   static float maxf(float a, float b) { return a > b ? a : b; }
   static int32_t round(float v) { return static_cast<int32_t>(std::lrint(v)); }
@@ -228,6 +230,7 @@ const KernelTable kScalarTable = {
     lerp,
     layer_norm_rows<OneLane>,
     softmax_rows<OneLane>,
+    sparse_float_kernels<OneLane>(std::make_integer_sequence<int, 8>()),
     /*peak=*/nullptr,
     /*finish=*/nullptr,
 };

@@ -14,6 +14,7 @@
 #include "../micro/pointwise_rows.h"
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
+#include "../micro/sparse_float_rows.h"
 
 namespace fastinfer {
 namespace {
@@ -67,6 +68,7 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       lerp_rows<Vec>,
       layer_norm_rows<Vec>,
       softmax_rows<Vec>,
+      sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
       peak,
       finish,
   };

@@ -69,6 +69,7 @@ struct VecAvx2 {
   static Float addf(Float a, Float b) { return _mm256_add_ps(a, b); }
   static Float subf(Float a, Float b) { return _mm256_sub_ps(a, b); }
   static Float mulf(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  static Float fmaf(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   // minf(x, bound): the bound when x is NaN. maxf(bound, x) keeps NaN.
   static Float minf(Float a, Float b) { return _mm256_min_ps(a, b); }
   static Float maxf(Float a, Float b) { return _mm256_max_ps(a, b); }

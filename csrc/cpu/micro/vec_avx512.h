@@ -76,6 +76,7 @@ struct VecAvx512 {
   static Float addf(Float a, Float b) { return _mm512_add_ps(a, b); }
   static Float subf(Float a, Float b) { return _mm512_sub_ps(a, b); }
   static Float mulf(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float fmaf(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   // minf(x, bound): the bound when x is NaN. maxf(bound, x) keeps NaN.
   static Float minf(Float a, Float b) { return _mm512_min_ps(a, b); }
   static Float maxf(Float a, Float b) { return _mm512_max_ps(a, b); }

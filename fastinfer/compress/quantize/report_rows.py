@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from fastinfer.graph.layer import Layer, LayerSpec
 from fastinfer.report import LayerReport, Report
+from fastinfer.types.sparse_float import SparseFloatWeight
 
 
 def geometry(spec: LayerSpec) -> str:
@@ -48,10 +49,9 @@ def layer_row(
         size = sum(p.numel() * p.element_size() for p in parameters)
         kind, text, weight_bytes = type(module).__name__.lower(), module.extra_repr()[:60], size
     else:
-        width = layer.weight.element_size()
-        size = layer.weight.numel() * width
+        size = layer.weight.nbytes
         kind, text = layer.spec.kind, geometry(layer.spec)
-        weight_bytes = layer.weight.numel() * {"fp32": width, "bf16": 2}.get(precision, 1)
+        weight_bytes = _weight_bytes(layer, precision)
     return LayerReport(
         name,
         kind,
@@ -64,6 +64,13 @@ def layer_row(
         weight_bytes=weight_bytes,
         float_weight_bytes=size,
     )
+
+
+def _weight_bytes(layer: Layer, precision: str) -> int:
+    if precision == "fp32-sparse":
+        return SparseFloatWeight.of(layer.weight, layer.spec.groups).nbytes
+    width = {"fp32": layer.weight.element_size(), "bf16": 2}.get(precision, 1)
+    return layer.weight.numel() * width
 
 
 def count_bytes(report: Report, graph_module: fx.GraphModule) -> None:
