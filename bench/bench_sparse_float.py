@@ -131,25 +131,24 @@ def prune_model(model: nn.Module, zeros: float) -> nn.Module:
 
 
 def time_models(name: str, batches: list[int], threads: list[int], seconds: float) -> list[Any]:
-    """Return a row per batch and threads: ms of the faster eager layout, and times as fast."""
+    """Return a row per batch and threads: ms of the faster eager layout, and times as fast.
+
+    Models are converted for the batch and threads they are timed with: layers are chosen by time.
+    """
     model, data = random_model(name, calibration=8)
-    example = data[:1]
-    fast = {"dense": fastinfer.convert(model, example, config="fp32")}
-    for zeros in MODEL_ZEROS:
-        fast[f"{100 * zeros:g}%"] = fastinfer.convert(
-            prune_model(model, zeros), example, config="fp32"
-        )
     eager = {"eager": model}
-    if example.dim() == 4:
+    if data.dim() == 4:
         eager["eager NHWC"] = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    variants = {"dense": model} | {f"{100 * z:g}%": prune_model(model, z) for z in MODEL_ZEROS}
     rows = []
     for batch in batches:
-        x = example.repeat(batch, *[1] * (example.dim() - 1))
+        x = data[:1].repeat(batch, *[1] * (data.dim() - 1))
         last = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
         for count in threads:
-            calls = {
-                n: partial(m, last if "NHWC" in n else x) for n, m in {**eager, **fast}.items()
-            }
+            torch.set_num_threads(count)
+            fast = {n: fastinfer.convert(m, x, config="fp32") for n, m in variants.items()}
+            every = {**eager, **fast}
+            calls = {n: partial(m, last if "NHWC" in n else x) for n, m in every.items()}
             with torch.inference_mode():
                 timed = time_interleaved(calls, min_time_s=seconds, threads=count)
             best = min(timed[n].median_ms for n in eager)

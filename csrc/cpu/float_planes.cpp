@@ -54,10 +54,19 @@ void transpose_four(const float* from, int64_t from_step, float* to, int64_t to_
   for (int i = 0; i < 4; i++) std::memcpy(to + i * to_step, &columns[i], sizeof(Four));
 }
 
-void transpose_any(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to,
-                   int64_t to_step) {
-  for (int64_t c = 0; c < columns; c++) {
-    for (int64_t r = 0; r < rows; r++) to[c * to_step + r] = from[r * from_step + c];
+void transpose_tile(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to,
+                    int64_t to_step) {
+  const int64_t fours = columns / 4 * 4;
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    for (int64_t c = 0; c < fours; c += 4) {
+      transpose_four(from + r * from_step + c, from_step, to + c * to_step + r, to_step);
+    }
+  }
+  for (int64_t row = 0; row < rows; row++) {
+    for (int64_t c = row < r ? fours : 0; c < columns; c++) {
+      to[c * to_step + row] = from[row * from_step + c];
+    }
   }
 }
 
@@ -119,38 +128,24 @@ FloatPlanes ImagePlanes::planes(const float* base) const {
   return planes;
 }
 
-RowPlanes::RowPlanes(int64_t rows, int64_t inputs)
-    : rows_(rows), inputs_(inputs), pitch_(divide_up(rows, kRows) * kRows) {}
-
-void RowPlanes::run_part(const float* x, float* planes, int thread, int threads) const {
-  const Range share = share_of(pitch_, kRows, thread, threads);
-  for (int64_t row = share.begin; row < share.end; row += kRows) {
-    const int64_t rows = std::min(kRows, rows_ - row);
-    transpose(x + row * inputs_, inputs_, rows, inputs_, planes + row, pitch_);
-    if (rows == kRows) continue;
-    for (int64_t k = 0; k < inputs_; k++) {
-      std::fill(planes + k * pitch_ + row + rows, planes + k * pitch_ + row + kRows, 0.0f);
-    }
-  }
-}
-
-FloatPlanes RowPlanes::planes(const float* base) const {
-  FloatPlanes planes{base, 1, 0, 0, std::vector<int64_t>(static_cast<size_t>(inputs_)),
-                     rows_, rows_, rows_};
-  for (int64_t k = 0; k < inputs_; k++) planes.offsets[static_cast<size_t>(k)] = k * pitch_;
-  return planes;
-}
-
+// By tiles whose lines stay in L1 until all of them is read and written, one after the other along the
+// matrix whose rows are further apart: that is a few streams, the other one lies in a cache.
 void transpose(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to,
                int64_t to_step) {
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    const float* f = from + r * from_step;
-    int64_t c = 0;
-    for (; c + 4 <= columns; c += 4) transpose_four(f + c, from_step, to + c * to_step + r, to_step);
-    transpose_any(f + c, from_step, 4, columns - c, to + c * to_step + r, to_step);
+  constexpr int64_t kTile = 16;
+  const auto tile = [&](int64_t r, int64_t c) {
+    transpose_tile(from + r * from_step + c, from_step, std::min(kTile, rows - r),
+                   std::min(kTile, columns - c), to + c * to_step + r, to_step);
+  };
+  if (from_step > to_step) {
+    for (int64_t r = 0; r < rows; r += kTile) {
+      for (int64_t c = 0; c < columns; c += kTile) tile(r, c);
+    }
+  } else {
+    for (int64_t c = 0; c < columns; c += kTile) {
+      for (int64_t r = 0; r < rows; r += kTile) tile(r, c);
+    }
   }
-  transpose_any(from + r * from_step, from_step, rows - r, columns, to + r, to_step);
 }
 
 }  // namespace fastinfer

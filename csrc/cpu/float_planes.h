@@ -1,4 +1,4 @@
-// Inputs of a sparse float layer as planes: of every input the values at neighbouring positions of the
+// Images as planes for sparse float layers: of every input the values at neighbouring positions of the
 // result lie side by side. Torch-free.
 #pragma once
 
@@ -44,21 +44,6 @@ class ImagePlanes {
   std::vector<int64_t> rows_, columns_;  // remainders that some tap meets
   int64_t height_, width_;               // of a plane
   int64_t plane_, channel_step_;         // floats
-};
-
-// Rows [m, k] as planes of k, `pitch` floats apart; those of the last rows are followed by zeros.
-class RowPlanes {
- public:
-  RowPlanes(int64_t rows, int64_t inputs);
-
-  int64_t floats() const { return inputs_ * pitch_; }
-  Work work() const { return {floats() * kMoveWork, pitch_ / kRows}; }
-  void run_part(const float* x, float* planes, int thread, int threads) const;
-  FloatPlanes planes(const float* base) const;
-
- private:
-  static constexpr int64_t kRows = 16;  // a cache line of a plane
-  int64_t rows_, inputs_, pitch_;
 };
 
 // to[c * to_step + r] = from[r * from_step + c]

@@ -44,25 +44,7 @@ const float* residual_of(const char* op, std::optional<Tensor>& residual, const 
   return static_cast<const float*>(residual->const_data_ptr());
 }
 
-// Planes made by `source` of x, then the product.
-template <class Source>
-void run(const Source& source, const Tensor& x, bool is_copied, const SparseFloatWeight& weight,
-         Tensor& out, bool as_rows) {
-  const auto* from = static_cast<const float*>(x.const_data_ptr());
-  std::optional<Tensor> copy;
-  if (is_copied) {
-    copy = empty_contiguous({source.floats()}, ScalarType::Float);
-    auto* to = static_cast<float*>(copy->mutable_data_ptr());
-    const Work work = source.work();
-    const int threads = threads_for(work.cost, work.parts);
-    split_range(threads, threads, [&](int64_t t0, int64_t t1) {
-      for (int64_t t = t0; t < t1; t++) source.run_part(from, to, static_cast<int>(t), threads);
-    });
-    from = to;
-  }
-  const FloatPlanes planes = source.planes(from);
-  SparseFloatDriver driver(current_table(), weight, planes,
-                           static_cast<float*>(out.mutable_data_ptr()), as_rows);
+void run(SparseFloatDriver driver) {
   driver.split_for(useful_threads(driver.work(), torch::stable::get_num_threads()));
   run_driver(driver);
 }
@@ -91,7 +73,8 @@ Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor st
   if (residual) weight.residual = residual_of(kOp, residual, out);
   if (out.numel() == 0) return out;
   x = as_contiguous(x);
-  run(RowPlanes(x.numel() / inputs, inputs), x, true, weight, out, true);
+  run(SparseFloatDriver(current_table(), weight, static_cast<const float*>(x.const_data_ptr()),
+                        x.numel() / inputs, static_cast<float*>(out.mutable_data_ptr())));
   return out;
 }
 
@@ -139,8 +122,22 @@ Tensor sparse_float_conv2d_cpu(Tensor x, Tensor values, Tensor places, Tensor st
   if (residual) weight.residual = residual_of(kOp, residual, out);
   if (out.numel() == 0) return out;
   x = as_contiguous(x);
-  const ImagePlanes planes(g, groups);
-  run(planes, x, planes.is_copied(), weight, out, false);
+  const ImagePlanes image(g, groups);
+  const auto* from = static_cast<const float*>(x.const_data_ptr());
+  std::optional<Tensor> copy;
+  if (image.is_copied()) {
+    copy = empty_contiguous({image.floats()}, ScalarType::Float);
+    auto* to = static_cast<float*>(copy->mutable_data_ptr());
+    const Work work = image.work();
+    const int threads = threads_for(work.cost, work.parts);
+    split_range(threads, threads, [&](int64_t t0, int64_t t1) {
+      for (int64_t t = t0; t < t1; t++) image.run_part(from, to, static_cast<int>(t), threads);
+    });
+    from = to;
+  }
+  const FloatPlanes planes = image.planes(from);
+  run(SparseFloatDriver(current_table(), weight, planes,
+                        static_cast<float*>(out.mutable_data_ptr())));
   return out;
 }
 

@@ -19,27 +19,39 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 SparseFloatDriver::SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight,
-                                     const FloatPlanes& planes, float* out, bool as_rows)
+                                     const FloatPlanes& planes, float* out)
+    : SparseFloatDriver(table, weight, out, planes.images, planes.positions) {
+  planes_ = &planes;
+}
+
+SparseFloatDriver::SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight,
+                                     const float* rows, int64_t positions, float* out)
+    : SparseFloatDriver(table, weight, out, 1, positions) {
+  rows_ = rows;
+}
+
+SparseFloatDriver::SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight,
+                                     float* out, int64_t images, int64_t positions)
     : kernels_(table.sparse_float),
       weight_(weight),
-      planes_(planes),
       out_(out),
-      as_rows_(as_rows),
-      vectors_(divide_up(planes.positions, kernels_.lanes)),
+      images_(images),
+      positions_(positions),
+      vectors_(divide_up(positions, kernels_.lanes)),
       blocks_(divide_up(vectors_, kernels_.vectors)),
       parts_(divide_up(weight.outputs, kMaxOutputs)),
       finishes_(weight.residual != nullptr || weight.clamp_min > -kInfinity ||
                 weight.clamp_max < kInfinity) {}
 
 Work SparseFloatDriver::work() const {
-  const int64_t positions = planes_.images * planes_.positions;
+  const int64_t positions = images_ * positions_;
   const int64_t moved = weight_.groups * (weight_.inputs + weight_.outputs) * positions;
   return {weight_.entries * positions + moved * kMoveWork,
-          planes_.images * weight_.groups * blocks_ * weight_.outputs};
+          images_ * weight_.groups * blocks_ * weight_.outputs};
 }
 
 void SparseFloatDriver::split_for(int threads) {
-  const int64_t others = planes_.images * weight_.groups * blocks_;
+  const int64_t others = images_ * weight_.groups * blocks_;
   // Few blocks leave threads without work, or one of them with twice as much as the next.
   if (threads > 1 && others * parts_ < 4 * threads && others * parts_ % threads != 0) {
     parts_ = std::min(weight_.outputs, divide_up(parts_, threads) * threads);
@@ -49,11 +61,14 @@ void SparseFloatDriver::split_for(int threads) {
 void SparseFloatDriver::run_part(int thread, int threads) const {
   const int64_t outputs = divide_up(weight_.outputs, parts_);
   const int64_t width = int64_t{kernels_.vectors} * kernels_.lanes;
+  // All inputs of rows, the inputs of one step of planes.
+  const int64_t steps = planes_ == nullptr ? weight_.steps() : 1;
+  const int64_t inputs = (steps - 1) * kSparseFloatInputs + kPlaces;
   struct Sparse;
   float* x = reinterpret_cast<float*>(
-      scratch<Sparse>((kPlaces + outputs) * width * static_cast<int64_t>(sizeof(float))));
-  const Range share =
-      share_of(planes_.images * weight_.groups * blocks_ * parts_, thread, threads);
+      scratch<Sparse>((inputs + outputs) * width * static_cast<int64_t>(sizeof(float))));
+  const Range share = share_of(images_ * weight_.groups * blocks_ * parts_, thread, threads);
+  int64_t taken = -1;
   for (int64_t i = share.begin; i < share.end; i++) {
     const int64_t part = i % parts_, block = i / parts_ % blocks_, image = i / parts_ / blocks_;
     // Blocks of nearly equal width: a narrow one costs almost as much as a wide one.
@@ -62,11 +77,24 @@ void SparseFloatDriver::run_part(int thread, int threads) const {
     const Block one{image / weight_.groups,
                     image % weight_.groups,
                     position,
-                    std::min(last * kernels_.lanes, planes_.positions) - position,
+                    std::min(last * kernels_.lanes, positions_) - position,
                     output,
                     std::min(outputs, weight_.outputs - output),
                     static_cast<int>(last - first)};
-    if (one.outputs > 0) run_block(one, x, x + kPlaces * width);
+    if (one.outputs <= 0) continue;
+    if (planes_ == nullptr && block != taken) take_rows(one, x);
+    taken = block;
+    run_block(one, x, x + inputs * width);
+  }
+}
+
+void SparseFloatDriver::take_rows(const Block& block, float* x) const {
+  const int64_t width = int64_t{block.vectors} * kernels_.lanes;
+  transpose(rows_ + block.position * weight_.inputs, weight_.inputs, block.positions,
+            weight_.inputs, x, width);
+  if (block.positions == width) return;
+  for (int64_t k = 0; k < weight_.inputs; k++) {  // what lies there may be slow to multiply
+    std::fill(x + k * width + block.positions, x + (k + 1) * width, 0.0f);
   }
 }
 
@@ -74,24 +102,30 @@ void SparseFloatDriver::run_block(const Block& block, float* x, float* sums) con
   const int64_t width = int64_t{block.vectors} * kernels_.lanes;
   const int64_t first_output = block.group * weight_.outputs + block.output;
   const int64_t steps = weight_.steps();
-  SparseFloatGather gather{planes_.base + block.image * planes_.image_step +
-                               block.group * planes_.group_step + block.position,
-                           nullptr, 0, block.vectors, block.positions, x};
-  SparseFloatStep step{x,       weight_.values,  weight_.places, nullptr,
-                       weight_.entries, block.outputs, true,
-                       weight_.bias == nullptr ? nullptr : weight_.bias + first_output, sums};
+  SparseFloatStep step{};
+  step.x = x;
+  step.values = weight_.values;
+  step.places = weight_.places;
+  step.entries = weight_.entries;
+  step.rows = block.outputs;
+  step.bias = weight_.bias == nullptr ? nullptr : weight_.bias + first_output;
+  step.sums = sums;
   for (int64_t s = 0; s < steps; s++) {
-    const int64_t first = s * kSparseFloatInputs;
-    gather.offsets = planes_.offsets.data() + first;
-    gather.inputs =
-        static_cast<int>(std::min<int64_t>(kSparseFloatInputs, weight_.inputs - first));
-    kernels_.gather(gather);
-    step.starts =
-        weight_.starts + (block.group * steps + s) * weight_.outputs + block.output;
+    const int64_t input = s * kSparseFloatInputs;
+    if (planes_ == nullptr) {
+      step.x = x + input * width;
+    } else {
+      const float* base = planes_->base + block.image * planes_->image_step +
+                          block.group * planes_->group_step + block.position;
+      const int64_t inputs = std::min<int64_t>(kSparseFloatInputs, weight_.inputs - input);
+      kernels_.gather({base, planes_->offsets.data() + input, static_cast<int>(inputs),
+                       block.vectors, block.positions, x});
+    }
+    step.starts = weight_.starts + (block.group * steps + s) * weight_.outputs + block.output;
+    step.begins = s == 0;
     kernels_.rows[block.vectors - 1](step);
-    step.begins = false;
   }
-  if (as_rows_) {
+  if (planes_ == nullptr) {
     write_rows(block, sums);
   } else {
     write_planes(block, sums);
@@ -111,18 +145,18 @@ void SparseFloatDriver::write_rows(const Block& block, const float* sums) const 
 
 void SparseFloatDriver::write_planes(const Block& block, const float* sums) const {
   const int64_t width = int64_t{block.vectors} * kernels_.lanes;
-  const int64_t rows = divide_up(planes_.positions, planes_.pitch);
+  const int64_t rows = divide_up(positions_, planes_->pitch);
   const int64_t output =
       (block.image * weight_.groups + block.group) * weight_.outputs + block.output;
   const int64_t end = block.position + block.positions;
   for (int64_t n = 0; n < block.outputs; n++) {
-    float* image = out_ + (output + n) * rows * planes_.width;
+    float* image = out_ + (output + n) * rows * planes_->width;
     const float* from = sums + n * width - block.position;
-    for (int64_t row = block.position / planes_.pitch; row * planes_.pitch < end; row++) {
-      const int64_t start = row * planes_.pitch;
+    for (int64_t row = block.position / planes_->pitch; row * planes_->pitch < end; row++) {
+      const int64_t start = row * planes_->pitch;
       const int64_t first = std::max(start, block.position);
-      const int64_t last = std::min(start + planes_.width, end);
-      if (last > first) finish(from + first, image + row * planes_.width + first - start, last - first);
+      const int64_t last = std::min(start + planes_->width, end);
+      if (last > first) finish(from + first, image + row * planes_->width + first - start, last - first);
     }
   }
 }

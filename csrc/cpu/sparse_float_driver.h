@@ -25,9 +25,12 @@ struct SparseFloatWeight {
 
 class SparseFloatDriver {
  public:
-  // out: [positions][outputs] where as_rows, else [image][group][output][pixels].
+  // A convolution's planes; out: [image][group][output][pixels].
   SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight,
-                    const FloatPlanes& planes, float* out, bool as_rows);
+                    const FloatPlanes& planes, float* out);
+  // A linear layer's rows, [positions][inputs]; out: [positions][outputs].
+  SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight, const float* rows,
+                    int64_t positions, float* out);
 
   Work work() const;
   // The share of `thread` of 0..threads - 1, of as many threads as the driver was told of.
@@ -36,12 +39,17 @@ class SparseFloatDriver {
   void split_for(int threads);
 
  private:
+  SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight, float* out,
+                    int64_t images, int64_t positions);
+
   struct Block {
     int64_t image, group, position, positions, output, outputs;
     int vectors;
   };
 
   void run_block(const Block& block, float* x, float* sums) const;
+  // x = a block's rows, input by input.
+  void take_rows(const Block& block, float* x) const;
   void write_rows(const Block& block, const float* sums) const;
   void write_planes(const Block& block, const float* sums) const;
   // n results from sums: with what is added to them and their bounds.
@@ -49,9 +57,10 @@ class SparseFloatDriver {
 
   const SparseFloatKernels& kernels_;
   SparseFloatWeight weight_;
-  const FloatPlanes& planes_;
+  const FloatPlanes* planes_ = nullptr;  // null: rows
+  const float* rows_ = nullptr;
   float* out_;
-  bool as_rows_;
+  int64_t images_, positions_;  // positions of an image
   int64_t vectors_, blocks_, parts_;  // of an image's positions; blocks of them; parts of outputs
   bool finishes_;
 };
