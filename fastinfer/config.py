@@ -30,7 +30,7 @@ class Config:
 
     Raises:
         ValueError: a value out of its set, or a contradiction.
-        UnsupportedError: int4 weights or sparsity, which no kernel serves yet.
+        UnsupportedError: int4 weights, which no kernel serves yet, or sparsity, which is `prune`'s.
     """
 
     precision: str = "auto"
@@ -51,7 +51,10 @@ class Config:
         if self.precision not in PRESETS:
             raise ValueError(f"Config: expected precision in {PRESETS}, got {self.precision!r}")
         if self.sparsity is not None:
-            raise UnsupportedError("Config: sparsity has no kernel yet; leave it None")
+            raise UnsupportedError(
+                f"Config: sparsity: expected None, got {self.sparsity!r}: zeros of a model are found "
+                "without being named; fastinfer.prune makes them"
+            )
         modes = (None, "static", "dynamic", "weight_only")
         if self.mode not in modes:
             raise ValueError(f"Config: expected mode in {modes}, got {self.mode!r}")

@@ -40,9 +40,12 @@ def test_contradictions(values, text):
         Config(**values)
 
 
-@pytest.mark.parametrize("values", [{"precision": "int4-weight-only"}, {"sparsity": 0.5}])
-def test_unsupported(values):
-    with pytest.raises(UnsupportedError, match="no kernel yet"):
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [({"precision": "int4-weight-only"}, "no kernel yet"), ({"sparsity": 0.5}, "fastinfer.prune")],
+)
+def test_unsupported(values, text):
+    with pytest.raises(UnsupportedError, match=text):
         Config(**values)
 
 
