@@ -52,8 +52,8 @@ class Config:
             raise ValueError(f"Config: expected precision in {PRESETS}, got {self.precision!r}")
         if self.sparsity is not None:
             raise UnsupportedError(
-                f"Config: sparsity: expected None, got {self.sparsity!r}: zeros of a model are found "
-                "without being named; fastinfer.prune makes them"
+                f"Config: sparsity: expected None, got {self.sparsity!r}: zeros are recognised "
+                "without being asked for; fastinfer.prune makes them"
             )
         modes = (None, "static", "dynamic", "weight_only")
         if self.mode not in modes:
