@@ -38,6 +38,8 @@ LINEAR = (
     (128, 768, 3072), (128, 3072, 768),
 )  # fmt: skip
 MODELS = ("resnet50", "mobilenet_v2", "transformer_6x384", "mlp_1024")
+#: Of models; more than one row with the most threads only.
+BATCHES = (1, 16)
 PARTS = ("layers", "models")
 LEAST_INPUTS = 64
 
@@ -130,7 +132,7 @@ def prune_model(model: nn.Module, zeros: float) -> nn.Module:
     return model
 
 
-def time_models(name: str, batches: list[int], threads: list[int], seconds: float) -> list[Any]:
+def time_models(name: str, threads: list[int], seconds: float) -> list[Any]:
     """Return a row per batch and threads: ms of the faster eager layout, and times as fast.
 
     Models are converted for the batch and threads they are timed with: layers are chosen by time.
@@ -141,10 +143,10 @@ def time_models(name: str, batches: list[int], threads: list[int], seconds: floa
         eager["eager NHWC"] = copy.deepcopy(model).to(memory_format=torch.channels_last)
     variants = {"dense": model} | {f"{100 * z:g}%": prune_model(model, z) for z in MODEL_ZEROS}
     rows = []
-    for batch in batches:
+    for batch in BATCHES:
         x = data[:1].repeat(batch, *[1] * (data.dim() - 1))
         last = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-        for count in threads:
+        for count in threads if batch == 1 else threads[-1:]:
             torch.set_num_threads(count)
             fast = {n: fastinfer.convert(m, x, config="fp32") for n, m in variants.items()}
             every = {**eager, **fast}
@@ -174,7 +176,7 @@ def main() -> None:
             found[part] = [
                 row
                 for name in MODELS
-                for row in time_models(name, [1, 16], options.threads, 5 * options.seconds)
+                for row in time_models(name, options.threads, 3 * options.seconds)
             ]
         show(part, found[part])
     write_json(options.out, **found)
