@@ -69,8 +69,8 @@ class SparseFloat(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The dense weight, made at each access."""
-        parts = (self.values.cpu(), self.places.cpu(), self.starts.cpu())
-        return SparseFloatWeight(*parts, self.shape, self.groups).dense().to(self.values.device)
+        parts = (self.values, self.places, self.starts)
+        return SparseFloatWeight(*parts, self.shape, self.groups).dense()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return activation(layer(x) + residual)."""

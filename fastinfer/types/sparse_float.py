@@ -59,7 +59,7 @@ class SparseFloatWeight:
         """Return the dense weight."""
         n = self.shape[0]
         counts = self.starts.diff().long()
-        row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
         parts = self.values.new_zeros(len(counts), INPUTS)
         parts[row, self.places.long()] = self.values
         whole = parts.reshape(self.groups, self.steps, n // self.groups, INPUTS).transpose(1, 2)

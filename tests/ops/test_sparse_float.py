@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastinfer import runtime
+from fastinfer.ops.sparse_float import SPARSE_FLOAT_CONV2D, SPARSE_FLOAT_LINEAR
 from fastinfer.testing.cases_sparse_float import sparse_float_cases, sparse_weight
 from fastinfer.testing.compare import assert_equal, float32_bound
 from fastinfer.types.sparse_float import SparseFloatWeight
@@ -101,3 +102,58 @@ def test_no_reading_beyond_the_parts():
     starts = torch.tensor([-9, 2**31 - 1, -(2**31), 40, 2**31 - 1, 3, 70], dtype=torch.int32)
     y = ops.sparse_float_linear(x, values, places, starts, None, None, [3, 140], -INF, INF)
     assert y.shape == (20, 3)
+
+
+def linear(**changed):
+    w = SparseFloatWeight.of(sparse_weight(torch.Generator().manual_seed(0), 0.5, 6, 20))
+    parts = {
+        "x": torch.zeros(2, 20), "values": w.values, "places": w.places, "starts": w.starts,
+        "bias": torch.zeros(6), "residual": None, "weight_shape": [6, 20],
+        "clamp_min": -INF, "clamp_max": INF,
+    }  # fmt: skip
+    return "sparse_float_linear", parts | changed
+
+
+def conv(**changed):
+    dense = sparse_weight(torch.Generator().manual_seed(0), 0.5, 6, 4, 3, 3)
+    w = SparseFloatWeight.of(dense, 2)
+    parts = {
+        "x": torch.zeros(2, 8, 5, 5), "values": w.values, "places": w.places, "starts": w.starts,
+        "bias": None, "residual": None, "weight_shape": [6, 4, 3, 3], "stride": [1, 1],
+        "padding": [1, 1], "dilation": [1, 1], "groups": 2, "clamp_min": -INF, "clamp_max": INF,
+    }  # fmt: skip
+    return "sparse_float_conv2d", parts | changed
+
+
+#: label -> (call, words of the message besides the op's name, the reference refuses too).
+BAD = {
+    "x dtype": (linear(x=torch.zeros(2, 20).double()), ["x", "loat", "ouble"], True),
+    "features": (linear(x=torch.zeros(2, 21)), ["[*, 20]", "[2, 21]"], True),
+    "scalar": (linear(x=torch.zeros(())), ["[*, 20]", "[]"], True),
+    "bias": (linear(bias=torch.zeros(5)), ["bias", "[6]", "[5]"], True),
+    "residual": (linear(residual=torch.zeros(2, 5)), ["residual", "[2, 6]", "[2, 5]"], True),
+    "starts": (linear(starts=torch.zeros(5, dtype=torch.int32)), ["starts", "[7]"], True),
+    "places": (linear(places=torch.zeros(3, dtype=torch.uint8)), ["places"], True),
+    "values dtype": (linear(values=torch.zeros(3, dtype=torch.int32)), ["values"], True),
+    "shape": (linear(weight_shape=[6]), ["weight_shape [N, K]"], False),
+    "channels": (conv(x=torch.zeros(2, 7, 5, 5)), ["[N, 8, H, W]", "[2, 7, 5, 5]"], True),
+    "dims": (conv(x=torch.zeros(8, 5, 5)), ["[N, 8, H, W]", "[8, 5, 5]"], True),
+    "groups": (conv(groups=4), ["groups", "6", "4"], False),
+    "stride": (conv(stride=[0, 1]), ["stride", "[0, 1]"], False),
+    "padding": (conv(padding=[-1, 0]), ["padding", "[-1, 0]"], False),
+    "kernel": (conv(x=torch.zeros(1, 8, 1, 1), padding=[0, 0]), ["kernel", "[3, 3]"], False),
+    "conv residual": (conv(residual=torch.zeros(2, 6, 5, 4)), ["residual", "[2, 6, 5, 5]"], True),
+}
+SPECS = {spec.name: spec for spec in (SPARSE_FLOAT_LINEAR, SPARSE_FLOAT_CONV2D)}
+
+
+@pytest.mark.parametrize("label", BAD)
+def test_bad_input(label):
+    (op, parts), words, both = BAD[label]
+    calls = [getattr(ops, op)] + ([SPECS[op].reference] if both else [])
+    for call in calls:
+        with pytest.raises((RuntimeError, ValueError)) as error:
+            call(*parts.values())
+        text = str(error.value)
+        assert all(word in text for word in words), text
+        assert op in text or "sparse float weight" in text
