@@ -113,17 +113,18 @@ FloatPlanes ImagePlanes::planes(const float* base) const {
                      (g_.out_height - 1) * width_ + g_.out_width,
                      g_.out_width,
                      width_};
-  planes.offsets.reserve(static_cast<size_t>(channels * g_.kh * g_.kw));
-  for (int64_t c = 0; c < channels; c++) {
-    for (int64_t h = 0; h < g_.kh; h++) {
-      const int64_t down = h * g_.dilation_h, row = place_of(rows_, down % g_.stride_h);
-      for (int64_t w = 0; w < g_.kw; w++) {
-        const int64_t right = w * g_.dilation_w, column = place_of(columns_, right % g_.stride_w);
-        const int64_t plane = row * static_cast<int64_t>(columns_.size()) + column;
-        planes.offsets.push_back(c * channel_step_ + plane * plane_ +
-                                 down / g_.stride_h * width_ + right / g_.stride_w);
-      }
+  std::vector<int64_t> taps;
+  for (int64_t h = 0; h < g_.kh; h++) {
+    const int64_t down = h * g_.dilation_h, row = place_of(rows_, down % g_.stride_h);
+    for (int64_t w = 0; w < g_.kw; w++) {
+      const int64_t right = w * g_.dilation_w, column = place_of(columns_, right % g_.stride_w);
+      const int64_t plane = row * static_cast<int64_t>(columns_.size()) + column;
+      taps.push_back(plane * plane_ + down / g_.stride_h * width_ + right / g_.stride_w);
     }
+  }
+  planes.offsets.reserve(static_cast<size_t>(channels) * taps.size());
+  for (int64_t c = 0; c < channels; c++) {
+    for (const int64_t tap : taps) planes.offsets.push_back(c * channel_step_ + tap);
   }
   return planes;
 }

@@ -127,7 +127,7 @@ def conv(**changed):
 
 #: label -> (call, words of the message besides the op's name, the reference refuses too).
 BAD = {
-    "x dtype": (linear(x=torch.zeros(2, 20).double()), ["x", "loat", "ouble"], True),
+    "x dtype": (linear(x=torch.zeros(2, 20).double()), ["x", "loat"], True),
     "features": (linear(x=torch.zeros(2, 21)), ["[*, 20]", "[2, 21]"], True),
     "scalar": (linear(x=torch.zeros(())), ["[*, 20]", "[]"], True),
     "bias": (linear(bias=torch.zeros(5)), ["bias", "[6]", "[5]"], True),
