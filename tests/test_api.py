@@ -247,5 +247,5 @@ def test_each_batch_runs_once_and_the_model_is_exported_once(monkeypatch):
     assert len(runs) == 4
     # Once to calibrate and once simulated: the guard keeps what the float layers answered.
     assert len(accumulated) == 2 * layers * len(batches)
-    stages = ["capture", "passes", "calibrate", "quantize", "choose", "guard", "lower"]
-    assert list(report.stage_s) == [*stages, "time_whole"]
+    planning = ["capture", "passes", "calibrate", "quantize", "choose", "guard", "zeros"]
+    assert list(report.stage_s) == [*planning, "lower", "time_whole"]
