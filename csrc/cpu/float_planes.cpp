@@ -6,8 +6,6 @@
 namespace fastinfer {
 namespace {
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // The remainders by `stride` of taps `dilation` apart.
 std::vector<int64_t> remainders(int64_t taps, int64_t dilation, int64_t stride) {
   std::vector<int64_t> found;
@@ -129,8 +127,8 @@ FloatPlanes ImagePlanes::planes(const float* base) const {
   return planes;
 }
 
-// By tiles whose lines stay in L1 until all of them is read and written, one after the other along the
-// matrix whose rows are further apart: that is a few streams, the other one lies in a cache.
+// By tiles whose lines stay in L1 until all of them is read and written, one after the other along
+// the matrix whose rows are further apart: that is a few streams, the other one lies in a cache.
 void transpose(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to,
                int64_t to_step) {
   constexpr int64_t kTile = 16;

@@ -1,5 +1,5 @@
-// Images as planes for sparse float layers: of every input the values at neighbouring positions of the
-// result lie side by side. Torch-free.
+// Images as planes for sparse float layers: of every input the values at neighbouring positions of
+// the result lie side by side. Torch-free.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,14 @@ struct FloatPlanes {
   int64_t images, image_step, group_step;
   std::vector<int64_t> offsets;
   int64_t positions;  // of an image
-  // Positions are an image's pixels, row by row, rows `pitch` apart; those from `width` on are of no use.
+  // Positions are an image's pixels, row by row, rows `pitch` apart; those from `width` on are of
+  // no use.
   int64_t width, pitch;
 };
 
-// The planes of a convolution. An image is cut by the strides into one for each remainder of row and
-// column, so that what a tap meets along a row of results lies side by side; padding is around them.
-// Where there is neither stride nor padding the image is its own planes.
+// The planes of a convolution. An image is cut by the strides into one for each remainder of row
+// and column, so that what a tap meets along a row of results lies side by side; padding is around
+// them. Where there is neither stride nor padding the image is its own planes.
 class ImagePlanes {
  public:
   // channels of a group and what they are multiplied by: k counts (channel, kh, kw).

@@ -38,8 +38,8 @@ SparseFloatWeight view(const char* op, const Tensor& values, const Tensor& place
 // The floats of a residual, which is contiguous from here on.
 const float* residual_of(const char* op, std::optional<Tensor>& residual, const Tensor& out) {
   check_dtype(op, "residual", *residual, ScalarType::Float);
-  STD_TORCH_CHECK(sizes_of(*residual) == sizes_of(out), op, ": expected residual ",
-                  shape_text(out), ", got ", shape_text(*residual));
+  STD_TORCH_CHECK(sizes_of(*residual) == sizes_of(out), op, ": expected residual ", shape_text(out),
+                  ", got ", shape_text(*residual));
   residual = as_contiguous(*residual);
   return static_cast<const float*>(residual->const_data_ptr());
 }
@@ -53,8 +53,8 @@ void run(SparseFloatDriver driver) {
 
 Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,
                                std::optional<Tensor> bias, std::optional<Tensor> residual,
-                               std::vector<int64_t> weight_shape,
-                               double clamp_min, double clamp_max) {
+                               std::vector<int64_t> weight_shape, double clamp_min,
+                               double clamp_max) {
   constexpr const char* kOp = "sparse_float_linear";
   check_dtype(kOp, "x", x, ScalarType::Float);
   STD_TORCH_CHECK(weight_shape.size() == 2 && weight_shape[0] > 0 && weight_shape[1] > 0, kOp,
@@ -80,16 +80,15 @@ Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor st
 
 Tensor sparse_float_conv2d_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,
                                std::optional<Tensor> bias, std::optional<Tensor> residual,
-                               std::vector<int64_t> weight_shape,
-                               std::vector<int64_t> stride, std::vector<int64_t> padding,
-                               std::vector<int64_t> dilation, int64_t groups, double clamp_min,
-                               double clamp_max) {
+                               std::vector<int64_t> weight_shape, std::vector<int64_t> stride,
+                               std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                               int64_t groups, double clamp_min, double clamp_max) {
   constexpr const char* kOp = "sparse_float_conv2d";
   check_dtype(kOp, "x", x, ScalarType::Float);
-  STD_TORCH_CHECK(weight_shape.size() == 4 && *std::min_element(weight_shape.begin(),
-                                                                weight_shape.end()) > 0,
-                  kOp, ": expected weight_shape [N, C / groups, kh, kw] of sizes >= 1, got ",
-                  weight_shape.size(), " sizes");
+  STD_TORCH_CHECK(
+      weight_shape.size() == 4 && *std::min_element(weight_shape.begin(), weight_shape.end()) > 0,
+      kOp, ": expected weight_shape [N, C / groups, kh, kw] of sizes >= 1, got ",
+      weight_shape.size(), " sizes");
   check_pair(kOp, "stride", stride, 1);
   check_pair(kOp, "padding", padding, 0);
   check_pair(kOp, "dilation", dilation, 1);
@@ -117,7 +116,7 @@ Tensor sparse_float_conv2d_cpu(Tensor x, Tensor values, Tensor places, Tensor st
                   ", ", g.kw, "] with its dilation, less padding, got ", shape_text(x));
   if (bias) bias = as_contiguous(*bias);
   SparseFloatWeight weight = view(kOp, values, places, starts, bias, outputs,
-                                        channels * g.kh * g.kw, groups, clamp_min, clamp_max);
+                                  channels * g.kh * g.kw, groups, clamp_min, clamp_max);
   Tensor out = empty_contiguous({g.batch, outputs, g.out_height, g.out_width}, ScalarType::Float);
   if (residual) weight.residual = residual_of(kOp, residual, out);
   if (out.numel() == 0) return out;

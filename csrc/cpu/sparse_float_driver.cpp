@@ -14,8 +14,6 @@ constexpr int64_t kMaxOutputs = 512;
 constexpr int64_t kPlaces = 256;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 SparseFloatDriver::SparseFloatDriver(const KernelTable& table, const SparseFloatWeight& weight,
@@ -156,7 +154,9 @@ void SparseFloatDriver::write_planes(const Block& block, const float* sums) cons
       const int64_t start = row * planes_->pitch;
       const int64_t first = std::max(start, block.position);
       const int64_t last = std::min(start + planes_->width, end);
-      if (last > first) finish(from + first, image + row * planes_->width + first - start, last - first);
+      if (last > first) {
+        finish(from + first, image + row * planes_->width + first - start, last - first);
+      }
     }
   }
 }

@@ -8,8 +8,9 @@
 
 namespace fastinfer {
 
-// Entries that are not 0, of every group for every step of kSparseFloatInputs inputs of every output: the
-// last has the next one's entries behind its own. starts: [groups][steps][outputs], and one more.
+// Entries that are not 0, of every group for every step of kSparseFloatInputs inputs of every
+// output: the last has the next one's entries behind its own. starts: [groups][steps][outputs], and
+// one more.
 struct SparseFloatWeight {
   const float* values;
   const uint8_t* places;
@@ -20,7 +21,7 @@ struct SparseFloatWeight {
   const float* residual;            // in the result's order, added to it; or null
   float clamp_min, clamp_max;
 
-  int64_t steps() const { return (inputs + kSparseFloatInputs - 1) / kSparseFloatInputs; }
+  int64_t steps() const { return divide_up(inputs, kSparseFloatInputs); }
 };
 
 class SparseFloatDriver {
@@ -60,7 +61,7 @@ class SparseFloatDriver {
   const FloatPlanes* planes_ = nullptr;  // null: rows
   const float* rows_ = nullptr;
   float* out_;
-  int64_t images_, positions_;  // positions of an image
+  int64_t images_, positions_;        // positions of an image
   int64_t vectors_, blocks_, parts_;  // of an image's positions; blocks of them; parts of outputs
   bool finishes_;
 };

@@ -27,13 +27,15 @@ inline int useful_threads(const Work& work, int64_t available) {
   return useful_threads(work.cost, work.parts, available);
 }
 
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 struct Range {
   int64_t begin, end;
 };
 
 // The share of `thread` of 0..threads - 1 in [0, count): nearly equal, from multiples of `unit` on.
 inline Range share_of(int64_t count, int64_t unit, int thread, int threads) {
-  const int64_t units = (count + unit - 1) / unit;
+  const int64_t units = divide_up(count, unit);
   return {std::min(count, units * thread / threads * unit),
           std::min(count, units * (thread + 1) / threads * unit)};
 }

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fastinfer.compress.quantize.precision import (
+    SPARSE_FLOAT,
     STATIC,
     choose_precision,
     is_ignored,
@@ -222,7 +223,7 @@ def lower_modules(
         open_fast_paths(holder)
     for swap in find_swaps(holder, config, shapes, parts or {}):
         if swap.name in sparse:
-            swap = replace(swap, plan=replace(swap.plan, precision="fp32-sparse"))
+            swap = replace(swap, plan=replace(swap.plan, precision=SPARSE_FLOAT))
         kept = (keep_float or {}).get(swap.name)
         precision, reason = swap.plan.precision, swap.plan.reason
         if kept is not None:

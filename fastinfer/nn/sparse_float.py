@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from fastinfer.nn.weight_only import BoundConv, Compute
 from fastinfer.types.sparse_float import SparseFloatWeight
 
+#: The tensors of a SparseFloatWeight, which are a layer's buffers.
+PARTS = ("values", "places", "starts")
+
 
 def _pair(value: int | tuple[int, ...], fill: int) -> list[int]:
     """Return (height, width) of a convolution's argument; fill: the height of a 1-D one."""
@@ -44,9 +47,10 @@ class SparseFloat(nn.Module):
     ) -> None:
         super().__init__()
         weight.check()
-        for name in ("values", "places", "starts"):
+        for name in PARTS:
             self.register_buffer(name, getattr(weight, name))
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        frozen = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.register_parameter("bias", frozen)
         self.shape, self.groups, self.clamp = weight.shape, weight.groups, clamp
         self._compute, self._activation = compute, activation
         self._dims = compute.dims if isinstance(compute, BoundConv) else 0
@@ -74,16 +78,22 @@ class SparseFloat(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return activation(layer(x) + residual)."""
-        y = self._serve(x, residual) if self._is_served(x) else self._fall_back(x, residual)
+        # Not as attributes: nn.Module's look-up costs 1 us each.
+        parts = tuple(self._buffers[name] for name in PARTS)
+        if self._is_served(x, parts[0]):
+            y = self._serve(x, (*parts, self._parameters["bias"]), residual)
+        else:
+            y = self._fall_back(x, residual)
         return y if self._activation is None else self._activation(y)
 
-    def _is_served(self, x: Tensor) -> bool:
-        is_float = x.dtype == self.values.dtype == torch.float32
+    def _is_served(self, x: Tensor, values: Tensor) -> bool:
+        is_float = x.dtype == values.dtype == torch.float32
         has_batch = not self._dims or x.dim() == self._dims + 2
-        return is_float and has_batch and x.is_cpu and self.values.is_cpu
+        return is_float and has_batch and x.is_cpu and values.is_cpu
 
-    def _serve(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        parts = (self.values, self.places, self.starts, self.bias)
+    def _serve(
+        self, x: Tensor, parts: tuple[Tensor | None, ...], residual: Tensor | None
+    ) -> Tensor:
         if self._dims != 1:
             return self._op(x, *parts, residual, *self._arguments, *self.clamp)
         row = None if residual is None else residual.unsqueeze(2)

@@ -104,7 +104,8 @@ def _race(calls: Sequence[Any], limit_s: float) -> list[float]:
     return [seconds * 1e3 for seconds in best]
 
 
-def _is_nhwc(x: Tensor) -> bool:
+def is_nhwc(x: Tensor) -> bool:
+    """Return True for an image or a filter in channels_last that is not contiguous too."""
     is_image = x.dim() == 4 and not x.is_contiguous()
     return is_image and x.is_contiguous(memory_format=torch.channels_last)
 
@@ -154,7 +155,7 @@ def choose(
     # On a GPU float images stay in NHWC where the input or a filter is; the CPU's figures are of
     # layers whose inputs are made here, in torch's own order.
     tensors = [*program.graph_module.parameters(), *(x for x in inputs if isinstance(x, Tensor))]
-    nhwc = any(x.is_cuda and _is_nhwc(x) for x in tensors)
+    nhwc = any(x.is_cuda and is_nhwc(x) for x in tensors)
     times: dict[str, tuple[float, float]] = {}
     known = {} if known is None else known
     new = 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastinfer.config import Config
+from fastinfer.graph.layer import Layer
 from fastinfer.lower.lowerings import lower_layer
 from fastinfer.lower.module_path import find_swaps, lower_modules
 from fastinfer.report import Report
@@ -62,15 +63,13 @@ def choose_modules(
     times: dict[str, tuple[float, float]] = {}
     keep: dict[str, str] = {}
     known: dict[Any, tuple[float, float]] = {}
-    sparse: dict[str, tuple[float, float]] = {}
+    floats: dict[str, Layer] = {}
     for swap in find_swaps(holder, config, shapes, parts or {}):
         shape = shapes.get(swap.name)
         if swap.layer is None or shape is None or 0 in shape:
             continue
         if swap.plan.precision == "fp32":
-            found = sparse_times(swap.layer, (shape,)) if mostly_zero(swap.layer) else None
-            if found is not None:
-                sparse[swap.name] = found
+            floats[swap.name] = swap.layer
             continue
         key = (swap.layer.spec, shape)
         if key not in known:
@@ -89,6 +88,7 @@ def choose_modules(
         float_ms, fast_ms = known[key]
         if config.precision == "auto" and not config.allow_slower and fast_ms > float_ms * NOISE:
             keep[swap.name] = f"float is faster ({float_ms:.3f} against {fast_ms:.3f} ms)"
+    sparse = sparse_times(mostly_zero(floats), {name: (s,) for name, s in shapes.items()})
     return lower_modules(
         model,
         config,

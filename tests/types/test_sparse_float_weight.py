@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastinfer.testing.cases_sparse_float import sparse_weight
 from fastinfer.testing.compare import assert_equal
-from fastinfer.types.sparse_float import INPUTS, SparseFloatWeight
+from fastinfer.types.sparse_float import INPUTS, SparseFloatWeight, sparse_float_bytes
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,7 +37,10 @@ def test_order_of_entries():
     assert_equal(weight.values, torch.tensor([1.0, 3.0, float("nan"), 2.0]))
     assert weight.places.tolist() == [5, 4, 7, 2]
     assert weight.starts.tolist() == [0, 1, 3, 4, 4]
-    assert weight.nbytes == 4 * 5 + 5 * 4
+    assert sparse_float_bytes(dense) == 4 * 5 + 5 * 4
+    assert sparse_float_bytes(dense) == sum(
+        part.nbytes for part in (weight.values, weight.places, weight.starts)
+    )
 
 
 WEIGHT = SparseFloatWeight.of(sparse_weight(torch.Generator().manual_seed(0), 0.5, 3, 140))

@@ -1,14 +1,18 @@
-// Products of weights that are mostly zero with planes of floats, on vectors of neighbouring positions.
+// Products of weights that are mostly zero with planes of floats, on vectors of neighbouring
+// positions.
 #pragma once
+
+#include <utility>
 
 #include "../kernel_table.h"
 
 namespace fastinfer {
 namespace {
 
-// sums[r] = what it was + the entries of row r times their planes. Entries count from 0 in every row and step: those
-// with an even number are added to the sum that was there, the others to one of their own that begins
-// at 0 and is added last. So a result's bits depend on nothing but its row and step.
+// sums[r] = what it was + the entries of row r times their planes. Entries count from 0 in every
+// row and step: those with an even number are added to the sum that was there, the others to one of
+// their own that begins at 0 and is added last. So a result's bits depend on nothing but its row
+// and step.
 template <class Vec, int V>
 void sparse_float_rows_of(const SparseFloatStep& s) {
   constexpr int kWidth = V * Vec::kLanes;
@@ -60,7 +64,8 @@ void sparse_float_gather(const SparseFloatGather& g) {
     float* to = g.to + k * width;
     for (int64_t i = 0; i < whole; i += Vec::kLanes) Vec::storef(to + i, Vec::loadf(from + i));
     for (int64_t i = whole; i < g.count; i++) to[i] = from[i];
-    for (int64_t i = g.count; i < width; i++) to[i] = 0.0f;  // what lies there may be slow to multiply
+    // What lies there may be slow to multiply.
+    for (int64_t i = g.count; i < width; i++) to[i] = 0.0f;
   }
 }
 
@@ -90,8 +95,11 @@ void sparse_float_finish(const SparseFloatFinish& f) {
 
 template <class Vec, int... V>
 constexpr SparseFloatKernels sparse_float_kernels(std::integer_sequence<int, V...>) {
-  return {Vec::kLanes, sizeof...(V), {sparse_float_rows_of<Vec, V + 1>...},
-          sparse_float_gather<Vec>, sparse_float_finish<Vec>};
+  return {Vec::kLanes,
+          sizeof...(V),
+          {sparse_float_rows_of<Vec, V + 1>...},
+          sparse_float_gather<Vec>,
+          sparse_float_finish<Vec>};
 }
 
 }  // namespace

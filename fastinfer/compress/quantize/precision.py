@@ -14,6 +14,8 @@ from fastinfer.types.finite import all_finite
 STATIC = "int8"
 DYNAMIC = "int8-dynamic"
 WEIGHT_ONLY = "int8-weight-only"
+#: A float layer whose zeros are left out; timing chooses it, nobody asks for it.
+SPARSE_FLOAT = "fp32-sparse"
 
 
 def requested_precision(config: Any) -> str:

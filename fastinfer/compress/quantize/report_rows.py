@@ -7,9 +7,10 @@ from dataclasses import replace
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+from fastinfer.compress.quantize.precision import SPARSE_FLOAT
 from fastinfer.graph.layer import Layer, LayerSpec
 from fastinfer.report import LayerReport, Report
-from fastinfer.types.sparse_float import SparseFloatWeight
+from fastinfer.types.sparse_float import sparse_float_bytes
 
 
 def geometry(spec: LayerSpec) -> str:
@@ -67,8 +68,8 @@ def layer_row(
 
 
 def _weight_bytes(layer: Layer, precision: str) -> int:
-    if precision == "fp32-sparse":
-        return SparseFloatWeight.of(layer.weight, layer.spec.groups).nbytes
+    if precision == SPARSE_FLOAT:
+        return sparse_float_bytes(layer.weight)
     width = {"fp32": layer.weight.element_size(), "bf16": 2}.get(precision, 1)
     return layer.weight.numel() * width
 
