@@ -70,6 +70,7 @@ bench-models: build ## Whole models against torch; writes bench/results
 
 bench-sparse: build ## Weights with zeros against dense ones; writes bench/results
 	$(RUN) bench/bench_sparse.py
+	$(RUN) bench/bench_sparse_float.py
 
 bench-channels: build ## Fewer channels against the dense model; writes bench/results
 	$(RUN) bench/bench_channels.py

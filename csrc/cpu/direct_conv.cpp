@@ -93,7 +93,8 @@ void DirectConv::part(const Range& lines, const Range& panels) const {
                     : x_ + (image * g_.height + first * g_.stride_h) * line_bytes_;
     each_group(view_, panels, [&](int64_t p, int64_t end) {
       each_panels(view_, p, end, [&](int64_t panel, int64_t together) {
-        run_panels({base, image, first, count}, window, panel, together);
+        const bool is_last = panel + together == panels.end;
+        run_panels({base, image, first, count}, window, panel, together, is_last);
       });
       look_up_panels(view_, output_, p, end, l * g_.out_width, (l + count) * g_.out_width);
     });
@@ -141,8 +142,9 @@ GemmTiles DirectConv::window_runs() const {
   return window;
 }
 
+// is_last: no panels follow them.
 void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t p,
-                            int64_t panels) const {
+                            int64_t panels, bool is_last) const {
   GemmTiles run = window;
   const GemmTiles panel = panel_tiles(view_, p);
   run.weight = panel.weight;
@@ -165,6 +167,7 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
     run.a += y * line_step_;
   }
   const EvenTiles tiles(width, kernels_->mr_max);
+  if (!is_last) fetch_next_panel(run, view_, p, block.count * tiles.count);
   // Kernels that take several lines want tiles of one height.
   const bool is_even = tiles.longer == 0 && static_cast<GemmForm>(h_.form) == GemmForm::kTiles;
   const int64_t together = is_even ? block.count - y : 1;
@@ -178,9 +181,10 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
 }
 
 // Returns the row after the last one.
-int64_t DirectConv::run_tiles(const GemmTiles& run, int64_t p, int64_t m) const {
+int64_t DirectConv::run_tiles(GemmTiles& run, int64_t p, int64_t m) const {
   if (run.tiles * run.lines == 0) return m;
   kernels_->kernel[run.rows - 1](run, panel_epilogue(view_, output_, p, m));
+  fetched(run);
   return m + run.lines * run.tiles * run.rows;
 }
 

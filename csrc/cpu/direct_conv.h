@@ -36,8 +36,9 @@ class DirectConv {
   void part(const Range& lines, const Range& panels) const;
   const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
   GemmTiles window_runs() const;
-  int64_t run_tiles(const GemmTiles& run, int64_t p, int64_t m) const;
-  void run_panels(const Block& block, const GemmTiles& window, int64_t p, int64_t panels) const;
+  int64_t run_tiles(GemmTiles& run, int64_t p, int64_t m) const;
+  void run_panels(const Block& block, const GemmTiles& window, int64_t p, int64_t panels,
+                  bool is_last) const;
 
   const PackedView& view_;
   const PackedHeader& h_;

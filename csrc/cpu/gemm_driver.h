@@ -89,7 +89,7 @@ class GemmDriver {
   void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1) const {
     const uint8_t* packed = is_direct_ ? nullptr : pack_rows(g, t0, t1);
     each_panels(view_, p0, p1, [&](int64_t p, int64_t count) {
-      run_panels(g, p, count, t0, t1, packed);
+      run_panels(g, p, count, t0, t1, packed, p + count == p1);
     });
     look_up_panels(view_, output_, p0, p1, tile_row(t0), tile_row(t1));
   }
@@ -129,15 +129,16 @@ class GemmDriver {
     view_.table->widen(rows, to, count * bytes);
   }
 
-  // `count` panels times tiles [t0, t1).
+  // `count` panels times tiles [t0, t1). is_last: no panels follow them.
   void run_panels(int64_t g, int64_t p, int64_t count, int64_t t0, int64_t t1,
-                  const uint8_t* packed) const {
+                  const uint8_t* packed, bool is_last) const {
     GemmTiles run = panel_tiles(view_, p);
     run.panels = count;
     run.row_stride = packed ? row_bytes_ : rows_.stride();
     const int64_t longest = tile_rows_ + (long_tiles_ > 0);
     run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
     run.streams_weight = count > 1 && longest * row_bytes_ + run.panel_bytes > kNearBytes;
+    if (!is_last) fetch_next_panel(run, view_, p, t1 - t0);
     const int64_t first = tile_row(t0);
     // Tiles of two heights at most: see tile_row.
     const int64_t cut = std::clamp(long_tiles_, t0, t1);
@@ -150,6 +151,7 @@ class GemmDriver {
       run.step = rows * run.row_stride;
       run.second = (rows - run.half) * run.row_stride;
       family_->kernels.kernel[rows - 1](run, panel_epilogue(view_, output_, p, m0));
+      fetched(run);
     }
   }
 

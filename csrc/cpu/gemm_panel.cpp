@@ -57,6 +57,31 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   return tiles;
 }
 
+namespace {
+
+// Times that a kernel fetches in a tile.
+int64_t fetches(const GemmTiles& run) { return int64_t{run.runs} * (run.singles / 4); }
+
+}  // namespace
+
+void fetch_next_panel(GemmTiles& run, const PackedView& view, int64_t panel, int64_t tiles) {
+  const PackedHeader& h = *view.header;
+  for (const int64_t section : {h.bias, h.multiplier, h.residual_multiplier}) {
+    const uint8_t* const next = view.base + section + (panel + 1) * h.nr * 4;
+    for (int64_t i = 0; i < h.nr * 4; i += kLineBytes) __builtin_prefetch(next + i);
+  }
+  if (static_cast<GemmForm>(h.form) != GemmForm::kRows || fetches(run) == 0) return;
+  run.ahead = static_cast<const uint8_t*>(run.weight) + run.panel_bytes;
+  run.ahead_end = run.ahead + run.panel_bytes;
+  const int64_t lines = divide_up(run.panel_bytes, kLineBytes);
+  run.ahead_lines = static_cast<int>(divide_up(lines, fetches(run) * tiles));
+}
+
+void fetched(GemmTiles& run) {
+  const int64_t lines = run.tiles * fetches(run) * run.ahead_lines;
+  run.ahead += std::min(lines * kLineBytes, run.ahead_end - run.ahead);
+}
+
 bool splits_into_taps(const PackedHeader& h) {
   if (h.c_per_group % 4 != 0 || h.run_quads() * 4 != h.run) return false;
   const auto form = static_cast<GemmForm>(h.form);

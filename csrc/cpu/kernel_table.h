@@ -29,11 +29,16 @@ struct GemmTiles {
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
   // Byte offsets in a row. kPairs: of each entry's 4 activations; in forms that read runs: of each run.
   const int32_t* offsets;
-  const int32_t* run_weights;  // kTiles: byte offsets of the runs' weights; null: one after the other
+  // kTiles and kRows: byte offsets of the runs' weights; null: one after the other.
+  const int32_t* run_weights;
   int runs;     // in forms that read runs: of `singles` 4-wide k groups that lie together
   int pairs;    // entries taken two at a time (16-bit sums stay in range); kPairs only
   int step_quads;  // kTiles and kSparse: k groups of a step, of which a run has whole ones
   const uint8_t* picks;  // kSparse: how many quads each step has; 16 at most
+  // kRows only: weights to bring near meanwhile, and how many lines of cache for each four k groups.
+  const uint8_t* ahead;
+  const uint8_t* ahead_end;
+  int ahead_lines;
   int64_t step_bytes;  // kTiles only: from a step's part of a row to the next one's; 0: side by side
   int singles;  // entries taken alone; other forms: the number of 4-wide k groups (of a run)
 };
@@ -221,6 +226,8 @@ struct KernelTable {
   DepthwiseKernel depthwise;
 
   void (*quantize)(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point);
+  // Planes of n bytes, `apart` bytes from one to the next, into n pixels of three channels.
+  void (*interleave3)(const uint8_t* planes, int64_t apart, int64_t n, uint8_t* out);
   void (*dequantize)(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point);
   // Widens [*lo, *hi] to hold x; NaN is skipped.
   void (*min_max)(const float* x, int64_t n, float* lo, float* hi);

@@ -17,37 +17,38 @@ struct PlaneQuantizer {
   float inverse_scale;
   int32_t zero_point;
 
-  static constexpr int64_t kPixels = 64;  // all channels of this many at a time
-
-  int64_t strips() const { return (pixels + kPixels - 1) / kPixels; }
+  // All channels of so many pixels at a time: some KiB, which stay in L1.
+  int64_t strip_pixels() const { return channels <= 8 ? 256 : 64; }
+  int64_t strips() const { return divide_up(pixels, strip_pixels()); }
   Work work() const { return {batch * channels * pixels * kMoveWork, batch * strips()}; }
   void run_part(int thread, int threads) const {
     struct Strip;
-    uint8_t* strip = scratch<Strip>(channels * kPixels);
+    const int64_t step = strip_pixels();
+    uint8_t* strip = scratch<Strip>(channels * step);
     const auto [s0, s1] = share_of(batch * strips(), thread, threads);
     for (int64_t s = s0; s < s1; s++) {
-      const int64_t image = s / strips(), p0 = s % strips() * kPixels;
-      const int64_t count = std::min(kPixels, pixels - p0);
+      const int64_t image = s / strips(), p0 = s % strips() * step;
+      const int64_t count = std::min(step, pixels - p0);
       const float* from = x + image * channels * pixels + p0;
       for (int64_t c = 0; c < channels; c++) {
-        table.quantize(from + c * pixels, strip + c * kPixels, count, inverse_scale, zero_point);
+        if (p0 + 2 * step <= pixels) fetch(from + c * pixels + step, step);
+        table.quantize(from + c * pixels, strip + c * step, count, inverse_scale, zero_point);
       }
-      interleave(strip, count, q + (image * pixels + p0) * channels);
+      interleave(strip, step, count, q + (image * pixels + p0) * channels);
     }
   }
 
  private:
-  void interleave(const uint8_t* strip, int64_t count, uint8_t* to) const {
-    if (channels == 3) {
-      for (int64_t p = 0; p < count; p++) {
-        to[3 * p] = strip[p];
-        to[3 * p + 1] = strip[kPixels + p];
-        to[3 * p + 2] = strip[2 * kPixels + p];
-      }
-      return;
-    }
+  // The image comes from another core's cache or from memory, and every channel is a stream of its own.
+  static void fetch(const float* from, int64_t count) {
+    constexpr int64_t kLine = 16;
+    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
+  }
+
+  void interleave(const uint8_t* strip, int64_t step, int64_t count, uint8_t* to) const {
+    if (channels == 3) return table.interleave3(strip, step, count, to);
     for (int64_t p = 0; p < count; p++) {
-      for (int64_t c = 0; c < channels; c++) to[p * channels + c] = strip[c * kPixels + p];
+      for (int64_t c = 0; c < channels; c++) to[p * channels + c] = strip[c * step + p];
     }
   }
 };

@@ -98,7 +98,7 @@ class Plan::Call : public Job {
     const Step& step = *plan_->steps_[index].step;
     const int parts = useful_threads(plan_->steps_[index].work, threads);
     Clock::rep spent = 0;
-    if (threads > 1) fetch_lines(index, thread, parts);
+    fetch_lines(index, thread, parts);
     if (thread < parts) take(state, step, thread, parts, spent);
     const auto all = static_cast<uint32_t>(parts);
     for (int spins = 0; spins < patience && state.done.value() < all; spins++) pause_cpu();
@@ -114,11 +114,15 @@ class Plan::Call : public Job {
     if (parts == threads && patience == 0) patience = kPatience / 10;
   }
 
-  // What this thread writes when its part is done, and when it begins its next one.
+  // What this thread writes when its part is done, and what it needs to begin its next one: in a network
+  // that fills the caches every step would wait for its own description and its first weights.
   void fetch_lines(size_t index, int thread, int parts) const {
+    const std::vector<Planned>& steps = plan_->steps_;
     if (parts > 1) __builtin_prefetch(&states_[index].done, 1);
-    if (index + 1 == plan_->steps_.size()) return;
+    if (index + 1 == steps.size()) return;
     __builtin_prefetch(&states_[index + 1].taken[thread % kTakenLines], 1);
+    steps[index + 1].step->fetch();
+    if (index + 2 < steps.size()) __builtin_prefetch(steps[index + 2].step.get());
   }
 
   // Runs a part nobody has taken; false when it was. spent: this thread's time in the step's parts.

@@ -20,6 +20,8 @@ class Step {
   virtual Work work() const = 0;
   // Thread `thread`'s part of the work. Parts may run at the same time.
   virtual void run(const Frame& frame, int thread, int threads) const = 0;
+  // Asks for what it reads first, in the step before; touches nothing, as weights may be gone.
+  virtual void fetch() const {}
 };
 
 // A buffer the program's steps read: packed weights, tables.

@@ -1,9 +1,9 @@
 """Layer by layer: which output of the reference a converted layer stands for, and its error.
 
 A converted layer has its BatchNorm, activation and residual inside, so its output is not the one
-of the reference's convolution of that name but of a module that follows it. Which one is found by
-trial: of the modules that finish after that layer starts and before the next but one starts, the
-one with the same output shape and the smallest error.
+of the reference's convolution of that name but of a module that follows it, or of a function that
+the model calls itself. Which one is found by trial: of those that finish after that layer starts
+and before the next but one starts, the one with the same output shape and the smallest error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fastinfer.measure.accuracy import ErrorSums
 
@@ -31,7 +32,8 @@ MIN_MATCH_DB = 1.0
 class LayerError:
     """One converted layer against the output of the reference's module `reference_name`.
 
-    `errors` is None when nothing could be compared; `reason` says why.
+    Or of a function behind a module, as "conv1, then relu". `errors` is None when nothing could be
+    compared; `reason` says why.
     """
 
     name: str
@@ -55,6 +57,7 @@ class LayerErrors:
         self._outputs: dict[str, list[Any]] = defaultdict(list)
         self._sums: dict[tuple[str, str], ErrorSums] = defaultdict(ErrorSums)
         self._reasons: dict[str, str] = {}
+        self._comparing = False
 
     @contextmanager
     def watching_fast(self) -> Iterator[None]:
@@ -72,14 +75,19 @@ class LayerErrors:
         """Compare with what was recorded while the reference runs."""
         recent: deque[tuple[str, torch.Tensor]] = deque(maxlen=LAYERS_PER_OUTPUT)
         calls: dict[str, int] = defaultdict(int)
+        functions = _Functions(lambda name, output: self._compare(name, output, recent))
         with ExitStack() as stack:
             for name, module in self._reference.named_modules():
+                stack.callback(module.register_forward_pre_hook(functions.enter(name)).remove)
                 if name in self._converted:
                     pre = module.register_forward_pre_hook(self._opener(name, recent, calls))
                     stack.callback(pre.remove)
                 if name:
                     hook = module.register_forward_hook(self._comparer(name, recent))
                     stack.callback(hook.remove)
+                hook = module.register_forward_hook(functions.leave, always_call=True)
+                stack.callback(hook.remove)
+            stack.enter_context(functions)
             yield
 
     def rows(self) -> list[LayerError]:
@@ -133,20 +141,66 @@ class LayerErrors:
     def _comparer(
         self, reference_name: str, recent: deque[tuple[str, torch.Tensor]]
     ) -> Callable[..., None]:
+        def compare_output(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._compare(reference_name, output, recent)
+
+        return compare_output
+
+    def _compare(
+        self, reference_name: str, output: Any, recent: deque[tuple[str, torch.Tensor]]
+    ) -> None:
+        """Add the errors of what the last layers answered against `output`."""
+        if self._comparing or not isinstance(output, torch.Tensor):
+            return  # what is computed below is no function of the model's
         # Older layers end in the block they belong to, so others need not be tried.
         parent = reference_name.rpartition(".")[0]
         parent += "." if parent else ""
+        newest = recent[-1][0] if recent else ""
+        self._comparing = True
+        for layer, actual in recent:
+            is_near = layer == newest or layer.startswith(parent)
+            if is_near and actual.shape == output.shape:
+                self._sums[layer, reference_name].add(output, actual)
+        self._comparing = False
 
-        def compare_output(_module: nn.Module, _args: Any, output: Any) -> None:
-            if not isinstance(output, torch.Tensor):
-                return
-            newest = recent[-1][0] if recent else ""
-            for layer, actual in recent:
-                is_near = layer == newest or layer.startswith(parent)
-                if is_near and actual.shape == output.shape:
-                    self._sums[layer, reference_name].add(output, actual)
 
-        return compare_output
+class _Functions(TorchFunctionMode):
+    """Hands on what the model's own code computes between its modules, as F.relu or a sum.
+
+    Such an output is called after the module that finished last in the same block.
+    """
+
+    def __init__(self, found: Callable[[str, torch.Tensor], None]) -> None:
+        super().__init__()
+        self._found = found
+        # Of each module that runs: its name, is it a leaf, the last module that finished in it.
+        self._running: list[tuple[str, bool, list[str]]] = []
+
+    def enter(self, name: str) -> Callable[..., None]:
+        """Return a pre-hook for the module of that name."""
+
+        def hook(module: nn.Module, _args: Any) -> None:
+            leaf = next(module.children(), None) is None
+            self._running.append((name, leaf, [f"{name}.forward" if name else "forward"]))
+
+        return hook
+
+    def leave(self, _module: nn.Module, _args: Any, _output: Any) -> None:
+        """Do what a module's hook after its call must: every module has one."""
+        name, _, _ = self._running.pop()
+        if self._running:
+            self._running[-1][2][0] = name
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call func, and hand its answer on where no single layer called it."""
+        output = func(*args, **(kwargs or {}))
+        if self._running and isinstance(output, torch.Tensor) and output.is_floating_point():
+            _, leaf, last = self._running[-1]
+            if not leaf:
+                self._found(f"{last[0]}, then {func.__name__.strip('_')}", output)
+        return output
 
 
 def dequantized(q: torch.Tensor, quant: Any) -> torch.Tensor:

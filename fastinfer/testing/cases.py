@@ -244,6 +244,10 @@ def _quantize_cases() -> Iterator[Case]:
         yield Case("quantize", f"nhwc{c}", lambda x=nhwc: (x, 0.02, 128))
         q = _nhwc(random_uint8(generator(f"planes{c}"), 2, c, 11, 13))
         yield Case("dequantize", f"nhwc{c}", lambda q=q: (q, 0.02, 128))
+    # Strips of 256 pixels, or of 64 with more than 8 channels; 3 channels move 16 pixels at a time.
+    for c, h, w in [(3, 1, 15), (3, 16, 16), (3, 27, 19), (8, 24, 33), (9, 8, 8), (9, 5, 13)]:
+        x = _values(f"strips{c}x{h}x{w}", 2, c, h, w)
+        yield Case("quantize", f"strips{c}x{h}x{w}", lambda x=x: (x, 0.02, 128, True))
     for dtype in (torch.float16, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         yield Case(

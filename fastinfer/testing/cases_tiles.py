@@ -46,6 +46,8 @@ _DILATED = (
     Conv(1, 8, (6, 5), 8, kernel=(2, 2), padding=(9, 9), dilation=(3, 3)),  # some see none of it
     Conv(1, 512, (40, 40), 32, padding=(4, 4), dilation=(4, 4)),  # several blocks of lines
     Conv(1, 8, (6, 1), 8, padding=(2, 2), dilation=(2, 2)),
+    Conv(1, 64, (13, 32), 40, padding=(12, 12), dilation=(12, 12)),  # tiles see other columns each
+    Conv(1, 1024, (9, 20), 16, padding=(4, 4), dilation=(4, 4)),  # pixels that are moved apart
 )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fastinfer import convert
 from fastinfer.measure import compare
 from fastinfer.types import TensorQuant
 
@@ -74,6 +75,35 @@ def test_a_fused_layer_is_compared_with_what_it_answers(block: Block) -> None:
     rows = {row.name: row for row in compare(block, Fused(block), X).layers}
     assert rows["conv"].reference_name in ("relu", "bn") and rows["conv"].sqnr_db > 100
     assert rows["shortcut"].reference_name == "shortcut"
+
+
+def test_functions_between_modules_are_compared_with(block: Block) -> None:
+    class Functional(Block):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.relu(self.bn(self.conv(x)) + self.shortcut(x))
+
+    functional = Functional().eval()
+    functional.load_state_dict(block.state_dict())
+    rows = {row.name: row for row in compare(functional, Fused(block), X).layers}
+    assert rows["conv"].reference_name == "shortcut, then relu" and rows["conv"].sqnr_db > 100
+    assert rows["shortcut"].reference_name == "shortcut"
+
+
+def test_functions_of_a_converted_model_are_compared_with() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(8, 64, 3), nn.Conv2d(64, 64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.relu(self.conv1(x))
+            return torch.sigmoid(self.conv2(x)).mean((2, 3))
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(4, 8, 12, 12)
+    rows = {r.name: r for r in compare(net, convert(net, x, config="int8"), x).layers}
+    assert rows["conv1"].reference_name == "conv1, then relu" and rows["conv1"].sqnr_db > 20
+    assert rows["conv2"].sqnr_db > 20
 
 
 def test_int8_outputs_are_dequantized_with_their_scale(block: Block) -> None:

@@ -5,6 +5,7 @@
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
+#include "../micro/interleave_rows.h"
 #include "../micro/lerp_rows.h"
 #include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
@@ -34,6 +35,7 @@ const KernelTable kAvx512Table = {
     /*depthwise_bytes=*/2,
     int8_depthwise<Vec, PairTaps>,
     quantize_rows<Vec>,
+    interleave3_rows,
     dequantize_rows<Vec>,
     min_max_rows<Vec>,
     lookup_bytes,

@@ -4,6 +4,7 @@
 
 #include "../kernel_table.h"
 #include "../micro/float_rows.h"
+#include "../micro/interleave_rows.h"
 #include "../micro/sparse_float_rows.h"
 
 namespace fastinfer {
@@ -218,6 +219,7 @@ const KernelTable kScalarTable = {
     /*depthwise_bytes=*/1,
     depthwise,
     quantize,
+    interleave3_bytes,
     dequantize,
     min_max,
     lookup,

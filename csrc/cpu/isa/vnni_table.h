@@ -9,6 +9,7 @@
 #include "../micro/int8_depthwise_rows.h"
 #include "../micro/int8_gemm_dot.h"
 #include "../micro/int8_gemm_sparse.h"
+#include "../micro/interleave_rows.h"
 #include "../micro/lerp_rows.h"
 #include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
@@ -56,6 +57,7 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       /*depthwise_bytes=*/1,
       int8_depthwise_rows<Vec>,
       quantize_rows<Vec>,
+      interleave3_rows,
       dequantize_rows<Vec>,
       min_max_rows<Vec>,
       lookup_rows,

@@ -7,6 +7,8 @@
 namespace fastinfer {
 namespace {
 
+constexpr int64_t kLine = 64;  // bytes of a line of cache
+
 // a: rows of bytes; of each run whole groups of 4 k's are readable. weight: [quad][NV * lanes][4].
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
@@ -16,6 +18,9 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
   int64_t stride3 = 3 * stride;
   // Opaque to the compiler, which would turn the multiple into a chain of additions.
   asm("" : "+r"(stride3));
+  const uint8_t* ahead = t.ahead;
+  const uint8_t* const ahead_end = t.ahead_end;
+  const int ahead_lines = t.ahead_lines;
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
     const uint8_t* base[4];
@@ -38,9 +43,11 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
 #pragma GCC unroll 4
       for (int i = 0; i < 4; i++) base[i] += groups * 4;
     };
-    const int32_t* offset = t.offsets;
-    for (int run = t.runs; run > 0; run--) {
-      base[0] = a + *offset++;
+    for (int run = 0; run < t.runs; run++) {
+      base[0] = a + t.offsets[run];
+      if (t.run_weights != nullptr) {
+        w = static_cast<const int8_t*>(t.weight) + t.run_weights[run];
+      }
 #pragma GCC unroll 4
       for (int i = 1; i < 4; i++) base[i] = base[0] + i * 4 * stride;
       int k = t.singles;
@@ -50,6 +57,10 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
         step(2);
         step(3);
         next(4);
+        if (ahead < ahead_end) {
+#pragma GCC unroll 1
+          for (int i = 0; i < ahead_lines; i++, ahead += kLine) __builtin_prefetch(ahead, 0, 2);
+        }
       }
       for (; k > 0; k--) {
         step(0);

@@ -91,7 +91,7 @@ __attribute__((noinline)) void store_rows(const int32_t* acc, int mr, int width,
 }
 
 // kPartial: only the first e.n_valid channels exist; for vectors with masks.
-template <class Vec, int MR, int NV, bool kResidual, bool kPartial>
+template <class Vec, int MR, int NV, bool kResidual, bool kPartial, bool kPlain>
 inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (&acc)[MR][NV],
                                                              const Epilogue& e,
                                                              const ByteClamp& clamp) {
@@ -127,7 +127,12 @@ inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (
       to[j] = out + place;
     }
     const int count = kCount - i < 4 ? kCount - i : 4;
-    const auto bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
+    typename Vec::Int bytes;
+    if constexpr (kPlain) {
+      bytes = Vec::pack_lanes_plain(q[0], q[1], q[2], q[3]);
+    } else {
+      bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
+    }
     if constexpr (kPartial && NV == 2) {
       Vec::store_some_halves(bytes, to[0], count > 2 ? to[2] : nullptr, n_valid);
     } else if constexpr (kPartial) {
@@ -148,12 +153,18 @@ inline __attribute__((always_inline)) void store_tile(typename Vec::Int (&acc)[M
   if (e.kind == EpilogueKind::kUint8 && !e.unbounded) {
     const bool residual = e.residual_u8 != nullptr;
     if (e.n_valid == kWidth) {
-      if (!residual) return store_panel_uint8<Vec, MR, NV, false, false>(acc, e, clamp);
-      return store_panel_uint8<Vec, MR, NV, true, false>(acc, e, clamp);
+      if constexpr (Vec::kHasMasks) {
+        if (clamp.is_plain) {
+          if (!residual) return store_panel_uint8<Vec, MR, NV, false, false, true>(acc, e, clamp);
+          return store_panel_uint8<Vec, MR, NV, true, false, true>(acc, e, clamp);
+        }
+      }
+      if (!residual) return store_panel_uint8<Vec, MR, NV, false, false, false>(acc, e, clamp);
+      return store_panel_uint8<Vec, MR, NV, true, false, false>(acc, e, clamp);
     }
     if constexpr (Vec::kHasMasks) {
-      if (!residual) return store_panel_uint8<Vec, MR, NV, false, true>(acc, e, clamp);
-      return store_panel_uint8<Vec, MR, NV, true, true>(acc, e, clamp);
+      if (!residual) return store_panel_uint8<Vec, MR, NV, false, true, false>(acc, e, clamp);
+      return store_panel_uint8<Vec, MR, NV, true, true, false>(acc, e, clamp);
     }
   }
   alignas(64) int32_t rows[MR * kWidth];

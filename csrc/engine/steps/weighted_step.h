@@ -28,6 +28,16 @@ class WeightedStep : public Step {
     expect(instruction.reads.size() == reads, name,
            "residual: the weight was packed for " + std::string(reads == 2 ? "one" : "none"));
     float_output_ = h.has(kFlagFloatOutput);
+    first_[0] = {weight.data, kPackedHeaderBytes};
+    first_[1] = {weight.data + h.bias, kFirstChannels * 4};
+    first_[2] = {weight.data + h.multiplier, kFirstChannels * 4};
+    first_[3] = {weight.data + h.weight, std::min(h.weight_bytes, kFirstBytes)};
+  }
+
+  void fetch() const override {
+    for (const auto& [data, bytes] : first_) {
+      for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(data + i, 0, 2);
+    }
   }
 
  protected:
@@ -63,6 +73,13 @@ class WeightedStep : public Step {
   bool float_output_;
 
  private:
+  // What kernels read before they fetch the rest for themselves.
+  static constexpr int64_t kFirstChannels = 32, kFirstBytes = 8192;
+  struct Part {
+    const uint8_t* data;
+    int64_t bytes;
+  };
+  Part first_[4];
   const char* name_;
   Instruction instruction_;
 };
