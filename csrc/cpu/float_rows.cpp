@@ -1,4 +1,4 @@
-// float_layer_norm, float_softmax.
+// float_layer_norm, float_softmax, float_global_avg_pool2d.
 #include "../op_checks.h"
 #include "conv_geometry.h"
 #include "ops.h"
@@ -69,6 +69,28 @@ Tensor float_softmax_cpu(Tensor x, int64_t dim) {
   const KernelTable& table = current_table();
   for_rows(x.numel(), n, [&](int64_t row, int64_t rows) {
     table.softmax({from + row * n, to + row * n, rows, n});
+  });
+  return out;
+}
+
+Tensor float_global_avg_pool2d_cpu(Tensor x) {
+  constexpr const char* kOp = "float_global_avg_pool2d";
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4, kOp,
+                  ": expected x float32 [N, C, H, W], got ",
+                  torch::headeronly::toString(x.scalar_type()), " ", shape_text(x));
+  x = as_nhwc(x);
+  const auto sizes = x.sizes();
+  const ChannelMeanWork work(sizes[0], sizes[1], sizes[2] * sizes[3]);
+  Tensor out = empty_nhwc({sizes[0], sizes[1], 1, 1}, ScalarType::Float);
+  if (out.numel() == 0) return out;
+  const auto* from = static_cast<const float*>(x.const_data_ptr());
+  auto* to = static_cast<float*>(out.mutable_data_ptr());
+  const KernelTable& table = current_table();
+  const int threads = threads_for(work.work().cost, work.work().parts);
+  split_range(threads, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      work.run_part(table, from, to, static_cast<int>(i), threads);
+    }
   });
   return out;
 }

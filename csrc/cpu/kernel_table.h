@@ -175,6 +175,13 @@ struct SoftmaxRows {
   int64_t rows, n;
 };
 
+// The means of `channels` channels over an image's pixels, `channels_all` floats apart.
+struct ChannelMeans {
+  const float* x;  // first channel of the first pixel
+  float* out;
+  int64_t pixels, channels, channels_all;
+};
+
 // At most kSparseFloatInputs inputs times the weights of some outputs that are not 0.
 struct SparseFloatStep {
   const float* x;  // [inputs][vectors * lanes]: neighbouring positions of every input
@@ -246,6 +253,7 @@ struct KernelTable {
 
   void (*layer_norm)(const NormRows&);
   void (*softmax)(const SoftmaxRows&);
+  void (*channel_means)(const ChannelMeans&);
 
   SparseFloatKernels sparse_float;
 

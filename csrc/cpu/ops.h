@@ -56,6 +56,7 @@ Tensor int8_upsample2d_cpu(Tensor x, std::optional<Tensor> like, std::vector<int
 Tensor float_layer_norm_cpu(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
                             double eps, int64_t dim);
 Tensor float_softmax_cpu(Tensor x, int64_t dim);
+Tensor float_global_avg_pool2d_cpu(Tensor x);
 Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,
                                std::optional<Tensor> bias, std::optional<Tensor> residual,
                                std::vector<int64_t> weight_shape,

@@ -21,7 +21,7 @@ constexpr StepMaker kMakers[] = {
     make_lookup,     make_max_pool2d,          make_avg_pool2d,
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
     make_slice, make_channel_shuffle, make_upsample2d, make_layer_norm,
-    make_softmax, make_interleave, make_shuffled_slice,
+    make_softmax, make_global_avg_pool2d, make_interleave, make_shuffled_slice,
 };
 static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kShuffledSlice) + 1);
 

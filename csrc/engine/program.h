@@ -30,6 +30,7 @@ enum class StepKind : int64_t {
   kUpsample2d,
   kLayerNorm,
   kSoftmax,
+  kGlobalAvgPool2d,
   kCount,
   // A plan's own: an NCHW input to NHWC; a slice of what kChannelShuffle would make.
   kInterleave = kCount,

@@ -35,7 +35,7 @@ class _Operation:
 
     kind: str
     reads: tuple[fx.Node, ...]
-    arguments: tuple[Any, ...]
+    arguments: tuple[Any, ...] = ()
     sources: tuple[Source, ...] = ()
 
 
@@ -211,6 +211,12 @@ def _softmax(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     return _Operation("float_softmax", (x,), (dim,)) if _is_along_rows(node, dim) else None
 
 
+def _global_avg_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+    (x,) = node.args
+    assert isinstance(x, fx.Node)
+    return _Operation("float_global_avg_pool2d", (x,))
+
+
 def _is_along_rows(node: fx.Node, dim: Any) -> bool:
     """Return True when dim is what lies together in the engine's memory."""
     count = rank(node)
@@ -233,6 +239,7 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]]
     own.int8_upsample2d.default: _upsample,
     own.float_layer_norm.default: _layer_norm,
     own.float_softmax.default: _softmax,
+    own.float_global_avg_pool2d.default: _global_avg_pool,
 }
 
 

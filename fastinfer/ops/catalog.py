@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastinfer.ops.float_rows import FLOAT_LAYER_NORM, FLOAT_SOFTMAX
+from fastinfer.ops.float_rows import FLOAT_GLOBAL_AVG_POOL2D, FLOAT_LAYER_NORM, FLOAT_SOFTMAX
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_CONV2D_DYNAMIC, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR, INT8_LINEAR_DYNAMIC
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
@@ -40,6 +40,7 @@ OPS: tuple[OpSpec, ...] = (
     INT8_UPSAMPLE2D,
     FLOAT_LAYER_NORM,
     FLOAT_SOFTMAX,
+    FLOAT_GLOBAL_AVG_POOL2D,
     SPARSE_FLOAT_LINEAR,
     SPARSE_FLOAT_CONV2D,
     INT8_REGION,

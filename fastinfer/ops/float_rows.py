@@ -1,4 +1,4 @@
-"""Float operations between int8 layers that look at a whole row: layer norm and softmax.
+"""Float operations beside int8 layers that sum: layer norm, softmax, the mean of an image.
 
 torch's own round differently from one CPU to the next. These are defined down to the order of
 additions, so that a region gives the same bits on every CPU.
@@ -129,6 +129,26 @@ def float_softmax_ref(x: Tensor, dim: int) -> Tensor:
     return out.copy_((powers * (1.0 / _sum(powers))).movedim(-1, dim))
 
 
+def float_global_avg_pool2d_fake(x: Tensor) -> Tensor:
+    """Shape rule of float_global_avg_pool2d."""
+    shape = (*x.shape[:2], 1, 1)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def float_global_avg_pool2d_ref(x: Tensor) -> Tensor:
+    """Return the mean of every channel's pixels, [N, C, 1, 1] float32, NHWC in memory.
+
+    x: [N, C, H, W] float32. Pixels are summed in the order of LANES.
+    """
+    if x.dtype != torch.float32 or x.dim() != 4:
+        raise ValueError(
+            f"float_global_avg_pool2d: expected x float32 [N, C, H, W], got {x.dtype} "
+            f"{list(x.shape)}"
+        )
+    out = float_global_avg_pool2d_fake(x)
+    return out.copy_((_sum(x.flatten(2)) / _float(float(x.shape[2] * x.shape[3]))).unsqueeze(-1))
+
+
 FLOAT_LAYER_NORM = OpSpec(
     "float_layer_norm",
     "(Tensor x, Tensor? weight, Tensor? bias, float eps, int dim) -> Tensor",
@@ -140,4 +160,10 @@ FLOAT_SOFTMAX = OpSpec(
     "(Tensor x, int dim) -> Tensor",
     float_softmax_fake,
     float_softmax_ref,
+)
+FLOAT_GLOBAL_AVG_POOL2D = OpSpec(
+    "float_global_avg_pool2d",
+    "(Tensor x) -> Tensor",
+    float_global_avg_pool2d_fake,
+    float_global_avg_pool2d_ref,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastinfer.ops.float_rows import FLOAT_LAYER_NORM, FLOAT_SOFTMAX
+from fastinfer.ops.float_rows import FLOAT_GLOBAL_AVG_POOL2D, FLOAT_LAYER_NORM, FLOAT_SOFTMAX
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
@@ -40,6 +40,7 @@ _STEP_OPS = (
     INT8_UPSAMPLE2D,
     FLOAT_LAYER_NORM,
     FLOAT_SOFTMAX,
+    FLOAT_GLOBAL_AVG_POOL2D,
 )
 _REFERENCES: dict[str, Callable[..., Any]] = {op.name: op.reference for op in _STEP_OPS}
 _FAKES: dict[str, Callable[..., Any]] = {op.name: op.fake for op in _STEP_OPS}

@@ -1,4 +1,4 @@
-"""use_float_rows: layer norm and softmax beside int8 are steps of a region."""
+"""use_float_rows: layer norm, softmax and global pooling beside int8 are steps of a region."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ own = torch.ops.fastinfer
 
 
 def use_float_rows(program: Program) -> int:
-    """Replace torch's layer norm and softmax between int8 by fastinfer's; return how many.
+    """Replace torch's float operations beside int8 by fastinfer's; return how many.
 
-    Those along what lies together in the engine's memory: the last dimension, of images the
-    channels.
+    Layer norm and softmax along what lies together in the engine's memory: the last dimension, of
+    images the channels. On CPUs the mean of an image, too: where torch's comes last its threads
+    wait for the next call on the cores that the engine's want.
     """
     graph_module = program.graph_module
-    graph, count = graph_module.graph, 0
+    graph, count = graph_module.graph, _use_global_avg_pool(program)
     for node in nodes_calling(graph, aten.layer_norm.default, aten.softmax.int):
         values = arguments(node)
         x = node.args[0]
@@ -45,6 +46,22 @@ def use_float_rows(program: Program) -> int:
         count += 1
     if count:
         finish(graph_module)
+    return count
+
+
+def _use_global_avg_pool(program: Program) -> int:
+    graph, count = program.graph_module.graph, 0
+    for node in nodes_calling(graph, aten.adaptive_avg_pool2d.default):
+        x, size = node.args
+        if not isinstance(x, fx.Node) or dtype(x) != torch.float32 or len(dims(x) or ()) != 4:
+            continue
+        on_cpu = x.meta["val"].device.type == "cpu"
+        if not on_cpu or list(size) != [1, 1] or not _is_beside_int8(node, x):
+            continue
+        with graph.inserting_before(node):
+            made = graph.call_function(own.float_global_avg_pool2d.default, (x,))
+        replace(node, made)
+        count += 1
     return count
 
 

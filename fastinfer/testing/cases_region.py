@@ -171,6 +171,25 @@ def _float_rows_case(shape: tuple[int, ...], nhwc: bool = False) -> Case:
     return Case("int8_region", label, build)
 
 
+def _mean_case(shape: tuple[int, int, int, int]) -> Case:
+    """Return the mean of an image between uint8 and rows, and of a float one that is given."""
+    label = f"mean_{'x'.join(map(str, shape))}"
+    steps = (
+        Step("dequantize", 2, (0,), (0.03, 120)),
+        Step("float_global_avg_pool2d", 3, (2,)),
+        Step("flatten", 4, (3,)),
+        Step("float_global_avg_pool2d", 5, (1,)),
+        Step("quantize", 6, (5,), (0.01, 128)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        inputs = [random_uint8(g, *shape), torch.randn(shape, generator=g)]
+        return inputs, [], Region(2, 7, (4, 6), steps).to_text()
+
+    return Case("int8_region", label, build)
+
+
 def region_cases() -> Iterator[Case]:
     """Yield programs on images and on rows, batches of none to some."""
     for n, height, width, channels in (
@@ -195,3 +214,5 @@ def region_cases() -> Iterator[Case]:
     for shape in ((4, 37), (2, 3, 16), (2, 24, 5, 3), (0, 9), (1, 64, 30, 31)):
         yield _float_rows_case(shape)
     yield _float_rows_case((2, 24, 5, 3), nhwc=True)
+    for image in ((1, 1000, 13, 13), (3, 40, 5, 7), (0, 8, 3, 3)):
+        yield _mean_case(image)

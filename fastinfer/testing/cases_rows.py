@@ -1,4 +1,4 @@
-"""Inputs for layer norm and softmax: row lengths round the lanes, extremes, images."""
+"""Inputs for layer norm, softmax and means: row lengths round the lanes, extremes, images."""
 
 from __future__ import annotations
 
@@ -52,6 +52,21 @@ def _extreme_softmax() -> Iterator[tuple[str, Tensor]]:
     yield "spread", torch.tensor([[88.0, -88.0, 0.0, 1e30, -1e30]])
 
 
+def _images() -> Iterator[tuple[str, Tensor]]:
+    """Yield (label, x): channels round a block, pixels round the lanes."""
+    g = generator("means")
+    for n, c, h, w in [
+        (1, 1, 1, 1), (2, 63, 3, 5), (1, 64, 4, 4), (3, 65, 1, 17), (1, 1000, 13, 13),
+        (2, 130, 7, 7), (0, 8, 3, 3), (2, 0, 3, 3),
+    ]:  # fmt: skip
+        x = torch.randn(n, c, h, w, generator=g) * 3 + 1
+        yield f"{n}x{c}x{h}x{w}", x.contiguous(memory_format=torch.channels_last)
+    extreme = torch.randn(1, 80, 5, 5, generator=g)
+    extreme[0, 1, 2, 3], extreme[0, 2, 0, 0], extreme[0, 3, 4, 4] = math.nan, math.inf, -1e38
+    yield "extreme", extreme
+    yield "nchw", torch.randn(2, 70, 6, 9, generator=g)
+
+
 def row_cases() -> list[Case]:
     """Return every case of float_layer_norm and float_softmax."""
     cases = []
@@ -62,3 +77,8 @@ def row_cases() -> list[Case]:
     cases += [_norm_case(x, "parts", 1, parts, eps=0.3) for parts in ("", "w", "b")]
     cases += [_softmax_case(x, label, 1) for label, x in _extreme_softmax()]
     return cases
+
+
+def mean_cases() -> list[Case]:
+    """Return every case of float_global_avg_pool2d."""
+    return [Case("float_global_avg_pool2d", label, lambda x=x: (x,)) for label, x in _images()]

@@ -38,6 +38,7 @@ PARAMETERS: dict[str, str] = {
     "int8_upsample2d": "pffbb",  # size or zeros, factors or zeros, bilinear, align_corners
     "float_layer_norm": "ioof",  # dim, weight or -1, bias or -1, eps
     "float_softmax": "i",  # dim
+    "float_global_avg_pool2d": "",
 }
 KINDS = tuple(PARAMETERS)
 #: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC, a slice of a shuffled

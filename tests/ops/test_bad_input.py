@@ -58,6 +58,9 @@ BAD = {
                     ["weight", "[5]", "[4]"], True),
     "softmax dim": ("float_softmax", lambda: (torch.zeros(2, 5), 0), ["dim", "0", "[2, 5]"], True),
     "softmax scalar": ("float_softmax", lambda: (torch.zeros(()), 0), ["dim", "[]"], True),
+    "mean dtype": ("float_global_avg_pool2d", lambda: (u8(1, 2, 3, 3),),
+                   ["float32", "[1, 2, 3, 3]"], True),
+    "mean shape": ("float_global_avg_pool2d", lambda: (torch.zeros(2, 3),), ["[2, 3]"], True),
     "upsample no size": ("int8_upsample2d", lambda: (u8(1, 2, 3, 3), None, [], [], True, False),
                          ["one of like, output_size", "no like"], True),
     "upsample two sizes": (

@@ -1,4 +1,4 @@
-"""Layer norm and softmax against torch's in float64, and the exponential over its whole range."""
+"""Layer norm, softmax and means against torch's in float64, and the exponential's whole range."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinfer.ops.float_rows import float_layer_norm_ref, float_softmax_ref
-from fastinfer.testing.cases_rows import row_cases
+from fastinfer.measure import fixed_threads
+from fastinfer.ops.float_rows import (
+    LANES,
+    float_global_avg_pool2d_ref,
+    float_layer_norm_ref,
+    float_softmax_ref,
+)
+from fastinfer.testing.cases_rows import mean_cases, row_cases
 from fastinfer.testing.compare import assert_equal, row_bound
 
 ops = torch.ops.fastinfer
@@ -34,6 +40,31 @@ def test_close_to_float64(case):
             largest = largest * (1 if weight is None else weight.abs().max())
     error = (value.double() - wanted).abs()
     assert error.numel() == 0 or float(error.max()) <= row_bound(x.shape[dim], float(largest))
+
+
+@pytest.mark.parametrize("case", mean_cases(), ids=str)
+def test_means_are_close_to_float64(case):
+    (x,) = case.build()
+    value, wanted = ops.float_global_avg_pool2d(x), x.double().mean((2, 3), keepdim=True)
+    assert value.shape == wanted.shape
+    assert torch.equal(value.isfinite(), wanted.float().isfinite())
+    finite = wanted.isfinite()
+    # Every addition rounds by half a unit of a partial sum, and each partial is below the sum of
+    # magnitudes: those of one lane and the four that join lanes, then the quotient.
+    additions = -(-x.shape[2] * x.shape[3] // LANES) + 4 + 1
+    bound = additions * 2.0**-24 * x.double().abs().mean((2, 3), keepdim=True)
+    assert bool(((value.double() - wanted).abs() <= bound * 1.001)[finite].all())
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(0, 3), c=st.integers(1, 140), h=st.integers(1, 9), w=st.integers(1, 9),
+       threads=st.integers(1, 3), nhwc=st.booleans(), seed=st.integers(0, 99))  # fmt: skip
+def test_random_means(n, c, h, w, threads, nhwc, seed):
+    x = torch.randn(n, c, h, w, generator=torch.Generator().manual_seed(seed))
+    if nhwc:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with fixed_threads(threads):
+        assert_equal(ops.float_global_avg_pool2d(x), float_global_avg_pool2d_ref(x))
 
 
 def test_rows_without_a_number_are_nan():

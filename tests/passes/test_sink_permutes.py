@@ -109,7 +109,7 @@ def test_fold_scale(name):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_convnext_is_one_region_and_its_head():
+def test_convnext_is_one_region():
     """Its own settings but for width and depth; random weights have layer scales of 1e-6."""
     torch.manual_seed(0)
     settings = [CNBlockConfig(24, 40, 2), CNBlockConfig(40, None, 2)]
@@ -119,9 +119,8 @@ def test_convnext_is_one_region_and_its_head():
     assert aten.permute.default not in targets(program) and aten.mul.Tensor not in targets(program)
     with torch.no_grad():
         fast = fastinfer.convert(model, x, config="int8")
-        body, head = fastinfer.report(fast).regions
-        assert body.before == {"input": 1} and body.after == {"adaptive_avg_pool2d": 1}
-        assert head.before == {"adaptive_avg_pool2d": 1} and head.after == {"output": 1}
+        (whole,) = fastinfer.report(fast).regions
+        assert whole.before == {"input": 1} and whole.after == {"output": 1}
         other = torch.randn(1, 3, 96, 64)
         assert sqnr_db(model(other), fast(other)) > 15
 
@@ -167,3 +166,33 @@ def test_layer_norm_of_vectors_is_a_step():
         called = [n.target for n in fast.lowered.graph.nodes if n.op == "call_function"]
         assert own.float_layer_norm.default in called and aten.layer_norm.default not in called
         assert sqnr_db(model(x), fast(x)) > 20
+
+
+class Pooled(nn.Module):
+    """Logits of every pixel, and their mean, as SqueezeNet has them."""
+
+    def __init__(self, pool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 70, 1), nn.ReLU()
+        )
+        self.pool = pool
+
+    def forward(self, x):
+        return self.pool(self.body(x)).flatten(1)
+
+
+def test_the_mean_of_logits_is_a_step():
+    model, x = Pooled(nn.AdaptiveAvgPool2d(1)).eval(), example(2, 3, 20, 20)
+    fast = fastinfer.convert(model, x, config="int8")
+    kinds = [step.kind for step in fastinfer.report(fast).profile(x, runs=1).regions[0].steps]
+    assert "float_global_avg_pool2d" in kinds
+    assert sqnr_db(model(x), fast(x)) > 30
+
+
+def test_other_pools_stay_float():
+    model, x = Pooled(nn.AdaptiveAvgPool2d(2)).eval(), example(2, 3, 20, 20)
+    fast = fastinfer.convert(model, x, config="int8")
+    assert "float_global_avg_pool2d" not in str(fastinfer.report(fast).profile(x, runs=1))
+    assert sqnr_db(model(x), fast(x)) > 30

@@ -1,4 +1,5 @@
 // The AVX2 table.
+#include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
@@ -52,6 +53,7 @@ const KernelTable kAvx2Table = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    channel_means,
     sparse_float_kernels<Vec>(std::make_integer_sequence<int, 6>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,

@@ -1,4 +1,5 @@
 // The AVX-512 table for CPUs without VNNI.
+#include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
 #include "../micro/vec_avx512.h"
 
@@ -48,6 +49,7 @@ const KernelTable kAvx512Table = {
     lerp_rows<Vec>,
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
+    channel_means,
     sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,

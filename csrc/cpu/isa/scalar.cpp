@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../kernel_table.h"
+#include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
 #include "../micro/interleave_rows.h"
 #include "../micro/sparse_float_rows.h"
@@ -232,6 +233,7 @@ const KernelTable kScalarTable = {
     lerp,
     layer_norm_rows<OneLane>,
     softmax_rows<OneLane>,
+    channel_means,
     sparse_float_kernels<OneLane>(std::make_integer_sequence<int, 8>()),
     /*peak=*/nullptr,
     /*finish=*/nullptr,

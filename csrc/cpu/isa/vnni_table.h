@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
 #include "../micro/vec_avx512vnni.h"
 
@@ -70,6 +71,7 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       lerp_rows<Vec>,
       layer_norm_rows<Vec>,
       softmax_rows<Vec>,
+      channel_means,
       sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
       peak,
       finish,

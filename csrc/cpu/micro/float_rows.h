@@ -1,6 +1,7 @@
 // Layer norm and softmax of rows, in the order of operations that fastinfer/ops/float_rows.py defines.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 

@@ -1,4 +1,4 @@
-// float_layer_norm, float_softmax.
+// float_layer_norm, float_softmax, float_global_avg_pool2d.
 #include "../../cpu/row_work.h"
 #include "../step.h"
 
@@ -60,6 +60,26 @@ class SoftmaxStep : public RowsStep {
   }
 };
 
+class ChannelMeanStep : public Step {
+ public:
+  ChannelMeanStep(const Instruction& instruction, const Context& context, const Value& x)
+      : table_(context.table),
+        from_(static_cast<size_t>(instruction.reads[0])),
+        to_(static_cast<size_t>(instruction.out)),
+        work_(x.shape[0], x.shape[1], x.shape[2] * x.shape[3]) {}
+
+  Work work() const override { return work_.work(); }
+  void run(const Frame& frame, int thread, int threads) const override {
+    work_.run_part(table_, reinterpret_cast<const float*>(frame[from_]),
+                   reinterpret_cast<float*>(frame[to_]), thread, threads);
+  }
+
+ private:
+  const KernelTable& table_;
+  const size_t from_, to_;
+  const ChannelMeanWork work_;
+};
+
 // Elements of a row. An image's rows are its pixels' channels.
 int64_t row_of(const char* step, const Instruction& instruction, Context& context, int64_t dim) {
   const Value x = context.value(instruction.reads[0]);
@@ -104,6 +124,14 @@ std::unique_ptr<Step> make_softmax(const Instruction& instruction, Context& cont
   const int64_t n = row_of(kStep, instruction, context, dim);
   return std::make_unique<SoftmaxStep>(instruction, context, context.value(instruction.reads[0]),
                                        n);
+}
+
+std::unique_ptr<Step> make_global_avg_pool2d(const Instruction& instruction, Context& context) {
+  const Value x = context.value(instruction.reads[0]);
+  expect(x.dtype == Dtype::kFloat && x.shape.size() == 4, "float_global_avg_pool2d",
+         "expected x float32 [N, C, H, W], got " + shape_text(x));
+  context.value(instruction.out) = {Dtype::kFloat, {x.shape[0], x.shape[1], 1, 1}, false};
+  return std::make_unique<ChannelMeanStep>(instruction, context, x);
 }
 
 }  // namespace fastinfer::engine
