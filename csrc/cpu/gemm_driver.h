@@ -138,8 +138,10 @@ class GemmDriver {
     const int64_t longest = tile_rows_ + (long_tiles_ > 0);
     run.half = longest > kHalfRows ? static_cast<int>((longest + 1) / 2) : 0;
     run.streams_weight = count > 1 && longest * row_bytes_ + run.panel_bytes > kNearBytes;
-    if (!is_last) fetch_next_panel(run, view_, p, t1 - t0);
     const int64_t first = tile_row(t0);
+    if (!is_last && tile_row(t1) - first >= kFetchingRows) {
+      fetch_next_panel(run, view_, p, t1 - t0);
+    }
     // Tiles of two heights at most: see tile_row.
     const int64_t cut = std::clamp(long_tiles_, t0, t1);
     for (const auto& [from, to] : {std::pair{t0, cut}, std::pair{cut, t1}}) {

@@ -52,7 +52,7 @@ def use_float_rows(program: Program) -> int:
 def _use_global_avg_pool(program: Program) -> int:
     graph, count = program.graph_module.graph, 0
     for node in nodes_calling(graph, aten.adaptive_avg_pool2d.default):
-        x, size = node.args
+        x, size = node.args[0], arguments(node)["output_size"]
         if not isinstance(x, fx.Node) or dtype(x) != torch.float32 or len(dims(x) or ()) != 4:
             continue
         on_cpu = x.meta["val"].device.type == "cpu"
