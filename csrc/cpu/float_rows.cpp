@@ -80,18 +80,11 @@ Tensor float_global_avg_pool2d_cpu(Tensor x) {
                   torch::headeronly::toString(x.scalar_type()), " ", shape_text(x));
   x = as_nhwc(x);
   const auto sizes = x.sizes();
-  const ChannelMeanWork work(sizes[0], sizes[1], sizes[2] * sizes[3]);
   Tensor out = empty_nhwc({sizes[0], sizes[1], 1, 1}, ScalarType::Float);
   if (out.numel() == 0) return out;
-  const auto* from = static_cast<const float*>(x.const_data_ptr());
-  auto* to = static_cast<float*>(out.mutable_data_ptr());
-  const KernelTable& table = current_table();
-  const int threads = threads_for(work.work().cost, work.work().parts);
-  split_range(threads, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      work.run_part(table, from, to, static_cast<int>(i), threads);
-    }
-  });
+  run_driver(ChannelMeanDriver{current_table(), static_cast<const float*>(x.const_data_ptr()),
+                               static_cast<float*>(out.mutable_data_ptr()), sizes[0], sizes[1],
+                               sizes[2] * sizes[3]});
   return out;
 }
 

@@ -67,8 +67,7 @@ int64_t fetches(const GemmTiles& run) { return int64_t{run.runs} * (run.singles 
 void fetch_next_panel(GemmTiles& run, const PackedView& view, int64_t panel, int64_t tiles) {
   const PackedHeader& h = *view.header;
   for (const int64_t section : {h.bias, h.multiplier, h.residual_multiplier}) {
-    const uint8_t* const next = view.base + section + (panel + 1) * h.nr * 4;
-    for (int64_t i = 0; i < h.nr * 4; i += kLineBytes) __builtin_prefetch(next + i);
+    prefetch<Cache::kL1>(view.base + section + (panel + 1) * h.nr * 4, int64_t{h.nr} * 4);
   }
   if (static_cast<GemmForm>(h.form) != GemmForm::kRows || fetches(run) == 0) return;
   run.ahead = static_cast<const uint8_t*>(run.weight) + run.panel_bytes;

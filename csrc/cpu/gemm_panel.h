@@ -2,12 +2,11 @@
 // Torch-free.
 #pragma once
 
+#include "cache_lines.h"
 #include "packed_view.h"
 #include "work.h"
 
 namespace fastinfer {
-
-constexpr int64_t kLineBytes = 64;
 
 // Where results go. All row-major with `ldc` elements a row.
 struct GemmOutput {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cache_lines.h"
 #include "kernel_table.h"
 #include "scratch.h"
 #include "work.h"
@@ -31,7 +32,10 @@ struct PlaneQuantizer {
       const int64_t count = std::min(step, pixels - p0);
       const float* from = x + image * channels * pixels + p0;
       for (int64_t c = 0; c < channels; c++) {
-        if (p0 + 2 * step <= pixels) fetch(from + c * pixels + step, step);
+        // The image comes from another core's cache or from memory, and each channel is a stream.
+        if (p0 + 2 * step <= pixels) {
+          prefetch<Cache::kL1>(from + c * pixels + step, step * int64_t{sizeof(float)});
+        }
         table.quantize(from + c * pixels, strip + c * step, count, inverse_scale, zero_point);
       }
       interleave(strip, step, count, q + (image * pixels + p0) * channels);
@@ -39,12 +43,6 @@ struct PlaneQuantizer {
   }
 
  private:
-  // The image comes from another core's cache or from memory, and every channel is a stream of its own.
-  static void fetch(const float* from, int64_t count) {
-    constexpr int64_t kLine = 16;
-    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
-  }
-
   void interleave(const uint8_t* strip, int64_t step, int64_t count, uint8_t* to) const {
     if (channels == 3) return table.interleave3(strip, step, count, to);
     for (int64_t p = 0; p < count; p++) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cache_lines.h"
 #include "copy_pixels.h"
 #include "scratch.h"
 
@@ -11,16 +12,12 @@ namespace {
 
 // Bytes handled between two looks at the next thing to do: they and a scratch copy stay in L1.
 constexpr int64_t kChunk = 4096;
-// Parts begin on a cache line's distance from the first byte.
-constexpr int64_t kLine = 64;
-
-int64_t lines_of(int64_t bytes) { return (bytes + kLine - 1) / kLine; }
 
 // row(RowPair) for chunks of the thread's share.
 template <class Row>
 void for_each_chunk(const PairArgs& a, int thread, int threads, const Row& row) {
   if (!a.y_repeats) {
-    const Range part = share_of(a.bytes(), kLine, thread, threads);
+    const Range part = share_of(a.bytes(), kLineBytes, thread, threads);
     for (int64_t i = part.begin; i < part.end; i += kChunk) {
       const int64_t n = std::min(kChunk, part.end - i);
       row(RowPair{a.x + i, a.y + i, n, a.out + i, n});
@@ -105,7 +102,7 @@ void run_part(const MulArgs& args, const KernelTable& table, int thread, int thr
 
 // A share is a range of the parts' bytes: rows in part, then whole rows, then a row in part.
 void run_part(const CatArgs& args, const KernelTable& table, int thread, int threads) {
-  const Range part = share_of(args.rows * args.width, kLine, thread, threads);
+  const Range part = share_of(args.rows * args.width, kLineBytes, thread, threads);
   if (part.begin == part.end) return;
   int64_t row = part.begin / args.width;
   if (const int64_t column = part.begin % args.width; column > 0) {
@@ -122,12 +119,12 @@ void run_part(const CatArgs& args, const KernelTable& table, int thread, int thr
 
 Work work_of(const PairArgs& args) {
   const int64_t bytes = args.bytes();
-  return {bytes * kMoveWork, args.y_repeats ? args.images * args.pixels : lines_of(bytes)};
+  return {bytes * kMoveWork, args.y_repeats ? args.images * args.pixels : divide_up(bytes, kLineBytes)};
 }
 
 Work work_of(const CatArgs& args) {
   const int64_t bytes = args.rows * args.width;
-  return {bytes * kMoveWork, lines_of(bytes)};
+  return {bytes * kMoveWork, divide_up(bytes, kLineBytes)};
 }
 
 }  // namespace fastinfer

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from fastinfer.graph.match import arguments, dims, dtype, finish, nodes_calling, replace
+from fastinfer.graph.layer import Layer
+from fastinfer.graph.match import (
+    arguments,
+    dims,
+    dtype,
+    finish,
+    layer_of,
+    nodes_calling,
+    replace,
+)
 from fastinfer.passes.cancel_quantize import is_dequantize, is_quantize
 from fastinfer.program import Program
 
@@ -28,7 +37,7 @@ def use_float_rows(program: Program) -> int:
         rank = len(dims(x) or ())
         if not isinstance(x, fx.Node) or dtype(node) != torch.float32 or not rank:
             continue
-        if not _is_beside_int8(node, x):
+        if not _is_beside_int8(graph_module, node, x):
             continue
         is_norm = node.target is aten.layer_norm.default
         if is_norm and len(values["normalized_shape"]) != 1:
@@ -50,13 +59,14 @@ def use_float_rows(program: Program) -> int:
 
 
 def _use_global_avg_pool(program: Program) -> int:
-    graph, count = program.graph_module.graph, 0
+    graph_module = program.graph_module
+    graph, count = graph_module.graph, 0
     for node in nodes_calling(graph, aten.adaptive_avg_pool2d.default):
         x, size = node.args[0], arguments(node)["output_size"]
         if not isinstance(x, fx.Node) or dtype(x) != torch.float32 or len(dims(x) or ()) != 4:
             continue
         on_cpu = x.meta["val"].device.type == "cpu"
-        if not on_cpu or list(size) != [1, 1] or not _is_beside_int8(node, x):
+        if not on_cpu or list(size) != [1, 1] or not _is_beside_int8(graph_module, node, x):
             continue
         with graph.inserting_before(node):
             made = graph.call_function(own.float_global_avg_pool2d.default, (x,))
@@ -65,6 +75,7 @@ def _use_global_avg_pool(program: Program) -> int:
     return count
 
 
-def _is_beside_int8(node: fx.Node, x: fx.Node) -> bool:
-    """Return True when an int8 value is right before or behind a node."""
-    return is_dequantize(x) or x.op == "call_module" or any(map(is_quantize, node.users))
+def _is_beside_int8(graph_module: fx.GraphModule, node: fx.Node, x: fx.Node) -> bool:
+    """Return True when int8 is right before or behind a node; what a float layer answers is not."""
+    is_packed = x.op == "call_module" and layer_of(graph_module, x, Layer) is None
+    return is_dequantize(x) or is_packed or any(map(is_quantize, node.users))

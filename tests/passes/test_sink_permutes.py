@@ -196,3 +196,12 @@ def test_other_pools_stay_float():
     fast = fastinfer.convert(model, x, config="int8")
     assert "float_global_avg_pool2d" not in str(fastinfer.report(fast).profile(x, runs=1))
     assert sqnr_db(model(x), fast(x)) > 30
+
+
+def test_what_float_layers_answer_is_left_to_torch():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                          nn.Linear(8, 16), nn.LayerNorm(16), nn.Softmax(1))  # fmt: skip
+    fast = fastinfer.convert(model.eval(), example(2, 3, 9, 9), config="fp32")
+    called = [n.target for n in fast.lowered.graph.nodes if n.op == "call_function"]
+    assert aten.adaptive_avg_pool2d.default in called and aten.softmax.int in called
+    assert not [t for t in called if str(t).startswith("fastinfer.")]

@@ -1,13 +1,12 @@
 // int8 GEMM tile for vectors with a u8 x s8 dot product (VNNI): one instruction for 64 products.
 #pragma once
 
+#include "../cache_lines.h"
 #include "store_tile.h"
 #include "tiles.h"
 
 namespace fastinfer {
 namespace {
-
-constexpr int64_t kLine = 64;  // bytes of a line of cache
 
 // a: rows of bytes; of each run whole groups of 4 k's are readable. weight: [quad][NV * lanes][4].
 template <class Vec, int MR, int NV>
@@ -59,7 +58,9 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
         next(4);
         if (ahead < ahead_end) {
 #pragma GCC unroll 1
-          for (int i = 0; i < ahead_lines; i++, ahead += kLine) __builtin_prefetch(ahead, 0, 2);
+          for (int i = 0; i < ahead_lines; i++, ahead += kLineBytes) {
+            prefetch<Cache::kL2>(ahead, 1);
+          }
         }
       }
       for (; k > 0; k--) {

@@ -66,18 +66,24 @@ class ChannelMeanStep : public Step {
       : table_(context.table),
         from_(static_cast<size_t>(instruction.reads[0])),
         to_(static_cast<size_t>(instruction.out)),
-        work_(x.shape[0], x.shape[1], x.shape[2] * x.shape[3]) {}
+        images_(x.shape[0]),
+        channels_(x.shape[1]),
+        pixels_(x.shape[2] * x.shape[3]) {}
 
-  Work work() const override { return work_.work(); }
+  Work work() const override { return driver(nullptr, nullptr).work(); }
   void run(const Frame& frame, int thread, int threads) const override {
-    work_.run_part(table_, reinterpret_cast<const float*>(frame[from_]),
-                   reinterpret_cast<float*>(frame[to_]), thread, threads);
+    driver(frame[from_], frame[to_]).run_part(thread, threads);
   }
 
  private:
+  ChannelMeanDriver driver(const uint8_t* x, uint8_t* out) const {
+    return {table_, reinterpret_cast<const float*>(x), reinterpret_cast<float*>(out),
+            images_, channels_, pixels_};
+  }
+
   const KernelTable& table_;
   const size_t from_, to_;
-  const ChannelMeanWork work_;
+  const int64_t images_, channels_, pixels_;
 };
 
 // Elements of a row. An image's rows are its pixels' channels.

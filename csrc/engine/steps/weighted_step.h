@@ -35,9 +35,7 @@ class WeightedStep : public Step {
   }
 
   void fetch() const override {
-    for (const auto& [data, bytes] : first_) {
-      for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(data + i, 0, 2);
-    }
+    for (const auto& [data, bytes] : first_) prefetch<Cache::kL2>(data, bytes);
   }
 
  protected:

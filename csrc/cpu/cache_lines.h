@@ -1,0 +1,21 @@
+// Lines of cache, and asking for them. Torch-free.
+#pragma once
+
+#include <cstdint>
+
+namespace fastinfer {
+
+constexpr int64_t kLineBytes = 64;
+
+enum class Cache { kL1, kL2 };
+
+// Asks for `bytes` bytes, which may be nobody's memory: nothing is read.
+template <Cache kInto>
+inline void prefetch(const void* from, int64_t bytes) {
+  const auto* const at = static_cast<const char*>(from);
+  for (int64_t i = 0; i < bytes; i += kLineBytes) {
+    __builtin_prefetch(at + i, 0, kInto == Cache::kL1 ? 3 : 2);
+  }
+}
+
+}  // namespace fastinfer
