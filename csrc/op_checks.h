@@ -126,8 +126,8 @@ struct ImageSize {
 // What an image [N, C, H, W] is resized to: like's size, a size, or factors of its own.
 inline ImageSize check_resized(const char* op, const Tensor& x, const std::optional<Tensor>& like,
                                const std::vector<int64_t>& size,
-                               const std::vector<double>& factors) {
-  check_dtype(op, "x", x, ScalarType::Byte);
+                               const std::vector<double>& factors, ScalarType dtype) {
+  check_dtype(op, "x", x, dtype);
   STD_TORCH_CHECK(x.dim() == 4, op, ": expected x [N, C, H, W], got ", shape_text(x));
   const int given = (like.has_value() ? 1 : 0) + (size.empty() ? 0 : 1) + (factors.empty() ? 0 : 1);
   STD_TORCH_CHECK(given == 1 && (size.empty() || size.size() == 2) &&

@@ -28,6 +28,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("sparse_float_linear", TORCH_BOX(&fastinfer::sparse_float_linear_cpu));
   m.impl("sparse_float_conv2d", TORCH_BOX(&fastinfer::sparse_float_conv2d_cpu));
   m.impl("int8_upsample2d", TORCH_BOX(&fastinfer::int8_upsample2d_cpu));
+  m.impl("float_upsample2d", TORCH_BOX(&fastinfer::float_upsample2d_cpu));
 }
 
 // A region without weights has no tensor that would name a device.

@@ -34,8 +34,8 @@ engine::Value value_of(const Tensor& t) {
 Tensor empty_output(const engine::Value& value) {
   const ScalarType type =
       value.dtype == engine::Dtype::kFloat ? ScalarType::Float : ScalarType::Byte;
-  return value.shape.size() == 4 ? empty_nhwc(value.shape, type)
-                                 : empty_contiguous(value.shape, type);
+  const bool is_nhwc = value.shape.size() == 4 && !value.is_planar;
+  return is_nhwc ? empty_nhwc(value.shape, type) : empty_contiguous(value.shape, type);
 }
 
 std::vector<engine::Weight> weights_of(const std::vector<Tensor>& packed) {

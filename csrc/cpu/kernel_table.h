@@ -159,6 +159,22 @@ struct LerpRun {
   uint8_t* out;
 };
 
+// Rows [first, last) of a channel of an enlarged image, one after the other, as float_upsample2d defines
+// them.
+struct LerpPlaneRun {
+  const float* x;                // the channel in its first pixel
+  int64_t row_step, pixel_step;  // floats
+  const int64_t* top;            // of each row of the result two rows of x, and the second one's weight
+  const int64_t* bottom;
+  const float* bottom_weight;
+  const int64_t* left;  // of each of `pixels` in a row the same
+  const int64_t* right;
+  const float* right_weight;
+  int64_t pixels, first, last;
+  float* mixed;  // room for two rows
+  float* out;
+};
+
 // Rows of n floats side by side. weight, bias: n floats each, or null.
 struct NormRows {
   const float* x;
@@ -254,6 +270,7 @@ struct KernelTable {
   void (*layer_norm)(const NormRows&);
   void (*softmax)(const SoftmaxRows&);
   void (*channel_means)(const ChannelMeans&);
+  void (*lerp_plane)(const LerpPlaneRun&);
 
   SparseFloatKernels sparse_float;
 

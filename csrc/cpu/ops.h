@@ -53,6 +53,9 @@ Tensor int8_adaptive_avg_pool2d_cpu(Tensor x, std::vector<int64_t> output_size, 
                                     int64_t qmax);
 Tensor int8_upsample2d_cpu(Tensor x, std::optional<Tensor> like, std::vector<int64_t> output_size,
                            std::vector<double> scale_factors, bool bilinear, bool align_corners);
+Tensor float_upsample2d_cpu(Tensor x, std::optional<Tensor> like,
+                            std::vector<int64_t> output_size, std::vector<double> scale_factors,
+                            bool align_corners);
 Tensor float_layer_norm_cpu(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
                             double eps, int64_t dim);
 Tensor float_softmax_cpu(Tensor x, int64_t dim);

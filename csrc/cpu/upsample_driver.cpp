@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "scratch.h"
+
 namespace fastinfer {
 namespace {
 
@@ -90,6 +92,36 @@ void Upsample::linear_row(const KernelTable& table, int64_t image, int64_t row) 
   run.n = channels;
   run.out = out + (image * h.out() + row) * w.out() * channels;
   table.lerp(run);
+}
+
+Work FloatUpsample::work() const {
+  const int64_t rows = batch * channels * h.out();
+  return {rows * w.out() * 2 * kMoveWork, rows};
+}
+
+void FloatUpsample::run_part(int thread, int threads) const {
+  const auto [begin, end] = share_of(batch * channels * h.out(), thread, threads);
+  if (begin == end) return;
+  LerpPlaneRun run{};
+  run.row_step = w.size * channels;
+  run.pixel_step = channels;
+  run.top = h.first.data();
+  run.bottom = h.second.data();
+  run.bottom_weight = h.weight.data();
+  run.left = w.first.data();
+  run.right = w.second.data();
+  run.right_weight = w.weight.data();
+  run.pixels = w.out();
+  const auto bytes = 2 * w.out() * static_cast<int64_t>(sizeof(float));
+  run.mixed = reinterpret_cast<float*>(scratch<FloatUpsample>(bytes));
+  for (int64_t row = begin; row < end; row += run.last - run.first) {
+    const int64_t plane = row / h.out(), image = plane / channels;
+    run.x = x + image * h.size * run.row_step + plane % channels;
+    run.first = row % h.out();
+    run.last = std::min(h.out(), run.first + end - row);
+    run.out = out + row * w.out();
+    table.lerp_plane(run);
+  }
 }
 
 }  // namespace fastinfer

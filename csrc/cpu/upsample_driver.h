@@ -40,4 +40,17 @@ struct Upsample {
   void linear_row(const KernelTable& table, int64_t image, int64_t row) const;
 };
 
+// The same of float32, bilinear; out: [batch, channels, h.out(), w.out()].
+struct FloatUpsample {
+  const KernelTable& table;
+  const UpsampleAxis& h;
+  const UpsampleAxis& w;
+  int64_t batch, channels;
+  const float* x;
+  float* out;
+
+  Work work() const;
+  void run_part(int thread, int threads) const;
+};
+
 }  // namespace fastinfer

@@ -13,7 +13,8 @@ constexpr const char* kOp = "int8_upsample2d";
 
 Tensor int8_upsample2d_cuda(Tensor x, std::optional<Tensor> like, std::vector<int64_t> output_size,
                             std::vector<double> scale_factors, bool bilinear, bool align_corners) {
-  const ImageSize size = check_resized(kOp, x, like, output_size, scale_factors);
+  const ImageSize size = check_resized(kOp, x, like, output_size, scale_factors,
+                                       ScalarType::Byte);
   const int64_t height = x.sizes()[2], width = x.sizes()[3];
   constexpr int64_t kMostPixels = int64_t{1} << 24;  // of a side: float32 counts them
   STD_TORCH_CHECK(x.sizes()[1] * height * width < kMostUpsampled && size.height <= kMostPixels &&

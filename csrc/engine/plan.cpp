@@ -21,7 +21,8 @@ constexpr StepMaker kMakers[] = {
     make_lookup,     make_max_pool2d,          make_avg_pool2d,
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
     make_slice, make_channel_shuffle, make_upsample2d, make_layer_norm,
-    make_softmax, make_global_avg_pool2d, make_interleave, make_shuffled_slice,
+    make_softmax, make_global_avg_pool2d, make_float_upsample2d, make_interleave,
+    make_shuffled_slice,
 };
 static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kShuffledSlice) + 1);
 
@@ -37,6 +38,13 @@ int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Va
   for (int64_t input = 0; input < inputs; input++) is_common &= leading(input) == batch;
   for (const Instruction& step : steps) is_common &= leading(step.out) == batch;
   return is_common ? batch : 0;
+}
+
+// Whether a step wants no more of its operand `index` than height and width.
+bool reads_size(const Instruction& step, size_t index) {
+  const bool is_upsample =
+      step.kind == StepKind::kUpsample2d || step.kind == StepKind::kFloatUpsample2d;
+  return is_upsample && index == 1;
 }
 
 }  // namespace
@@ -167,7 +175,7 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   values_ = inputs;
   values_.resize(static_cast<size_t>(program.values));
   const std::vector<Instruction> instructions =
-      with_interleaved_inputs(with_shuffled_slices(program.steps, outputs_));
+      with_interleaved_values(with_shuffled_slices(program.steps, outputs_));
   places_ = own_places(values_.size());
   make_steps(instructions, weights, table);
   // Now shapes are known, and with them what can lie in what: steps are made again for that.
@@ -195,27 +203,31 @@ void Plan::make_steps(const std::vector<Instruction>& instructions,
   }
 }
 
-// quantize reads an NCHW input; for any other step a copy in NHWC memory is made first.
-std::vector<Instruction> Plan::with_interleaved_inputs(std::vector<Instruction> steps) {
-  std::vector<Instruction> copies;
-  for (int64_t input = 0; input < inputs_; input++) {
-    if (!values_[static_cast<size_t>(input)].is_planar) continue;
-    const auto copy = static_cast<int64_t>(values_.size());
-    bool is_read = false;
-    for (Instruction& step : steps) {
-      if (step.kind == StepKind::kQuantize) continue;
-      for (int64_t& value : step.reads) {
-        if (value != input) continue;
-        value = copy;
-        is_read = true;
-      }
+// quantize reads NCHW memory; for any other step a copy in NHWC memory is made first.
+std::vector<Instruction> Plan::with_interleaved_values(const std::vector<Instruction>& steps) {
+  std::vector<Instruction> found;
+  std::vector<int64_t> copies(values_.size(), -1);
+  const auto copy = [&](int64_t value) {
+    int64_t& made = copies[static_cast<size_t>(value)];
+    if (made < 0) {
+      made = static_cast<int64_t>(values_.size());
+      values_.emplace_back();
+      found.push_back({StepKind::kInterleave, made, {value}, {}});
     }
-    if (!is_read) continue;
-    values_.emplace_back();
-    copies.push_back({StepKind::kInterleave, copy, {input}, {}});
+    return made;
+  };
+  std::vector<bool> is_planar;
+  for (const Value& value : values_) is_planar.push_back(value.is_planar);
+  for (Instruction step : steps) {
+    for (size_t i = 0; i < step.reads.size(); i++) {
+      int64_t& value = step.reads[i];
+      const bool reads_planes = step.kind == StepKind::kQuantize || reads_size(step, i);
+      if (is_planar[static_cast<size_t>(value)] && !reads_planes) value = copy(value);
+    }
+    is_planar[static_cast<size_t>(step.out)] = step.kind == StepKind::kFloatUpsample2d;
+    found.push_back(std::move(step));
   }
-  steps.insert(steps.begin(), copies.begin(), copies.end());
-  return steps;
+  return found;
 }
 
 // An owner lives from the making of its first channels to the last reading of any.

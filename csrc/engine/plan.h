@@ -52,7 +52,7 @@ class Plan : public std::enable_shared_from_this<Plan> {
   };
   using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
 
-  std::vector<Instruction> with_interleaved_inputs(std::vector<Instruction> steps);
+  std::vector<Instruction> with_interleaved_values(const std::vector<Instruction>& steps);
   void make_steps(const std::vector<Instruction>& instructions,
                   const std::vector<Weight>& weights, const KernelTable& table);
   void place();

@@ -31,8 +31,9 @@ enum class StepKind : int64_t {
   kLayerNorm,
   kSoftmax,
   kGlobalAvgPool2d,
+  kFloatUpsample2d,
   kCount,
-  // A plan's own: an NCHW input to NHWC; a slice of what kChannelShuffle would make.
+  // A plan's own: an NCHW value to NHWC; a slice of what kChannelShuffle would make.
   kInterleave = kCount,
   kShuffledSlice,
 };

@@ -75,6 +75,7 @@ std::unique_ptr<Step> make_upsample2d(const Instruction& instruction, Context& c
 std::unique_ptr<Step> make_layer_norm(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_softmax(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_global_avg_pool2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_upsample2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_shuffled_slice(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.

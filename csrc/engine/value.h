@@ -13,7 +13,7 @@ enum class Dtype : int64_t { kUint8, kFloat };
 struct Value {
   Dtype dtype = Dtype::kUint8;
   std::vector<int64_t> shape;
-  bool is_planar = false;  // a 4-D input in NCHW memory
+  bool is_planar = false;  // a 4-D input, or what kFloatUpsample2d makes, in NCHW memory
 
   bool operator==(const Value&) const = default;
   int64_t elements() const {

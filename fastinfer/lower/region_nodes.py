@@ -79,14 +79,14 @@ def _part_sizes(channels: int, node: fx.Node) -> list[int]:
 
 
 def upsamples(graph: fx.Graph) -> None:
-    """Give every upsample of uint8 a size that a program can hold: of another value, or numbers.
+    """Give every upsample of ours a size that a program can hold: of another value, or numbers.
 
     A free size is an expression of the inputs' sizes; a value before it that has the same one says
     it as well. torch's nearest upsample of uint8 becomes int8_upsample2d.
     """
     before: list[fx.Node] = []
     for node in list(graph.nodes):
-        if node.op == "call_function" and is_uint8(node) and not node.kwargs:
+        if node.op == "call_function" and not node.kwargs:
             _upsample(graph, node, before)
         if rank(node) == 4:
             before.append(node)
@@ -94,9 +94,10 @@ def upsamples(graph: fx.Graph) -> None:
 
 def _upsample(graph: fx.Graph, node: fx.Node, before: list[fx.Node]) -> None:
     arguments: Any = node.args
-    if node.target is own.int8_upsample2d.default:
-        x, like, size, factors, *flags = arguments
-    elif node.target is aten.upsample_nearest2d.vec:
+    op: Any = own.int8_upsample2d.default
+    if node.target in (op, own.float_upsample2d.default):
+        op, (x, like, size, factors, *flags) = node.target, arguments
+    elif node.target is aten.upsample_nearest2d.vec and is_uint8(node):
         x, size, *rest = arguments
         like, size, factors, flags = None, size or [], (rest or [None])[0] or [], [False, False]
     else:
@@ -112,7 +113,7 @@ def _upsample(graph: fx.Graph, node: fx.Node, before: list[fx.Node]) -> None:
         size = []
     with graph.inserting_before(node):
         arguments = (x, like, size, factors, *flags)
-        made = graph.call_function(own.int8_upsample2d.default, arguments)
+        made = graph.call_function(op, arguments)
     made.meta = dict(node.meta)
     node.replace_all_uses_with(made)
     graph.erase_node(node)

@@ -181,9 +181,8 @@ def _upsample(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     if any(isinstance(n, fx.Node) for n in size):
         return None
     reads = (x, like) if isinstance(like, fx.Node) else (x,)
-    return _Operation(
-        "int8_upsample2d", reads, (tuple(size) or (0, 0), *(factors or (0.0, 0.0)), *flags)
-    )
+    kind = "float_upsample2d" if node.target is own.float_upsample2d.default else "int8_upsample2d"
+    return _Operation(kind, reads, (tuple(size) or (0, 0), *(factors or (0.0, 0.0)), *flags))
 
 
 def _layer_norm(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
@@ -237,6 +236,7 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]]
     own.int8_mul.default: _mul,
     own.int8_cat.default: _cat,
     own.int8_upsample2d.default: _upsample,
+    own.float_upsample2d.default: _upsample,
     own.float_layer_norm.default: _layer_norm,
     own.float_softmax.default: _softmax,
     own.float_global_avg_pool2d.default: _global_avg_pool,

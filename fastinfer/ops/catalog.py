@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastinfer.ops.float_rows import FLOAT_GLOBAL_AVG_POOL2D, FLOAT_LAYER_NORM, FLOAT_SOFTMAX
+from fastinfer.ops.float_upsample import FLOAT_UPSAMPLE2D
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_CONV2D_DYNAMIC, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR, INT8_LINEAR_DYNAMIC
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
@@ -41,6 +42,7 @@ OPS: tuple[OpSpec, ...] = (
     FLOAT_LAYER_NORM,
     FLOAT_SOFTMAX,
     FLOAT_GLOBAL_AVG_POOL2D,
+    FLOAT_UPSAMPLE2D,
     SPARSE_FLOAT_LINEAR,
     SPARSE_FLOAT_CONV2D,
     INT8_REGION,

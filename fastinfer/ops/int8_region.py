@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastinfer.ops.float_rows import FLOAT_GLOBAL_AVG_POOL2D, FLOAT_LAYER_NORM, FLOAT_SOFTMAX
+from fastinfer.ops.float_upsample import FLOAT_UPSAMPLE2D
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
@@ -41,6 +42,7 @@ _STEP_OPS = (
     FLOAT_LAYER_NORM,
     FLOAT_SOFTMAX,
     FLOAT_GLOBAL_AVG_POOL2D,
+    FLOAT_UPSAMPLE2D,
 )
 _REFERENCES: dict[str, Callable[..., Any]] = {op.name: op.reference for op in _STEP_OPS}
 _FAKES: dict[str, Callable[..., Any]] = {op.name: op.fake for op in _STEP_OPS}
@@ -81,7 +83,7 @@ def run_step(
         dim, weight, bias, eps = arguments
         parameters = (None if a == -1 else packed[_index(a)] for a in (weight, bias))
         result = function(x, *parameters, eps, dim)
-    elif kind == "int8_upsample2d":
+    elif kind in ("int8_upsample2d", "float_upsample2d"):
         size, factor_h, factor_w, *flags = arguments
         like = reads[1] if len(reads) > 1 else None
         factors = (factor_h, factor_w) if factor_h != 0 else ()

@@ -14,21 +14,25 @@ from fastinfer.ops.spec import OpSpec
 _OP = "int8_upsample2d"
 
 
-def _sizes(
-    x: Tensor, like: Tensor | None, output_size: Sequence[Any], scale_factors: Sequence[float]
+def resized(
+    op: str,
+    x: Tensor,
+    like: Tensor | None,
+    output_size: Sequence[Any],
+    scale_factors: Sequence[float],
 ) -> list[Any]:
     """Return (height, width) of the result, from the one argument that says it."""
     if x.dim() != 4:
-        raise ValueError(f"{_OP}: expected x [N, C, H, W], got {list(x.shape)}")
+        raise ValueError(f"{op}: expected x [N, C, H, W], got {list(x.shape)}")
     given = (like is not None) + bool(output_size) + bool(scale_factors)
     if given != 1 or len(output_size) not in (0, 2) or len(scale_factors) not in (0, 2):
         raise ValueError(
-            f"{_OP}: expected one of like, output_size [H, W] and scale_factors [H, W], got "
+            f"{op}: expected one of like, output_size [H, W] and scale_factors [H, W], got "
             f"{'a' if like is not None else 'no'} like, {list(output_size)}, {list(scale_factors)}"
         )
     if like is not None:
         if like.dim() != 4:
-            raise ValueError(f"{_OP}: expected like [N, C, H, W], got {list(like.shape)}")
+            raise ValueError(f"{op}: expected like [N, C, H, W], got {list(like.shape)}")
         return list(like.shape[2:])
     if output_size:
         return list(output_size)
@@ -45,7 +49,7 @@ def int8_upsample2d_fake(
 ) -> Tensor:
     """Shape rule of int8_upsample2d."""
     return torch.empty(
-        (*x.shape[:2], *_sizes(x, like, output_size, scale_factors)),
+        (*x.shape[:2], *resized(_OP, x, like, output_size, scale_factors)),
         dtype=torch.uint8,
         device=x.device,
         memory_format=torch.channels_last,
@@ -70,20 +74,31 @@ def int8_upsample2d_ref(
     """
     check_uint8(_OP, x)
     out = int8_upsample2d_fake(x, like, output_size, scale_factors, bilinear, align_corners)
-    if 0 in x.shape[2:] or min(out.shape[2:]) < 1:
-        raise ValueError(f"{_OP}: expected sizes >= 1, got {list(x.shape)} to {list(out.shape)}")
+    check_sizes(_OP, x, out)
     factors = list(scale_factors) or [0.0, 0.0]
     if not bilinear:
         rows, columns = (_nearest(x.shape[i + 2], out.shape[i + 2], factors[i]) for i in range(2))
         return out.copy_(x[:, :, rows][..., columns])
-    (y0, y1, h1), (x0, x1, w1) = (
-        _linear(x.shape[i + 2], out.shape[i + 2], factors[i], align_corners) for i in range(2)
-    )
-    f = x.float()
-    w0, h0 = 1 - w1, (1 - h1)[:, None]
-    rows = f[..., x0] * w0 + f[..., x1] * w1
-    mean = rows[:, :, y0] * h0 + rows[:, :, y1] * h1[:, None]
+    mean = weighted_means(x.float(), out.shape[2:], factors, align_corners)
     return out.copy_(torch.round(mean).to(torch.uint8))
+
+
+def check_sizes(op: str, x: Tensor, out: Tensor) -> None:
+    """Refuse images without pixels: they have nothing to take a mean of."""
+    if 0 in x.shape[2:] or min(out.shape[2:]) < 1:
+        raise ValueError(f"{op}: expected sizes >= 1, got {list(x.shape)} to {list(out.shape)}")
+
+
+def weighted_means(
+    x: Tensor, size: Sequence[int], factors: Sequence[float], align_corners: bool
+) -> Tensor:
+    """Return (a w0 + b w1) h0 + (c w0 + d w1) h1 of the four pixels round each of the result's."""
+    (y0, y1, h1), (x0, x1, w1) = (
+        _linear(x.shape[i + 2], size[i], factors[i], align_corners) for i in range(2)
+    )
+    w0, h0 = 1 - w1, (1 - h1)[:, None]
+    rows = x[..., x0] * w0 + x[..., x1] * w1
+    return rows[:, :, y0] * h0 + rows[:, :, y1] * h1[:, None]
 
 
 def _scale(size: int, out: int, factor: float) -> Tensor:

@@ -38,7 +38,9 @@ def contiguous_outputs(program: Program) -> int:
 
 def _is_contiguous(node: fx.Node) -> bool:
     """Return True where another copy is surely needless."""
-    if node.op in ("placeholder", "get_attr") or node.target is aten.contiguous.default:
+    if node.op in ("placeholder", "get_attr"):
+        return True
+    if node.target in (aten.contiguous.default, torch.ops.fastinfer.float_upsample2d.default):
         return True
     value = node.meta.get("val")
     # A matrix comes from a linear layer or a pooled image; neither has a layout of its own.

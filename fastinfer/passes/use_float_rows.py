@@ -1,4 +1,4 @@
-"""use_float_rows: layer norm, softmax and global pooling beside int8 are steps of a region."""
+"""use_float_rows: norms, softmax, means and upsampling in float beside int8 are region steps."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def use_float_rows(program: Program) -> int:
     """Replace torch's float operations beside int8 by fastinfer's; return how many.
 
     Layer norm and softmax along what lies together in the engine's memory: the last dimension, of
-    images the channels. On CPUs the mean of an image, too: where torch's comes last its threads
-    wait for the next call on the cores that the engine's want.
+    images the channels. On CPUs the mean of an image, too, and the upsampling that a result is:
+    where torch's comes last its threads wait for the next call on the cores that the engine's want.
     """
     graph_module = program.graph_module
-    graph, count = graph_module.graph, _use_global_avg_pool(program)
+    graph, count = graph_module.graph, _use_global_avg_pool(program) + _use_upsample(program)
     for node in nodes_calling(graph, aten.layer_norm.default, aten.softmax.int):
         values = arguments(node)
         x = node.args[0]
@@ -63,16 +63,38 @@ def _use_global_avg_pool(program: Program) -> int:
     graph, count = graph_module.graph, 0
     for node in nodes_calling(graph, aten.adaptive_avg_pool2d.default):
         x, size = node.args[0], arguments(node)["output_size"]
-        if not isinstance(x, fx.Node) or dtype(x) != torch.float32 or len(dims(x) or ()) != 4:
-            continue
-        on_cpu = x.meta["val"].device.type == "cpu"
-        if not on_cpu or list(size) != [1, 1] or not _is_beside_int8(graph_module, node, x):
+        if list(size) != [1, 1] or not _is_image_of_int8(graph_module, node, x):
             continue
         with graph.inserting_before(node):
             made = graph.call_function(own.float_global_avg_pool2d.default, (x,))
         replace(node, made)
         count += 1
     return count
+
+
+def _use_upsample(program: Program) -> int:
+    graph_module = program.graph_module
+    graph, count = graph_module.graph, 0
+    for node in nodes_calling(graph, aten.upsample_bilinear2d.vec):
+        x, values = node.args[0], arguments(node)
+        is_result = all(user.op == "output" for user in node.users)
+        if not is_result or not _is_image_of_int8(graph_module, node, x):
+            continue
+        sizes = (values["output_size"] or [], values["scale_factors"] or [])
+        with graph.inserting_before(node):
+            rest = (None, *sizes, values["align_corners"])
+            made = graph.call_function(own.float_upsample2d.default, (x, *rest))
+        replace(node, made)
+        count += 1
+    return count
+
+
+def _is_image_of_int8(graph_module: fx.GraphModule, node: fx.Node, x: object) -> bool:
+    """Return True for a node that makes of x, float32 [N, C, H, W] of int8 layers on a CPU."""
+    if not isinstance(x, fx.Node) or dtype(x) != torch.float32 or len(dims(x) or ()) != 4:
+        return False
+    on_cpu: bool = x.meta["val"].device.type == "cpu"
+    return on_cpu and _is_beside_int8(graph_module, node, x)
 
 
 def _is_beside_int8(graph_module: fx.GraphModule, node: fx.Node, x: fx.Node) -> bool:

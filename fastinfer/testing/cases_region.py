@@ -190,6 +190,36 @@ def _mean_case(shape: tuple[int, int, int, int]) -> Case:
     return Case("int8_region", label, build)
 
 
+def _planes_case(shape: tuple[int, int, int, int], nhwc: bool = False) -> Case:
+    """Return enlarged float images, which lie in NCHW memory, as results and as what steps read.
+
+    Values 0 and 1 are a uint8 and a float image, whose size is that of one result.
+    """
+    label = f"planes_{'x'.join(map(str, shape))}" + "_nhwc" * nhwc
+    steps = (
+        Step("dequantize", 2, (0,), (0.03, 120)),
+        Step("float_upsample2d", 3, (2, 1), (_NONE, 0.0, 0.0, False)),
+        Step("float_upsample2d", 4, (3,), ((9, 12), 0.0, 0.0, True)),
+        Step("float_upsample2d", 5, (1,), (_NONE, 1.5, 2.0, False)),
+        Step("quantize", 6, (5,), (0.02, 100)),
+        Step("int8_max_pool2d", 7, (6,), (_TWO, _ONE, _NONE, _ONE, False)),
+        Step("flatten", 8, (3,)),
+        Step("float_softmax", 9, (4,), (1,)),
+        Step("float_global_avg_pool2d", 10, (4,)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator(label)
+        n, channels, height, width = shape
+        x = torch.randn(n, channels, 2 * height + 1, 3 * width, generator=g)
+        if nhwc:
+            x = x.contiguous(memory_format=torch.channels_last)
+        inputs = [random_uint8(g, *shape), x]
+        return inputs, [], Region(2, 11, (3, 4, 7, 8, 9, 10), steps).to_text()
+
+    return Case("int8_region", label, build)
+
+
 def region_cases() -> Iterator[Case]:
     """Yield programs on images and on rows, batches of none to some."""
     for n, height, width, channels in (
@@ -216,3 +246,6 @@ def region_cases() -> Iterator[Case]:
     yield _float_rows_case((2, 24, 5, 3), nhwc=True)
     for image in ((1, 1000, 13, 13), (3, 40, 5, 7), (0, 8, 3, 3)):
         yield _mean_case(image)
+    for image in ((1, 21, 8, 9), (3, 40, 5, 7), (2, 1, 3, 3), (0, 8, 3, 3)):
+        yield _planes_case(image)
+    yield _planes_case((2, 6, 4, 5), nhwc=True)

@@ -1,4 +1,4 @@
-"""Inputs for layer norm, softmax and means: row lengths round the lanes, extremes, images."""
+"""Inputs for float steps: row lengths round the lanes, extremes, images."""
 
 from __future__ import annotations
 
@@ -76,6 +76,63 @@ def row_cases() -> list[Case]:
     x = torch.randn(4, 50, generator=generator("parts"))
     cases += [_norm_case(x, "parts", 1, parts, eps=0.3) for parts in ("", "w", "b")]
     cases += [_softmax_case(x, label, 1) for label, x in _extreme_softmax()]
+    return cases
+
+
+#: (shape of x, size of the result): widths round the lanes, larger and smaller, one pixel.
+FLOAT_UPSAMPLES = (
+    *(((2, 3, 3, w), (5, 2 * w + 1)) for w in (1, 3, 4, 7, 8, 15, 16, 17, 40)),
+    ((1, 20, 7, 7), (14, 14)),
+    ((1, 21, 8, 6), (4, 13)),
+    ((1, 40, 1, 1), (6, 5)),
+    ((1, 4, 5, 6), (5, 6)),
+    ((2, 5, 9, 8), (1, 1)),
+    ((1, 2, 33, 20), (3, 100)),
+    ((3, 7, 16, 20), (61, 79)),  # split over threads
+    ((0, 3, 4, 4), (8, 8)),
+    ((2, 0, 4, 4), (8, 8)),
+)
+
+
+def float_upsample_case(
+    x: Tensor,
+    label: str,
+    *,
+    size: tuple[int, int] | None = None,
+    like: Tensor | None = None,
+    factors: tuple[float, float] | None = None,
+    align_corners: bool = False,
+) -> Case:
+    """Return a float_upsample2d case; one of size, like and factors is given."""
+    to = f"like{list(like.shape)}" if like is not None else str(size or factors)
+    label = f"{label}_{to}" + "_corners" * align_corners
+    args = (x, like, list(size or ()), list(factors or ()), align_corners)
+    return Case("float_upsample2d", label.replace(" ", ""), lambda: args)
+
+
+def float_upsample_cases() -> list[Case]:
+    """Return every case of float_upsample2d."""
+    cases = []
+    for shape, size in FLOAT_UPSAMPLES:
+        label = "x".join(map(str, shape))
+        x = torch.randn(shape, generator=generator(label)) * 5
+        x = x.contiguous(memory_format=torch.channels_last)
+        cases += [
+            float_upsample_case(x, label, size=size, align_corners=corners)
+            for corners in (False, True)
+        ]
+    g = generator("upsamples")
+    x = torch.randn(2, 6, 7, 10, generator=g)
+    extreme = x.clone()
+    extreme[0, 1, 2, 3], extreme[0, 2, 0, 0], extreme[1, 3, 4, 4] = math.nan, math.inf, -3e38
+    cases.append(float_upsample_case(extreme, "extreme", size=(13, 21)))
+    for layout, image in (
+        ("nchw", x),
+        ("strided", torch.randn(2, 6, 14, 10, generator=g)[:, :, ::2]),
+    ):
+        for factors in ((2.0, 2.0), (1.5, 0.7), (3.3, 1.0)):
+            cases.append(float_upsample_case(image, layout, factors=factors))
+        cases.append(float_upsample_case(image, layout, like=torch.zeros(1, 1, 11, 8)))
     return cases
 
 

@@ -6,7 +6,7 @@ from fastinfer.testing.case import Case
 from fastinfer.testing.cases import cases
 from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_region import region_cases
-from fastinfer.testing.cases_rows import mean_cases, row_cases
+from fastinfer.testing.cases_rows import float_upsample_cases, mean_cases, row_cases
 from fastinfer.testing.cases_sparse import sparse_cases
 from fastinfer.testing.cases_sparse_float import sparse_float_cases
 from fastinfer.testing.cases_tiles import tile_cases
@@ -23,6 +23,7 @@ def every_case() -> list[Case]:
         *sparse_float_cases(),
         *row_cases(),
         *mean_cases(),
+        *float_upsample_cases(),
         *region_cases(),
         *view_cases(),
     ]

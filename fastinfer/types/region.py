@@ -39,6 +39,7 @@ PARAMETERS: dict[str, str] = {
     "float_layer_norm": "ioof",  # dim, weight or -1, bias or -1, eps
     "float_softmax": "i",  # dim
     "float_global_avg_pool2d": "",
+    "float_upsample2d": "pffb",  # size or zeros, factors or zeros, align_corners
 }
 KINDS = tuple(PARAMETERS)
 #: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC, a slice of a shuffled

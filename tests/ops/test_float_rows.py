@@ -1,4 +1,4 @@
-"""Layer norm, softmax and means against torch's in float64, and the exponential's whole range."""
+"""Float steps against torch's own, most in float64, and the exponential's whole range."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from fastinfer.ops.float_rows import (
     float_layer_norm_ref,
     float_softmax_ref,
 )
-from fastinfer.testing.cases_rows import mean_cases, row_cases
+from fastinfer.ops.float_upsample import float_upsample2d_ref
+from fastinfer.testing.cases_rows import float_upsample_cases, mean_cases, row_cases
 from fastinfer.testing.compare import assert_equal, row_bound
 
 ops = torch.ops.fastinfer
@@ -65,6 +66,39 @@ def test_random_means(n, c, h, w, threads, nhwc, seed):
         x = x.contiguous(memory_format=torch.channels_last)
     with fixed_threads(threads):
         assert_equal(ops.float_global_avg_pool2d(x), float_global_avg_pool2d_ref(x))
+
+
+@pytest.mark.parametrize("case", float_upsample_cases(), ids=str)
+def test_upsamples_are_close_to_torch(case):
+    x, like, size, factors, align_corners = case.build()
+    value = ops.float_upsample2d(x, like, size, factors, align_corners)
+    if x.shape[1] == 0:  # torch's refuses
+        return
+    size = list(like.shape[2:]) if like is not None else size
+    wanted = torch.ops.aten.upsample_bilinear2d.vec(x, size or None, align_corners, factors or None)
+    assert value.shape == wanted.shape and value.is_contiguous()
+    assert torch.equal(value.isnan(), wanted.isnan())
+    if not x.isfinite().all():
+        return
+    # Either rounds 1 - w, two products and their sum along a row, and as many between rows. Places
+    # in a row of n pixels, and with them weights, are rounded twice, by n units of 2^-24 at most;
+    # what they weigh differs by twice the largest pixel.
+    roundings = 2 * 6 + 2 * 2 * (x.shape[2] + x.shape[3])
+    bound = roundings * 2.0**-24 * float(x.abs().max()) if x.numel() else 0.0
+    assert value.numel() == 0 or float((value - wanted).abs().max()) <= bound
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(0, 3), c=st.integers(1, 40), sizes=st.tuples(*[st.integers(1, 20)] * 4),
+       align_corners=st.booleans(), threads=st.integers(1, 3), nhwc=st.booleans(),
+       seed=st.integers(0, 99))  # fmt: skip
+def test_random_upsamples(n, c, sizes, align_corners, threads, nhwc, seed):
+    x = torch.randn(n, c, *sizes[:2], generator=torch.Generator().manual_seed(seed))
+    if nhwc:
+        x = x.contiguous(memory_format=torch.channels_last)
+    args = (x, None, sizes[2:], [], align_corners)
+    with fixed_threads(threads):
+        assert_equal(ops.float_upsample2d(*args), float_upsample2d_ref(*args))
 
 
 def test_rows_without_a_number_are_nan():

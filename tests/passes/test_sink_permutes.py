@@ -168,6 +168,43 @@ def test_layer_norm_of_vectors_is_a_step():
         assert sqnr_db(model(x), fast(x)) > 20
 
 
+class Segmenter(nn.Module):
+    """Scores of pixels, enlarged to the image's size, as segmentation networks end."""
+
+    def __init__(self, size=None, factor=None, behind=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 21, 1))
+        self.factor, self.behind = factor, behind
+
+    def forward(self, x):
+        size = None if self.factor else x.shape[2:]
+        y = F.interpolate(self.body(x), size, self.factor, mode="bilinear")
+        return {"out": y if self.behind is None else self.behind(y)}
+
+
+@pytest.mark.parametrize("factor", [None, 2.0])
+def test_enlarged_scores_are_a_step(factor):
+    model, x = Segmenter(factor=factor).eval(), example(2, 3, 20, 24)
+    fast = fastinfer.convert(model, x, config="int8")
+    (whole,) = fastinfer.report(fast).regions
+    assert whole.before == {"input": 1} and whole.after == {"output": 1}
+    kinds = [step.kind for step in fastinfer.report(fast).profile(x, runs=1).regions[0].steps]
+    assert kinds[-1] == "float_upsample2d"
+    for other in (x, example(1, 3, 31, 45) if factor is None else example(3, 3, 20, 24)):
+        wanted, got = model(other)["out"], fast(other)["out"]
+        assert got.shape == wanted.shape and got.stride() == wanted.stride()
+        assert sqnr_db(wanted, got) > 30
+
+
+def test_images_that_more_follows_are_torchs():
+    model, x = Segmenter(behind=nn.Softmax(2)).eval(), example(2, 3, 20, 24)
+    fast = fastinfer.convert(model, x, config="int8")
+    called = [n.target for n in fast.lowered.graph.nodes if n.op == "call_function"]
+    assert own.float_upsample2d.default not in called
+    assert sqnr_db(model(x)["out"], fast(x)["out"]) > 30
+
+
 class Pooled(nn.Module):
     """Logits of every pixel, and their mean, as SqueezeNet has them."""
 

@@ -7,6 +7,7 @@
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
 #include "../micro/interleave_rows.h"
+#include "../micro/lerp_plane.h"
 #include "../micro/lerp_rows.h"
 #include "../micro/peak_rounds.h"
 #include "../micro/pointwise_rows.h"
@@ -50,6 +51,7 @@ const KernelTable kAvx512Table = {
     layer_norm_rows<Vec>,
     softmax_rows<Vec>,
     channel_means,
+    lerp_plane,
     sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,

@@ -6,6 +6,7 @@
 #include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
 #include "../micro/interleave_rows.h"
+#include "../micro/lerp_plane.h"
 #include "../micro/sparse_float_rows.h"
 
 namespace fastinfer {
@@ -234,6 +235,7 @@ const KernelTable kScalarTable = {
     layer_norm_rows<OneLane>,
     softmax_rows<OneLane>,
     channel_means,
+    lerp_plane,
     sparse_float_kernels<OneLane>(std::make_integer_sequence<int, 8>()),
     /*peak=*/nullptr,
     /*finish=*/nullptr,

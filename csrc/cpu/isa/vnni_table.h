@@ -5,6 +5,7 @@
 
 #include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
+#include "../micro/lerp_plane.h"
 #include "../micro/vec_avx512vnni.h"
 
 #include "../micro/int8_depthwise_rows.h"
@@ -72,6 +73,7 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       layer_norm_rows<Vec>,
       softmax_rows<Vec>,
       channel_means,
+      lerp_plane,
       sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
       peak,
       finish,
