@@ -16,6 +16,7 @@ enum class GemmForm : int32_t {
   kTiles = 3,  // as kRows, each run filled up to whole steps of a tile register
   kFragments = 4,  // int8 rows of K, ordered as a tensor core's fragments hold their columns
   kSparse = 5,  // quads of the products whose weight is not 0, picked from steps of up to 64 activations
+  kGroups = 6,  // as kRows, but a panel's channels are of several groups
 };
 
 // The layout of weights for CUDA; those of CPUs are an Isa.
@@ -23,7 +24,8 @@ constexpr int32_t kLayoutCuda = 6;
 
 // Whether kernels of this form read runs of the image where they lie.
 constexpr bool reads_runs(GemmForm form) {
-  return form == GemmForm::kRows || form == GemmForm::kTiles || form == GemmForm::kSparse;
+  return form == GemmForm::kRows || form == GemmForm::kTiles || form == GemmForm::kSparse ||
+         form == GemmForm::kGroups;
 }
 
 // Whether a run is filled up to whole steps of a register.
@@ -100,6 +102,10 @@ struct PackedHeader {
   int64_t total_bytes;
 
   constexpr bool has(PackedFlag flag) const { return (flags & flag) != 0; }
+  // Groups that have panels of their own.
+  constexpr int32_t panel_groups() const {
+    return static_cast<GemmForm>(form) == GemmForm::kGroups ? 1 : groups;
+  }
   // Groups of 4 k's of one run, and of a whole row.
   int32_t run_quads() const {
     const int32_t quads = (run + 3) / 4;

@@ -43,6 +43,7 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
   const bool is_matrix = g.kh == 1 && g.kw == 1 && g.stride_h == 1 && g.stride_w == 1 &&
                          g.pad_h == 0 && g.pad_w == 0;
   const auto form = static_cast<GemmForm>(h.form);
+  if (form == GemmForm::kGroups) return true;  // windows have one group's inputs
   if (!reads_runs(form) || is_matrix || g.out_width == 0) return false;
   if (!is_row_run(h, g) && !splits_into_taps(h)) return false;
   const int64_t row_stride = g.stride_w * g.channels;
@@ -154,7 +155,7 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
   run.streams_weight = panels > 1 && near_bytes_ + run.panel_bytes > kNearBytes;
   const int64_t width = g_.out_width;
   int64_t m = (block.image * g_.out_height + block.first) * width, y = 0;
-  run.a = block.base + p / h_.panels_per_group * h_.c_per_group;
+  run.a = block.base + (joins_groups() ? p * h_.nr : p / h_.panels_per_group * h_.c_per_group);
   if (lines_ == 2) {
     run.tiles = block.count / 2;
     run.lines = 1;
@@ -169,7 +170,8 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
   const EvenTiles tiles(width, kernels_->mr_max);
   if (!is_last) fetch_next_panel(run, view_, p, block.count * tiles.count);
   // Kernels that take several lines want tiles of one height.
-  const bool is_even = tiles.longer == 0 && static_cast<GemmForm>(h_.form) == GemmForm::kTiles;
+  const bool takes_lines = static_cast<GemmForm>(h_.form) == GemmForm::kTiles || joins_groups();
+  const bool is_even = tiles.longer == 0 && takes_lines;
   const int64_t together = is_even ? block.count - y : 1;
   run.lines = together;
   run.line_step = line_step_;

@@ -31,8 +31,11 @@ class DirectConv {
   };
 
   bool is_framed() const {
-    return g_.pad_h > 0 || g_.pad_w > 0 || h_.run_quads() * 4 != h_.run || !g_.is_dense();
+    const bool reads_past = joins_groups() && g_.channels % h_.nr != 0;
+    return g_.pad_h > 0 || g_.pad_w > 0 || h_.run_quads() * 4 != h_.run || !g_.is_dense() ||
+           reads_past;
   }
+  bool joins_groups() const { return static_cast<GemmForm>(h_.form) == GemmForm::kGroups; }
   void part(const Range& lines, const Range& panels) const;
   const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
   GemmTiles window_runs() const;

@@ -12,7 +12,7 @@ namespace fastinfer {
 
 std::vector<int8_t> gather_panel(const int8_t* weight, const PackedHeader& h, int64_t group,
                                  int64_t panel) {
-  const int64_t per_group = h.n / h.groups, quad_bytes = int64_t{h.nr} * 4;
+  const int64_t per_group = h.n / h.panel_groups(), quad_bytes = int64_t{h.nr} * 4;
   const int64_t runs = h.k / h.run, run_quads = h.run_quads();
   std::vector<int8_t> out(static_cast<size_t>(int64_t{h.quads()} * quad_bytes), 0);
   const int64_t channels = std::min(int64_t{h.nr}, per_group - panel * h.nr);
@@ -36,7 +36,7 @@ namespace {
 void set_family(PackedHeader& h, const GemmFamily& family) {
   h.form = static_cast<int32_t>(family.form);
   h.nr = family.nr;
-  h.panels_per_group = static_cast<int32_t>((h.n / h.groups + h.nr - 1) / h.nr);
+  h.panels_per_group = static_cast<int32_t>((h.n / h.panel_groups() + h.nr - 1) / h.nr);
   // A row of the kernel: kernels of this form read it where it lies in the image.
   h.run = reads_runs(family.form) ? h.kw * (h.k / (h.kh * h.kw)) : h.k;
 }
@@ -128,7 +128,8 @@ float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
       family.form == GemmForm::kPairs
           ? estimate_pairs(family, weight, h)
           : family.cost.result + static_cast<float>(h.quads()) * family.cost.single;
-  const auto vectors = static_cast<float>(h.panels_per_group * h.nr / lanes);
+  const auto vectors = static_cast<float>(h.panel_groups() * h.panels_per_group * h.nr / lanes) /
+                       static_cast<float>(h.groups);
   return vectors * vector + static_cast<float>(h.k) * family.cost.widen;
 }
 
@@ -140,6 +141,12 @@ constexpr float kSparseMargin = 1.1f;
 bool has_zeros(const int8_t* weight, const PackedHeader& h) {
   const int64_t all = int64_t{h.n} * h.k;
   return std::count(weight, weight + all, int8_t{0}) * 100 >= all * kLeastZeros;
+}
+
+// Whether 16 channels are those of whole groups, and what they read is 16 channels, too.
+bool joins_groups(const PackedHeader& h) {
+  return h.op == static_cast<int32_t>(PackedOp::kConv2d) && h.groups > 1 &&
+         h.n / h.groups == h.c_per_group && (h.c_per_group == 4 || h.c_per_group == 8);
 }
 
 TileWork tile_work(const GemmFamily& family, int lanes, const PackedHeader& h) {
@@ -164,6 +171,7 @@ std::optional<PackedHeader> choose_family(const KernelTable& table, const int8_t
     const GemmFamily& family = table.gemm[i];
     const bool is_sparse = family.form == GemmForm::kSparse;
     if (is_sparse && !may_be_sparse) continue;
+    if (family.form == GemmForm::kGroups && !joins_groups(h)) continue;
     set_family(h, family);
     float cost;
     if (is_sparse) {

@@ -22,7 +22,7 @@ struct GemmTiles {
   // second begins `second` bytes after the first. 0: it is one.
   int half;
   int64_t second;
-  int64_t lines, line_step;  // kTiles only: bytes from the first tile of a line to the next line's
+  int64_t lines, line_step;  // kTiles and kGroups: bytes from the first tile of a line to the next line's
   // kTiles only: a tile is multiplied by all panels, `panel_bytes` apart, before the next one.
   int64_t panels, panel_bytes;
   bool streams_weight;  // kTiles only: a tile's rows stay in L1 if weights are kept out of it

@@ -17,8 +17,8 @@ struct PackedView {
     return offset ? reinterpret_cast<const T*>(base + offset) : nullptr;
   }
   const uint8_t* lookup_table() const { return section<uint8_t>(header->table); }
-  int64_t panels() const { return int64_t{header->groups} * header->panels_per_group; }
-  int64_t n_per_group() const { return header->n / header->groups; }
+  int64_t panels() const { return int64_t{header->panel_groups()} * header->panels_per_group; }
+  int64_t n_per_group() const { return header->n / header->panel_groups(); }  // of panels
 
   // What a call of m rows reads: the image for few rows, where there is one and these are few.
   PackedView for_rows(int64_t m) const {

@@ -19,7 +19,7 @@ using Place = std::vector<int64_t>;
 
 Place gemm_places(const PackedHeader& h) {
   Place place(static_cast<size_t>(h.n));
-  const int64_t per_group = h.n / h.groups, width = int64_t{h.panels_per_group} * h.nr;
+  const int64_t per_group = h.n / h.panel_groups(), width = int64_t{h.panels_per_group} * h.nr;
   for (int64_t c = 0; c < h.n; c++) {
     place[static_cast<size_t>(c)] = c / per_group * width + c % per_group;
   }
@@ -83,7 +83,7 @@ void pack_panels(const int8_t* weight, PackedHeader& h, PackedBuffer& buffer) {
   std::vector<int16_t> words;
   std::vector<int32_t> panels, offsets;
   std::vector<uint8_t> picks;
-  for (int64_t g = 0; g < h.groups; g++) {
+  for (int64_t g = 0; g < h.panel_groups(); g++) {
     for (int64_t p = 0; p < h.panels_per_group; p++) {
       const std::vector<int8_t> panel = gather_panel(weight, h, g, p);
       if (form == GemmForm::kWords) {
@@ -148,7 +148,7 @@ void add_few_rows(const PackedHeader& image, PackedHeader& h, PackedBuffer& buff
 }
 
 int64_t padded_channels(const PackedHeader& h) {
-  return int64_t{h.groups} * h.panels_per_group * h.nr;
+  return int64_t{h.panel_groups()} * h.panels_per_group * h.nr;
 }
 
 // [block][tap group][lane][taps] of T.

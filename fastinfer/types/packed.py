@@ -20,7 +20,7 @@ OPS = ("linear", "conv2d", "depthwise_conv2d")
 LAYOUTS = ("canonical", "scalar", "avx2", "avx512", "avx512vnni", "amx", "cuda")
 
 #: How a GEMM panel's weights lie; the index is the form of the header. docs/layouts.md draws them.
-FORMS = ("rows", "pairs", "words", "tiles", "fragments", "sparse")
+FORMS = ("rows", "pairs", "words", "tiles", "fragments", "sparse", "groups")
 
 FLAG_FLOAT_OUTPUT = 1
 FLAG_RESIDUAL = 2
@@ -87,14 +87,19 @@ class PackedHeader:
     total_bytes: int
 
     @property
+    def panel_groups(self) -> int:
+        """Groups that have panels of their own; those of form groups are over all channels."""
+        return 1 if FORMS[self.form] == "groups" else self.groups
+
+    @property
     def n_per_group(self) -> int:
-        """Output channels of one group."""
-        return self.n // self.groups
+        """Output channels of one of panel_groups."""
+        return self.n // self.panel_groups
 
     @property
     def padded_n(self) -> int:
         """Length of the per-channel vectors: whole panels for every group."""
-        return self.groups * self.panels_per_group * self.nr
+        return self.panel_groups * self.panels_per_group * self.nr
 
     @property
     def quads(self) -> int:
@@ -184,7 +189,9 @@ def _section(packed: torch.Tensor, offset: int, count: int, dtype: torch.dtype) 
 def _channels(header: PackedHeader, padded: torch.Tensor) -> torch.Tensor:
     """Drop the panel padding of a per-channel vector [padded_n] -> [n]."""
     width = header.panels_per_group * header.nr
-    return padded.view(header.groups, width)[:, : header.n_per_group].reshape(header.n).clone()
+    return (
+        padded.view(header.panel_groups, width)[:, : header.n_per_group].reshape(header.n).clone()
+    )
 
 
 def fragment_channels(nr: int) -> torch.Tensor:
@@ -239,7 +246,7 @@ def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
     if FORMS[h.form] == "fragments":
         return _fragment_weight(packed, h)
     k4 = h.quads
-    panels = h.groups * h.panels_per_group
+    panels = h.panel_groups * h.panels_per_group
     if FORMS[h.form] == "words":
         words = _section(packed, h.weight, h.weight_bytes // 2, torch.int16)
         rows = words.view(panels, k4, 2, h.nr, 2).transpose(2, 3).reshape(panels, k4, h.nr, 4)
@@ -259,7 +266,7 @@ def _gemm_weight(packed: torch.Tensor, h: PackedHeader) -> torch.Tensor:
             count = 2 * pairs + singles
             k_group = offsets[start : start + count].long() // 4
             rows[p].index_add_(0, k_group, entries[start : start + count])
-    matrix = rows.permute(0, 2, 1, 3).reshape(h.groups, h.panels_per_group * h.nr, k4 * 4)
+    matrix = rows.permute(0, 2, 1, 3).reshape(h.panel_groups, -1, k4 * 4)
     runs = matrix.reshape(*matrix.shape[:2], h.k // h.run, -1)[..., : h.run]
     return runs[:, : h.n_per_group].reshape(h.n, h.k).to(torch.int8)
 

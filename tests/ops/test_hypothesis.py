@@ -89,6 +89,16 @@ def test_int8_conv2d(n, groups, c, out, shape, output, weights, nhwc):
 
 
 @QUICK
+@given(
+    st.integers(0, 2), st.integers(2, 14), st.sampled_from([4, 8]), geometry(), OUTPUT, WEIGHTS,
+    st.booleans(),
+)  # fmt: skip
+def test_groups_of_few_channels(n, groups, c, shape, output, weights, nhwc):
+    conv = Conv(n=n, c=c * groups, out=c * groups, groups=groups, **shape)
+    check(conv_case(conv, output, weights, nhwc))
+
+
+@QUICK
 @given(st.integers(0, 2), st.integers(1, 80), geometry(), OUTPUT, WEIGHTS)
 def test_int8_depthwise(n, c, shape, output, weights):
     check(depthwise_case(Conv(n=n, c=c, out=c, groups=c, **shape), output, weights))

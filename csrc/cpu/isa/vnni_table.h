@@ -10,6 +10,7 @@
 
 #include "../micro/int8_depthwise_rows.h"
 #include "../micro/int8_gemm_dot.h"
+#include "../micro/int8_gemm_groups.h"
 #include "../micro/int8_gemm_sparse.h"
 #include "../micro/interleave_rows.h"
 #include "../micro/lerp_rows.h"
@@ -52,7 +53,14 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
   using Vec = VecAvx512Vnni;
   return {
       isa,
-      {wide, narrow, sparse_family<2>(dot), sparse_family<1>(dot)},
+      {wide,
+       narrow,
+       sparse_family<2>(dot),
+       sparse_family<1>(dot),
+       {GemmForm::kGroups,
+        Vec::kLanes,
+        {/*single=*/1.5f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
+        group_kernels<Vec>(Heights<14>())}},
       /*lanes=*/Vec::kLanes,
       /*depthwise_block=*/64,
       /*depthwise_taps=*/4,

@@ -21,6 +21,12 @@ struct VecAvx512Vnni : VecAvx512 {
   }
   static Int or_bits(Int a, Int b) { return _mm512_or_si512(a, b); }
 
+  static Int broadcast16(const uint8_t* x) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+  }
+  // Byte i is byte index[i] of its own 16.
+  static Int pick_in_parts(Int v, Int index) { return _mm512_shuffle_epi8(v, index); }
+
   // Byte i is byte index[i] of v, of 64.
   static Int pick_bytes(Int v, Int index) { return _mm512_permutexvar_epi8(index, v); }
 
