@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastinfer.testing.case import Case
 from fastinfer.testing.cases import cases
 from fastinfer.testing.cases_depthwise import depthwise_cases
+from fastinfer.testing.cases_groups import group_cases
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.cases_rows import float_upsample_cases, mean_cases, row_cases
 from fastinfer.testing.cases_sparse import sparse_cases
@@ -19,6 +20,7 @@ def every_case() -> list[Case]:
         *cases(),
         *depthwise_cases(),
         *tile_cases(),
+        *group_cases(),
         *sparse_cases(),
         *sparse_float_cases(),
         *row_cases(),
