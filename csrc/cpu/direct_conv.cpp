@@ -167,12 +167,10 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
     y = run.tiles * 2;
     run.a += y * line_step_;
   }
-  const EvenTiles tiles(width, kernels_->mr_max);
+  const EvenTiles tiles(width, most_tile_rows(view_, width, g_.out_pixels()));
   if (!is_last) fetch_next_panel(run, view_, p, block.count * tiles.count);
-  // Kernels that take several lines want tiles of one height.
-  const bool takes_lines = static_cast<GemmForm>(h_.form) == GemmForm::kTiles || joins_groups();
-  const bool is_even = tiles.longer == 0 && takes_lines;
-  const int64_t together = is_even ? block.count - y : 1;
+  // Kernels take several lines whose tiles are of one height.
+  const int64_t together = tiles.longer == 0 ? block.count - y : 1;
   run.lines = together;
   run.line_step = line_step_;
   for (; y < block.count; y += together) {

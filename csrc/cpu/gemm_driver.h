@@ -46,7 +46,8 @@ class GemmDriver {
       row_bytes_ = apart(row_bytes_);
       is_direct_ = is_direct_ && rows.stride() == apart(rows.stride());
     }
-    tiles_ = (m + family_->kernels.mr_max - 1) / family_->kernels.mr_max;
+    most_rows_ = most_tile_rows(view_, m, m);
+    tiles_ = divide_up(m, most_rows_);
     tile_rows_ = m == 0 ? 0 : m / tiles_;
     long_tiles_ = m - tile_rows_ * tiles_;
   }
@@ -75,7 +76,7 @@ class GemmDriver {
   // Tiles [t0, t1) times panels [p0, p1).
   void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
     const int64_t per_group = h_.panels_per_group;
-    const int64_t tile_bytes = row_bytes_ * family_->kernels.mr_max;
+    const int64_t tile_bytes = row_bytes_ * most_rows_;
     const int64_t block = std::clamp<int64_t>(row_block_bytes(h_) / tile_bytes, 1, t1 - t0);
     for (int64_t g = p0 / per_group; g * per_group < p1; g++) {
       const int64_t first = std::max(p0, g * per_group);
@@ -163,7 +164,7 @@ class GemmDriver {
   const GemmOutput output_;
   const GemmFamily* family_;
   GemmForm form_;
-  int64_t m_, tiles_, tile_rows_, long_tiles_, k_groups_, quad_bytes_, row_bytes_;
+  int64_t m_, most_rows_, tiles_, tile_rows_, long_tiles_, k_groups_, quad_bytes_, row_bytes_;
   bool is_whole_;   // rows of A lie in memory as whole groups of 4 k's
   bool is_direct_;  // and the kernels read them there
 };

@@ -26,6 +26,7 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   const auto form = static_cast<GemmForm>(h.form);
   const auto* weight = view.section<uint8_t>(h.weight);
   GemmTiles tiles{};
+  tiles.lines = 1;
   if (form == GemmForm::kPairs) {
     const auto* index = view.section<int32_t>(h.index);
     const int32_t* entry = index + panel * 3;
@@ -36,7 +37,6 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     return tiles;
   }
   tiles.panels = 1;
-  tiles.lines = 1;
   tiles.offsets = &kNoOffset;
   tiles.runs = 1;
   tiles.singles = h.quads();
@@ -55,6 +55,22 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : h.step_quads();
   }
   return tiles;
+}
+
+int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all) {
+  // With fewer groups of k results are not done when the next tile is.
+  constexpr int kLeastQuads = 8;
+  // Weights that stay in L1 beside a tile's rows, and rows for which they are worth reading twice.
+  constexpr int64_t kNearWeightBytes = 16 * 1024, kManyRows = 100;
+  const PackedHeader& h = *view.header;
+  const GemmKernels& kernels = view.table->family(static_cast<GemmForm>(h.form), h.nr).kernels;
+  const bool is_uint8 = !h.has(kFlagFloatOutput) && !h.has(kFlagUnbounded);
+  if (!kernels.takes_turns || !is_uint8 || h.quads() < kLeastQuads || rows < 2 * kMostTurnRows) {
+    return kernels.mr_max;
+  }
+  // Low tiles read weights from L2 twice as often.
+  const bool is_near = panel_bytes(h) <= kNearWeightBytes || all >= kManyRows;
+  return is_near ? kMostTurnRows : kernels.mr_max;
 }
 
 namespace {
@@ -77,7 +93,7 @@ void fetch_next_panel(GemmTiles& run, const PackedView& view, int64_t panel, int
 }
 
 void fetched(GemmTiles& run) {
-  const int64_t lines = run.tiles * fetches(run) * run.ahead_lines;
+  const int64_t lines = run.tiles * run.lines * fetches(run) * run.ahead_lines;
   run.ahead += std::min(lines * kLineBytes, run.ahead_end - run.ahead);
 }
 

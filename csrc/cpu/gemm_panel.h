@@ -102,6 +102,9 @@ void each_group(const PackedView& view, const Range& panels, const Call& call) {
   }
 }
 
+// The most rows of a tile, where `rows` lie together and all of a panel are `all`.
+int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all);
+
 // Rows that lie together, in tiles that differ by at most one row; the first ones are the longer.
 struct EvenTiles {
   EvenTiles(int64_t rows_in, int64_t mr_max)

@@ -22,7 +22,7 @@ struct GemmTiles {
   // second begins `second` bytes after the first. 0: it is one.
   int half;
   int64_t second;
-  int64_t lines, line_step;  // kTiles and kGroups: bytes from the first tile of a line to the next line's
+  int64_t lines, line_step;  // bytes from the first tile of a line to the next line's
   // kTiles only: a tile is multiplied by all panels, `panel_bytes` apart, before the next one.
   int64_t panels, panel_bytes;
   bool streams_weight;  // kTiles only: a tile's rows stay in L1 if weights are kept out of it
@@ -55,10 +55,16 @@ struct GemmCost {
   float widen;    // one k of a row, once for all panels
 };
 
+// Heights of tiles that kernels with takes_turns take in turn.
+constexpr int kLeastTurnRows = 4, kMostTurnRows = 7;
+
 // Kernels for tiles of 1 to mr_max rows; kernel[mr - 1] computes tiles of mr rows.
 struct GemmKernels {
   int mr_max;
   GemmKernel kernel[kMaxRows];
+  // Low tiles of uint8 results cost less than high ones where there are several: see
+  // micro/int8_gemm_turns.h.
+  bool takes_turns = false;
 };
 
 // How much a quad of kSparse costs differs by CPU (it permutes bytes, one instruction a cycle on some

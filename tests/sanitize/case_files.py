@@ -74,21 +74,21 @@ def _case(case: Case) -> bytes:
     parts.append(_numbers(len(inputs)))
     for x in inputs:
         is_float = x.dtype == torch.float32
-        is_planar = is_float and x.dim() == 4 and not _is_nhwc(x)
-        data = x.contiguous().numpy().tobytes() if is_planar else _memory(x)
-        parts += [_numbers(is_float, is_planar, x.dim(), *x.shape), _list(data)]
+        parts += [_numbers(is_float, _is_planar(x), x.dim(), *x.shape), _list(_memory(x))]
     parts.append(_numbers(len(wanted)))
     parts += [_list(_memory(t)) for t in wanted]
     return b"".join(parts)
 
 
-def _is_nhwc(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last)
+def _is_planar(x: Tensor) -> bool:
+    """Return True for a float image in NCHW memory, which the engine takes and answers as it is."""
+    is_nhwc = x.is_contiguous(memory_format=torch.channels_last)
+    return x.dtype == torch.float32 and x.dim() == 4 and not is_nhwc
 
 
 def _memory(t: Tensor) -> bytes:
-    """Return the elements in the order of an engine's value: NHWC where there are 4 dimensions."""
-    t = t.permute(0, 2, 3, 1) if t.dim() == 4 else t
+    """Return the elements in the order of an engine's value: images NHWC but for planar ones."""
+    t = t.permute(0, 2, 3, 1) if t.dim() == 4 and not _is_planar(t) else t
     return t.contiguous().numpy().tobytes()
 
 

@@ -8,6 +8,7 @@
 #include "../micro/interleave_rows.h"
 #include "../micro/lerp_plane.h"
 #include "../micro/sparse_float_rows.h"
+#include "../micro/tiles.h"
 
 namespace fastinfer {
 namespace {
@@ -78,10 +79,9 @@ void gemm_tile(const uint8_t* rows, const GemmTiles& t, const Epilogue& e) {
 
 template <int MR>
 void gemm(const GemmTiles& t, const Epilogue& epilogue) {
-  Epilogue e = epilogue;
-  for (int64_t i = 0; i < t.tiles; i++, e.advance(MR)) {
-    gemm_tile<MR>(t.a + i * MR * t.row_stride, t, e);
-  }
+  each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp&) {
+    gemm_tile<MR>(a, t, e);
+  });
 }
 
 void depthwise(const DepthwiseRun& run, const Epilogue& e) {

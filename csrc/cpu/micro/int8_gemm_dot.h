@@ -8,6 +8,29 @@
 namespace fastinfer {
 namespace {
 
+// Adds the products of k group `i` of the ones that bases and weights point at. Bases are four rows apart.
+template <class Vec, int MR, int NV>
+inline __attribute__((always_inline)) void dot_group(typename Vec::Int (&acc)[MR][NV],
+                                                     const uint8_t* const (&base)[4],
+                                                     int64_t stride, int64_t stride3,
+                                                     const int8_t* w, int i) {
+  typename Vec::Int b[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (i * NV + v) * Vec::kBytes);
+  each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+    const auto x = Vec::broadcast4(base[R / 4] + row_step<R>(stride, stride3) + i * 4);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[R][v] = Vec::dot_u8s8(acc[R][v], x, b[v]);
+  });
+}
+
+// What a kernel brings near after four k groups.
+inline __attribute__((always_inline)) void fetch_ahead(const GemmTiles& t, const uint8_t*& ahead) {
+  if (ahead >= t.ahead_end) return;
+#pragma GCC unroll 1
+  for (int i = 0; i < t.ahead_lines; i++, ahead += kLineBytes) prefetch<Cache::kL2>(ahead, 1);
+}
+
 // a: rows of bytes; of each run whole groups of 4 k's are readable. weight: [quad][NV * lanes][4].
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
@@ -18,24 +41,14 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
   // Opaque to the compiler, which would turn the multiple into a chain of additions.
   asm("" : "+r"(stride3));
   const uint8_t* ahead = t.ahead;
-  const uint8_t* const ahead_end = t.ahead_end;
-  const int ahead_lines = t.ahead_lines;
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
     const uint8_t* base[4];
     const auto* w = static_cast<const int8_t*>(t.weight);
     Int acc[MR][NV];
     start_tile<Vec>(acc, e.bias);
-    // Group i of the ones the bases point at.
     const auto step = [&](int i) __attribute__((always_inline)) {
-      Int b[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (i * NV + v) * Vec::kBytes);
-      each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-        const Int x = Vec::broadcast4(base[R / 4] + row_step<R>(stride, stride3) + i * 4);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) acc[R][v] = Vec::dot_u8s8(acc[R][v], x, b[v]);
-      });
+      dot_group<Vec>(acc, base, stride, stride3, w, i);
     };
     const auto next = [&](int groups) __attribute__((always_inline)) {
       w += groups * NV * Vec::kBytes;
@@ -56,12 +69,7 @@ __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue&
         step(2);
         step(3);
         next(4);
-        if (ahead < ahead_end) {
-#pragma GCC unroll 1
-          for (int i = 0; i < ahead_lines; i++, ahead += kLineBytes) {
-            prefetch<Cache::kL2>(ahead, 1);
-          }
-        }
+        fetch_ahead(t, ahead);
       }
       for (; k > 0; k--) {
         step(0);

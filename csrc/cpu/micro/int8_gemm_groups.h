@@ -58,17 +58,11 @@ inline __attribute__((always_inline)) void group_tiles(const GemmTiles& t,
 }
 
 template <class Vec, int MR>
-__attribute__((noinline)) void int8_gemm_groups(const GemmTiles& tiles, const Epilogue& epilogue) {
-  GemmTiles t = tiles;
-  Epilogue e = epilogue;
-  for (int64_t line = 0; line < tiles.lines; line++) {
-    if (t.singles == 1) {
-      group_tiles<Vec, MR, 1>(t, e);
-    } else {
-      group_tiles<Vec, MR, 2>(t, e);
-    }
-    t.a += tiles.line_step;
-    e.advance(tiles.tiles * MR);
+__attribute__((noinline)) void int8_gemm_groups(const GemmTiles& t, const Epilogue& epilogue) {
+  if (t.singles == 1) {
+    group_tiles<Vec, MR, 1>(t, epilogue);
+  } else {
+    group_tiles<Vec, MR, 2>(t, epilogue);
   }
 }
 

@@ -90,58 +90,85 @@ __attribute__((noinline)) void store_rows(const int32_t* acc, int mr, int width,
   store_rows_float<Vec>(acc, mr, width, e);
 }
 
-// kPartial: only the first e.n_valid channels exist; for vectors with masks.
+// Where the uint8 results of a tile go. Copies of an Epilogue's: a store of bytes may change anything in
+// memory, in the compiler's eyes.
+struct PanelPlaces {
+  uint8_t* out;
+  const uint8_t* residual;
+  const float* multiplier;
+  const float* residual_multiplier;
+  int64_t ldc;
+  int n_valid;
+
+  explicit PanelPlaces(const Epilogue& e)
+      : out(e.out_u8),
+        residual(e.residual_u8),
+        multiplier(e.multiplier),
+        residual_multiplier(e.residual_multiplier),
+        ldc(e.ldc),
+        n_valid(e.n_valid) {}
+
+  void advance(int64_t rows) {
+    out += rows * ldc;
+    if (residual != nullptr) residual += rows * ldc;
+  }
+};
+
+// The results of vectors `i` to i + 3 of a tile, counted row by row. kPartial: only the first n_valid
+// channels exist; for vectors with masks.
+template <class Vec, int MR, int NV, bool kResidual, bool kPartial, bool kPlain>
+inline __attribute__((always_inline)) void store_four(const typename Vec::Int (&acc)[MR][NV], int i,
+                                                      const PanelPlaces& p,
+                                                      const ByteClamp& clamp) {
+  constexpr int kCount = MR * NV;
+  const int n_valid = kPartial ? p.n_valid : NV * Vec::kLanes;
+  typename Vec::Int q[4];
+  uint8_t* to[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) {
+    // Rows past the tile repeat its last vector; they are not stored.
+    const int at = i + j < kCount ? i + j : kCount - 1;
+    const int r = at / NV, v = at % NV;
+    const int64_t place = r * p.ldc + v * Vec::kLanes;
+    auto f = Vec::mulf(Vec::to_float(acc[r][v]), Vec::loadf(p.multiplier + v * Vec::kLanes));
+    if constexpr (kResidual) {
+      typename Vec::Float x;
+      if constexpr (kPartial) {
+        x = Vec::widen_some_u8(p.residual + place, n_valid - v * Vec::kLanes);
+      } else {
+        x = Vec::widen_u8(p.residual + place);
+      }
+      f = Vec::addf(f, Vec::mulf(x, Vec::loadf(p.residual_multiplier + v * Vec::kLanes)));
+    }
+    q[j] = Vec::round(f);
+    to[j] = p.out + place;
+  }
+  const int count = kCount - i < 4 ? kCount - i : 4;
+  typename Vec::Int bytes;
+  if constexpr (kPlain) {
+    bytes = Vec::pack_lanes_plain(q[0], q[1], q[2], q[3]);
+  } else {
+    bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
+  }
+  if constexpr (kPartial && NV == 2) {
+    Vec::store_some_halves(bytes, to[0], count > 2 ? to[2] : nullptr, n_valid);
+  } else if constexpr (kPartial) {
+    Vec::store_some_rows(bytes, to, count, n_valid);
+  } else if constexpr (NV == 2) {
+    Vec::store_halves(bytes, to[0], count > 2 ? to[2] : nullptr);
+  } else {
+    Vec::store_rows(bytes, to, count);
+  }
+}
+
 template <class Vec, int MR, int NV, bool kResidual, bool kPartial, bool kPlain>
 inline __attribute__((always_inline)) void store_panel_uint8(typename Vec::Int (&acc)[MR][NV],
                                                              const Epilogue& e,
                                                              const ByteClamp& clamp) {
-  constexpr int kCount = MR * NV;
-  // Copies: a store of bytes may change anything in memory, in the compiler's eyes.
-  uint8_t* const out = e.out_u8;
-  const uint8_t* const residual = e.residual_u8;
-  const float* const multiplier = e.multiplier;
-  const float* const residual_multiplier = e.residual_multiplier;
-  const int64_t ldc = e.ldc;
-  const int n_valid = kPartial ? e.n_valid : NV * Vec::kLanes;
+  const PanelPlaces places(e);
 #pragma GCC unroll 16
-  for (int i = 0; i < kCount; i += 4) {
-    typename Vec::Int q[4];
-    uint8_t* to[4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-      // Rows past the tile repeat its last vector; they are not stored.
-      const int at = i + j < kCount ? i + j : kCount - 1;
-      const int r = at / NV, v = at % NV;
-      const int64_t place = r * ldc + v * Vec::kLanes;
-      auto f = Vec::mulf(Vec::to_float(acc[r][v]), Vec::loadf(multiplier + v * Vec::kLanes));
-      if constexpr (kResidual) {
-        typename Vec::Float x;
-        if constexpr (kPartial) {
-          x = Vec::widen_some_u8(residual + place, n_valid - v * Vec::kLanes);
-        } else {
-          x = Vec::widen_u8(residual + place);
-        }
-        f = Vec::addf(f, Vec::mulf(x, Vec::loadf(residual_multiplier + v * Vec::kLanes)));
-      }
-      q[j] = Vec::round(f);
-      to[j] = out + place;
-    }
-    const int count = kCount - i < 4 ? kCount - i : 4;
-    typename Vec::Int bytes;
-    if constexpr (kPlain) {
-      bytes = Vec::pack_lanes_plain(q[0], q[1], q[2], q[3]);
-    } else {
-      bytes = Vec::pack_lanes(q[0], q[1], q[2], q[3], clamp);
-    }
-    if constexpr (kPartial && NV == 2) {
-      Vec::store_some_halves(bytes, to[0], count > 2 ? to[2] : nullptr, n_valid);
-    } else if constexpr (kPartial) {
-      Vec::store_some_rows(bytes, to, count, n_valid);
-    } else if constexpr (NV == 2) {
-      Vec::store_halves(bytes, to[0], count > 2 ? to[2] : nullptr);
-    } else {
-      Vec::store_rows(bytes, to, count);
-    }
+  for (int i = 0; i < MR * NV; i += 4) {
+    store_four<Vec, MR, NV, kResidual, kPartial, kPlain>(acc, i, places, clamp);
   }
 }
 

@@ -13,17 +13,20 @@ namespace {
 template <int kMax>
 using Heights = std::make_integer_sequence<int, kMax>;
 
-// tile(a, e, clamp) for every tile, with its first row of A and the epilogue at its first result.
+// tile(a, e, clamp) for every tile of every line, with its first row of A and the epilogue at its first
+// result.
 template <int MR, class Tile>
 inline __attribute__((always_inline)) void each_tile(const GemmTiles& t, const Epilogue& epilogue,
                                                      const Tile& tile) {
   Epilogue e = epilogue;
   const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
-  const uint8_t* a = t.a;
-  for (int64_t i = t.tiles; i > 0; i--) {
-    tile(a, e, clamp);
-    a += MR * t.row_stride;
-    e.advance(MR);
+  for (int64_t line = 0; line < t.lines; line++) {
+    const uint8_t* a = t.a + line * t.line_step;
+    for (int64_t i = t.tiles; i > 0; i--) {
+      tile(a, e, clamp);
+      a += MR * t.row_stride;
+      e.advance(MR);
+    }
   }
 }
 
