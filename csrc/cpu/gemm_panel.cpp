@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pack_sparse.h"
+
 namespace fastinfer {
 
 GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, int thread,
@@ -58,19 +60,25 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
 }
 
 int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all) {
-  // With fewer groups of k results are not done when the next tile is.
-  constexpr int kLeastQuads = 8;
-  // Weights that stay in L1 beside a tile's rows, and rows for which they are worth reading twice.
-  constexpr int64_t kNearWeightBytes = 16 * 1024, kManyRows = 100;
   const PackedHeader& h = *view.header;
   const GemmKernels& kernels = view.table->family(static_cast<GemmForm>(h.form), h.nr).kernels;
-  const bool is_uint8 = !h.has(kFlagFloatOutput) && !h.has(kFlagUnbounded);
-  if (!kernels.takes_turns || !is_uint8 || h.quads() < kLeastQuads || rows < 2 * kMostTurnRows) {
-    return kernels.mr_max;
+  const bool can = kernels.turn_rows > 0 && rows >= 2 * kernels.turn_rows &&
+                   !h.has(kFlagFloatOutput) && !h.has(kFlagUnbounded);
+  if (!can) return kernels.mr_max;
+  bool pays;
+  if (static_cast<GemmForm>(h.form) == GemmForm::kSparse) {
+    // Each reads its activations again, so results have to be few beside them.
+    constexpr int64_t kLeastEntries = 32;
+    const int64_t entries = h.weight_bytes / ((1 + h.nr / kPickLanes) * kPickLanes * 4);
+    pays = h.step_quads() == kTileQuads && entries > kLeastEntries * view.panels();
+  } else {
+    // With fewer groups of k results are not done when the next tile is. Low tiles read weights twice
+    // as often: from L1, beside a tile's rows, or where there are rows enough.
+    const int least_quads = h.has(kFlagResidual) ? 8 : 5;
+    constexpr int64_t kNearWeightBytes = 16 * 1024, kManyRows = 100;
+    pays = h.quads() >= least_quads && (panel_bytes(h) <= kNearWeightBytes || all >= kManyRows);
   }
-  // Low tiles read weights from L2 twice as often.
-  const bool is_near = panel_bytes(h) <= kNearWeightBytes || all >= kManyRows;
-  return is_near ? kMostTurnRows : kernels.mr_max;
+  return pays ? kernels.turn_rows : kernels.mr_max;
 }
 
 namespace {

@@ -55,16 +55,13 @@ struct GemmCost {
   float widen;    // one k of a row, once for all panels
 };
 
-// Heights of tiles that kernels with takes_turns take in turn.
-constexpr int kLeastTurnRows = 4, kMostTurnRows = 7;
-
 // Kernels for tiles of 1 to mr_max rows; kernel[mr - 1] computes tiles of mr rows.
 struct GemmKernels {
   int mr_max;
   GemmKernel kernel[kMaxRows];
-  // Low tiles of uint8 results cost less than high ones where there are several: see
-  // micro/int8_gemm_turns.h.
-  bool takes_turns = false;
+  // Up to this height several tiles of uint8 results are taken in turn, which costs less than higher ones:
+  // see micro/turns.h. 0: none are.
+  int turn_rows = 0;
 };
 
 // How much a quad of kSparse costs differs by CPU (it permutes bytes, one instruction a cycle on some

@@ -6,16 +6,19 @@
 
 #include "store_tile.h"
 #include "tiles.h"
+#include "turns.h"
 
 namespace fastinfer {
 namespace {
+
+// Bytes between the weights in use and those asked for.
+constexpr int kSparseAhead = 1536;
 
 // a: rows of bytes, of which whole steps are readable. weight: [quad][1 + NV][lanes][4], first what to
 // pick; see pack_sparse.h.
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilogue& epilogue) {
   using Int = typename Vec::Int;
-  constexpr int kAhead = 1536;
   const int64_t stride = t.row_stride, step = t.step_quads * 4;
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
@@ -38,7 +41,7 @@ __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilog
 #pragma GCC unroll 4
           for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (1 + v) * Vec::kBytes);
 #pragma GCC unroll 4
-          for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kAhead + v * Vec::kBytes);
+          for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kSparseAhead + v * Vec::kBytes);
           w += (1 + NV) * Vec::kBytes;
 #pragma GCC unroll 16
           for (int r = 0; r < MR; r++) {
@@ -53,10 +56,89 @@ __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilog
   });
 }
 
+// Steps of 64 activations are read from L1 for every quad: two tiles' sums leave no registers for them.
+template <class Vec, int MR, int NV>
+struct SparseTurns {
+  template <bool kResidual, bool kPartial, bool kPlain>
+  static __attribute__((noinline)) void run(const GemmTiles& t, const Epilogue& e) {
+    using Int = typename Vec::Int;
+    const int64_t stride = t.row_stride;
+    int64_t stride3 = 3 * stride;
+    asm("" : "+r"(stride3));  // see int8_gemm_dot
+    const auto products = [&](const uint8_t* a, Int(&sums)[MR][NV], const auto& finish)
+                              __attribute__((always_inline)) {
+      const auto* w = static_cast<const int8_t*>(t.weight);
+      const uint8_t* picks = t.picks;
+      const uint8_t* base[4];
+      const uint8_t* at = a;
+      int quads = 0, run = 0, left = 0;  // left: quads of dense steps of this run
+      // Moves to the next step that has products; false where there is none.
+      const auto find = [&]() __attribute__((always_inline)) {
+        while (quads == 0) {
+          if (left == 0) {
+            if (run == t.runs) return false;
+            at = a + t.offsets[run++];
+            left = t.singles;
+          }
+          quads = *picks++;
+          base[0] = at;
+          at += Vec::kBytes;
+          left -= Vec::kBytes / 4;
+        }
+        base[1] = base[0] + 4 * stride;
+        return true;
+      };
+      const auto quad = [&]() __attribute__((always_inline)) {
+        const Int pick = Vec::load(w);
+        Int b[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (1 + v) * Vec::kBytes);
+#pragma GCC unroll 4
+        for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kSparseAhead + v * Vec::kBytes);
+        w += (1 + NV) * Vec::kBytes;
+        each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+          const Int x = Vec::load(base[R / 4] + row_step<R>(stride, stride3));
+          const Int picked = Vec::pick_bytes(x, pick);
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; v++) sums[R][v] = Vec::dot_u8s8(sums[R][v], picked, b[v]);
+        });
+        quads--;
+      };
+      const auto first = [&]<int kFour>() __attribute__((always_inline)) {
+        if (quads > 0 || find()) quad();
+        finish.template operator()<kFour>();
+      };
+      first.template operator()<0>();
+      first.template operator()<1>();
+      first.template operator()<2>();
+      first.template operator()<3>();
+      while (quads > 0 || find()) quad();
+    };
+    tiles_in_turn<Vec, MR, NV, kResidual, kPartial, kPlain>(t, e, products);
+  }
+};
+
+template <class Vec, int MR, int NV>
+void int8_gemm_sparse_turns(const GemmTiles& t, const Epilogue& e) {
+  const bool is_cut = t.step_quads * 4 != Vec::kBytes;
+  if (is_cut || !run_in_turn<Vec, NV, SparseTurns<Vec, MR, NV>>(t, e)) {
+    int8_gemm_sparse<Vec, MR, NV>(t, e);
+  }
+}
+
+template <class Vec, int NV, int R>
+constexpr GemmKernel sparse_or_turns() {
+  if constexpr (NV == 2 && R >= kLeastTurnRows && R <= kMostTurnRows) {
+    return int8_gemm_sparse_turns<Vec, R, NV>;
+  } else {
+    return int8_gemm_sparse<Vec, R, NV>;
+  }
+}
+
 // Every height up to the number of R.
 template <class Vec, int NV, int... R>
 constexpr GemmKernels sparse_kernels(std::integer_sequence<int, R...>) {
-  return {sizeof...(R), {int8_gemm_sparse<Vec, R + 1, NV>...}};
+  return {sizeof...(R), {sparse_or_turns<Vec, NV, R + 1>()...}, NV == 2 ? kMostTurnRows : 0};
 }
 
 }  // namespace
