@@ -237,6 +237,18 @@ inline __m512i _mm512_permutexvar_epi8(const __m512i& index, const __m512i& va) 
   const emulated::Lanes<uint8_t> i = index, a = va;
   return emulated::each<uint8_t>([&](int l) { return a.lane[i.lane[l] & 63]; });
 }
+// Each in its own 16 bytes; bit 7 of an index says 0.
+inline __m512i _mm512_shuffle_epi8(const __m512i& va, const __m512i& index) {
+  const emulated::Lanes<uint8_t> i = index, a = va;
+  return emulated::each<uint8_t>([&](int l) {
+    return (i.lane[l] & 128) != 0 ? 0 : a.lane[l / 16 * 16 + (i.lane[l] & 15)];
+  });
+}
+inline __m512i _mm512_broadcast_i32x4(__m128i v) {
+  __m512i out;
+  for (int i = 0; i < 4; i++) std::memcpy(out.byte + 16 * i, &v, 16);
+  return out;
+}
 inline __m512i _mm512_permutex2var_epi8(const __m512i& a, const __m512i& index, const __m512i& b) {
   return emulated::each<uint8_t>([&](int i) {
     const __m512i& from = (index.byte[i] & 64) != 0 ? b : a;

@@ -30,7 +30,13 @@ FAMILIES = {
     "scalar": {("rows", 8)},
     "avx2": {("words", 16), ("words", 8), ("pairs", 8)},
     "avx512": {("words", 32), ("pairs", 16)},
-    "avx512vnni": {("rows", 32), ("rows", 16), ("sparse", 32), ("sparse", 16)},
+    "avx512vnni": {
+        ("rows", 32),
+        ("rows", 16),
+        ("groups", 16),
+        ("sparse", 32),
+        ("sparse", 16),
+    },
     "amx": {("tiles", 32), ("tiles", 16), ("sparse", 32), ("sparse", 16)},
 }
 

@@ -17,6 +17,7 @@ const KernelTable kAmxTable = vnni_table(
      16,
      {/*single=*/0.1f, /*pair=*/0, /*result=*/3.0f, /*widen=*/0},
      tile_kernels<VecAvx512Vnni, 1>()},
+    /*groups=*/{},
     /*dot=*/0.5f, peak_tiles, release_tiles);
 
 }  // namespace fastinfer

@@ -1,6 +1,7 @@
 // The AVX-512 VNNI + VBMI table.
 #include "vnni_table.h"
 
+#include "../micro/int8_gemm_groups.h"
 #include "../micro/int8_gemm_turns.h"
 
 namespace fastinfer {
@@ -17,6 +18,10 @@ const KernelTable kAvx512VnniTable = vnni_table(
      16,
      {/*single=*/1.08f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
      dot_kernels<VecAvx512Vnni, 1>(Heights<13>())},
+    {GemmForm::kGroups,
+     16,
+     {/*single=*/1.5f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
+     group_kernels<VecAvx512Vnni>(Heights<14>())},
     /*dot=*/1.0f, peak_dot<VecAvx512Vnni>, /*finish=*/nullptr);
 
 }  // namespace fastinfer

@@ -10,7 +10,6 @@
 
 #include "../micro/int8_depthwise_rows.h"
 #include "../micro/int8_gemm_dot.h"
-#include "../micro/int8_gemm_groups.h"
 #include "../micro/int8_gemm_sparse.h"
 #include "../micro/interleave_rows.h"
 #include "../micro/lerp_rows.h"
@@ -36,31 +35,31 @@ inline void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t
 // so tiles are low, and a tile's start and end count for more: fitted to MobileNetV2's layers of 64 to
 // 160 inputs (Granite Rapids, 2026-11).
 template <int NV>
-constexpr GemmFamily sparse_family(float dot) {
+constexpr GemmFamily sparse_family(Isa isa, float dot) {
   using Kernels = std::conditional_t<NV == 1, Heights<12>, Heights<8>>;
   constexpr float kResult = NV == 1 ? 8.0f : 6.0f;
-  return {GemmForm::kSparse,
-          NV * VecAvx512Vnni::kLanes,
-          {/*single=*/dot, /*pair=*/0, kResult, /*widen=*/0},
-          sparse_kernels<VecAvx512Vnni, NV>(Kernels()),
-          {peak_dot<VecAvx512Vnni>, peak_picks<VecAvx512Vnni, NV>}};
+  GemmFamily family = {GemmForm::kSparse,
+                       NV * VecAvx512Vnni::kLanes,
+                       {/*single=*/dot, /*pair=*/0, kResult, /*widen=*/0},
+                       sparse_kernels<VecAvx512Vnni, NV>(Kernels()),
+                       {peak_dot<VecAvx512Vnni>, peak_picks<VecAvx512Vnni, NV>}};
+  // Not measured on CPUs with AMX.
+  if (isa == Isa::kAmx) family.kernels.turn_rows = 0;
+  return family;
 }
 
 // dot: what a dot product of vectors takes, in units of the dense families' costs.
 constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFamily& narrow,
-                                 float dot,
+                                 const GemmFamily& groups, float dot,
                                  int64_t (*peak)(int64_t), void (*finish)()) {
   using Vec = VecAvx512Vnni;
   return {
       isa,
       {wide,
        narrow,
-       sparse_family<2>(dot),
-       sparse_family<1>(dot),
-       {GemmForm::kGroups,
-        Vec::kLanes,
-        {/*single=*/1.5f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},
-        group_kernels<Vec>(Heights<14>())}},
+       sparse_family<2>(isa, dot),
+       sparse_family<1>(isa, dot),
+       groups},
       /*lanes=*/Vec::kLanes,
       /*depthwise_block=*/64,
       /*depthwise_taps=*/4,
