@@ -1,5 +1,6 @@
 #include "conv_geometry.h"
 
+#include "direct_conv.h"
 #include "parallel.h"
 
 namespace fastinfer {
@@ -41,6 +42,9 @@ ConvGeometry check_conv(const char* op, const Tensor& x, const PackedView& view,
   g.dilation_w = dilation[1];
   STD_TORCH_CHECK(g.set_out_size(), op, ": the padded input of ", shape_text(x),
                   " is smaller than the kernel");
+  STD_TORCH_CHECK(is_depthwise || DirectConv::reaches(h, g), op,
+                  ": expected lines under the kernel of fewer than 2^31 bytes, padding included, got ",
+                  shape_text(x), "; split the image");
   return g;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "copy_pixels.h"
 #include "scratch.h"
@@ -56,6 +57,11 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
   const int64_t rows = g.out_width / ((g.out_width + mr_max - 1) / mr_max);
   return rows >= std::min(kFewRows, mr_max) ||
          (rows >= kLeastRows && view.n_per_group() <= kManyChannels);
+}
+
+bool DirectConv::reaches(const PackedHeader& h, const ConvGeometry& g) {
+  if (static_cast<GemmForm>(h.form) != GemmForm::kGroups) return true;
+  return input_lines(g, 1) * framed_line(g) <= std::numeric_limits<int32_t>::max();
 }
 
 DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x,

@@ -16,6 +16,9 @@ class DirectConv {
   // Whether this is possible, and faster than copying windows.
   static bool suits(const PackedView& view, const ConvGeometry& g);
 
+  // Whether kernels reach all of a window, for weights that no other way takes.
+  static bool reaches(const PackedHeader& h, const ConvGeometry& g);
+
   // x: NHWC. fill: what padding holds.
   DirectConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x, uint8_t fill,
              const GemmOutput& output);

@@ -233,6 +233,22 @@ def test_bad_input(label):
         assert op in str(caught.value)
 
 
+def test_lines_that_offsets_do_not_reach(every_isa):
+    """Padding may be any number; weights by groups are read at 32-bit distances."""
+    if "avx512vnni" not in every_isa:
+        pytest.skip("weights by groups are AVX-512 VNNI's")
+    runtime.set_isa("avx512vnni")
+    packed = pack("conv2d", torch.ones(8, 4, 1, 1).to(torch.int8), generator("far"), U8, 2, 3)
+    far = 1 << 27
+    geometry = ([1, 1], [1, far], [0, far], [1, 1])
+    with pytest.raises(
+        RuntimeError, match=r"int8_conv2d: expected lines .* 2\^31 .*\[1, 8, 1, 1\]"
+    ):
+        ops.int8_conv2d(u8(1, 8, 1, 1), packed, None, 8, *geometry, 2, False)
+    near = ([1, 1], [1, 8], [0, 8], [1, 1])
+    assert ops.int8_conv2d(u8(1, 8, 1, 1), packed, None, 8, *near, 2, False).shape == (1, 8, 1, 3)
+
+
 def test_buffer_of_another_isa(every_isa):
     if len(every_isa) < 2:
         pytest.skip("this CPU has one instruction set")

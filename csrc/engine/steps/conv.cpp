@@ -38,6 +38,9 @@ ConvGeometry conv_geometry(const char* step, const Instruction& instruction,
          step, "expected stride and dilation >= 1 and padding >= 0");
   expect(g.set_out_size(), step,
          "the padded input of " + shape_text(x) + " is smaller than the kernel");
+  expect(is_depthwise || DirectConv::reaches(h, g), step,
+         "expected lines under the kernel of fewer than 2^31 bytes, padding included, got " +
+             shape_text(x) + "; split the image");
   return g;
 }
 
