@@ -52,6 +52,7 @@ SOURCES = [
     "csrc/cpu/pointwise_driver.cpp",
     "csrc/cpu/pool_driver.cpp",
     "csrc/cpu/depthwise_driver.cpp",
+    "csrc/cpu/sliding_depthwise.cpp",
     "csrc/cpu/int8_pointwise.cpp",
     "csrc/cpu/int8_pool.cpp",
     "csrc/cpu/upsample_driver.cpp",

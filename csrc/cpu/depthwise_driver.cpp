@@ -6,6 +6,7 @@
 
 #include "copy_pixels.h"
 #include "scratch.h"
+#include "sliding_depthwise.h"
 #include "work.h"
 
 namespace fastinfer {
@@ -242,6 +243,10 @@ Work DepthwiseDriver::work() const {
 void DepthwiseDriver::run_part(int thread, int threads) const {
   const auto [r0, r1] = share_of(g_.batch * g_.out_height, thread, threads);
   if (r0 == r1) return;
+  if (SlidingDepthwise::suits(view_, g_, output_)) {
+    SlidingDepthwise(view_, g_, x_, fill_, output_).rows(r0, r1);
+    return;
+  }
   RowRunner runner(view_, g_, x_, fill_, output_);
   runner.rows(r0, r1);
 }

@@ -106,6 +106,20 @@ constexpr bool lies_by_columns(int taps, int64_t kh, int64_t kw) {
   return taps == 4 && kh == 3 && kw <= 3;
 }
 
+// One output row of a block of channels with a kernel of 3 x 3 that lies by columns: bounded uint8 results
+// without a residual.
+struct ColumnsRun {
+  const uint8_t* rows[3];  // of the input, a row's first pixel each
+  int64_t step;            // bytes from a pixel to the next
+  int64_t pixels;          // of the result
+  int stride;              // horizontal: 1 or 2
+  int64_t pad, width;      // columns of padding before the first pixel, and pixels of the input
+  int32_t fill;            // what padding holds
+  const void* weight;
+  bool may_pass;  // as DepthwiseRun's
+};
+
+using ColumnsKernel = void (*)(const ColumnsRun&, const Epilogue&);
 using DepthwiseKernel = void (*)(const DepthwiseRun&, const Epilogue&);
 
 // clamp(rint(v * multiplier) + out_zero_point, qmin, qmax), v = x - x_zero_point: from one map to
@@ -250,6 +264,7 @@ struct KernelTable {
   int depthwise_taps;             // taps interleaved in a group
   int depthwise_bytes;            // bytes of one packed depthwise weight
   DepthwiseKernel depthwise;
+  ColumnsKernel depthwise_columns;  // null: there is none
 
   void (*quantize)(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point);
   // Planes of n bytes, `apart` bytes from one to the next, into n pixels of three channels.

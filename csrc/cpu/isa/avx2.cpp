@@ -40,6 +40,7 @@ const KernelTable kAvx2Table = {
     /*depthwise_taps=*/2,
     /*depthwise_bytes=*/2,
     int8_depthwise<Vec, PairTaps>,
+    /*depthwise_columns=*/nullptr,
     quantize_rows<Vec>,
     interleave3_rows,
     dequantize_rows<Vec>,

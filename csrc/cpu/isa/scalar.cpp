@@ -220,6 +220,7 @@ const KernelTable kScalarTable = {
     /*depthwise_taps=*/1,
     /*depthwise_bytes=*/1,
     depthwise,
+    /*depthwise_columns=*/nullptr,
     quantize,
     interleave3_bytes,
     dequantize,

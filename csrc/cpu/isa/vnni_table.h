@@ -8,6 +8,7 @@
 #include "../micro/lerp_plane.h"
 #include "../micro/vec_avx512vnni.h"
 
+#include "../micro/int8_depthwise_columns.h"
 #include "../micro/int8_depthwise_rows.h"
 #include "../micro/int8_gemm_dot.h"
 #include "../micro/int8_gemm_sparse.h"
@@ -65,6 +66,7 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       /*depthwise_taps=*/4,
       /*depthwise_bytes=*/1,
       int8_depthwise_rows<Vec>,
+      isa == Isa::kAmx ? nullptr : int8_depthwise_columns<Vec>,  // not measured with AMX
       quantize_rows<Vec>,
       interleave3_rows,
       dequantize_rows<Vec>,
