@@ -111,8 +111,9 @@ constexpr bool lies_by_columns(int taps, int64_t kh, int64_t kw) {
 struct ColumnsRun {
   const uint8_t* rows[3];  // of the input, a row's first pixel each
   int64_t step;            // bytes from a pixel to the next
-  int64_t pixels;          // of the result
-  int stride;              // horizontal: 1 or 2
+  int64_t pixels;          // of the result; with `span` 2 twos of them
+  int span;                // pixels of a block, `step` bytes each: 1, or 2 at a stride of 1
+  int stride;              // horizontal, times span: 1 or 2
   int64_t pad, width;      // columns of padding before the first pixel, and pixels of the input
   int32_t fill;            // what padding holds
   const void* weight;

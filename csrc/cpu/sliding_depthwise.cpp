@@ -6,6 +6,17 @@
 
 namespace fastinfer {
 
+namespace {
+
+// Whether two neighbouring pixels fill a block. Their columns are twos of pixels, one pixel apart, and what
+// is the last one of two results is the first one of the next two.
+bool takes_twos(const PackedHeader& h, const ConvGeometry& g, const GemmOutput& output) {
+  return g.stride_w == 1 && h.pixels == 2 && 2 * g.channels == h.nr && g.is_dense() &&
+         output.ldc == g.channels;
+}
+
+}  // namespace
+
 bool SlidingDepthwise::suits(const PackedView& view, const ConvGeometry& g,
                              const GemmOutput& output) {
   const PackedHeader& h = *view.header;
@@ -15,9 +26,11 @@ bool SlidingDepthwise::suits(const PackedView& view, const ConvGeometry& g,
                          !h.has(kFlagUnbounded) && (output.ldc == g.channels || !h.table);
   // A pixel's channels alone fill blocks so far that a column used three times pays for the rest; at a
   // stride of 2 no other way fills them better.
-  const bool is_filled =
-      g.stride_w == 2 || 4 * g.channels >= 3 * divide_up(g.channels, h.nr) * h.nr;
-  return table.depthwise_columns != nullptr && is_kernel && is_result && is_filled;
+  const bool is_filled = g.stride_w == 2 || takes_twos(h, g, output) ||
+                         4 * g.channels >= 3 * divide_up(g.channels, h.nr) * h.nr;
+  // Loads that pass a row's end stay in the next one.
+  const bool is_long = g.width * g.pixel_step >= h.nr;
+  return table.depthwise_columns != nullptr && is_kernel && is_result && is_filled && is_long;
 }
 
 SlidingDepthwise::SlidingDepthwise(const PackedView& view, const ConvGeometry& g, const uint8_t* x,
@@ -45,9 +58,11 @@ void SlidingDepthwise::rows(int64_t from, int64_t to) {
   const int64_t block_bytes = groups * view_.table->depthwise_taps * h_.nr;
   const auto* const weight = view_.section<uint8_t>(h_.weight);
   ColumnsRun run{};
+  const bool by_twos = takes_twos(h_, g_, output_);
   run.step = g_.pixel_step;
-  run.pixels = g_.out_width;
-  run.stride = static_cast<int>(g_.stride_w);
+  run.span = by_twos ? 2 : 1;
+  run.pixels = divide_up(g_.out_width, run.span);
+  run.stride = static_cast<int>(g_.stride_w) * run.span;
   run.pad = g_.pad_w;
   run.width = g_.width;
   run.fill = fill_;
@@ -64,7 +79,8 @@ void SlidingDepthwise::rows(int64_t from, int64_t to) {
       run.may_pass = output_.ldc == g_.channels && c0 + h_.nr <= 2 * g_.channels;
       Epilogue e = view_.epilogue(c0);
       e.n_valid = static_cast<int>(std::min<int64_t>(h_.nr, g_.channels - c0));
-      e.ldc = output_.ldc;
+      if (by_twos && g_.out_width % 2 == 0) e.n_valid = h_.nr;
+      e.ldc = output_.ldc * run.span;
       e.out_u8 = out + c0;
       view_.table->depthwise_columns(run, e);
     }

@@ -46,6 +46,13 @@ _DEPTHWISE = (
     _dw(160, (7, 16), stride=(2, 2), dilation=(1, 3), padding=(1, 2)),
     _dw(64, (6, 10), kernel=(2, 2), stride=(2, 2), padding=(0, 0), n=2),
     _dw(40, (4, 11), kernel=(3, 1), stride=(2, 2), padding=(1, 0)),
+    # 3 x 3 by columns: whole blocks and not, short and long lines, two pixels to a block.
+    *(_dw(c, (5, w), n=2) for c in (32, 48, 64, 144) for w in (2, 3, 4, 5, 9)),
+    *(_dw(c, (6, w), stride=(2, 2)) for c in (20, 64, 100) for w in (1, 2, 5, 8)),
+    _dw(32, (4, 6), padding=(2, 2)),
+    _dw(32, (7, 9), padding=(0, 0), stride=(2, 1)),
+    _dw(64, (9, 5), padding=(2, 0), dilation=(2, 1), stride=(3, 1)),
+    _dw(130, (6, 7), padding=(1, 3), stride=(1, 2), n=2),
 )
 
 

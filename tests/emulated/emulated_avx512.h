@@ -310,6 +310,11 @@ inline __m512i _mm512_maskz_loadu_epi8(__mmask64 mask, const void* p) {
   emulated::copy_some<64>(v.byte, p, mask);
   return v;
 }
+inline __m512i _mm512_mask_loadu_epi8(const __m512i& other, __mmask64 mask, const void* p) {
+  __m512i v = other;
+  emulated::copy_some<64>(v.byte, p, mask);
+  return v;
+}
 inline void _mm512_mask_storeu_epi8(void* p, __mmask64 mask, const __m512i& v) {
   emulated::copy_some<64>(p, v.byte, mask);
 }

@@ -12,8 +12,8 @@ namespace fastinfer {
 namespace {
 
 // What a row of results takes of its columns and gives to memory. Weights and lane order are those of
-// int8_depthwise.
-template <class Vec, bool kPlain>
+// int8_depthwise. kSpan: run.span.
+template <class Vec, bool kPlain, int kSpan>
 struct Columns {
   using Int = typename Vec::Int;
   static constexpr int kCount = 3;
@@ -44,12 +44,21 @@ struct Columns {
   inline __attribute__((always_inline)) void load(int64_t c, Int (&x)[4]) const {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) x[v] = fill;
-    const int64_t from = c - run.pad;
-    if (from < 0 || from >= run.width) return;
+    const int64_t from = c - run.pad, to = from + kSpan;
+    if (to <= 0 || from >= run.width) return;
     const int64_t at = from * run.step;
     const Int zero = Vec::zero();
-    const Int a = Vec::load(run.rows[0] + at), b = Vec::load(run.rows[1] + at);
-    const Int last = Vec::load(run.rows[2] + at);
+    Int a, b, last;
+    if (kSpan == 1 || (from >= 0 && to <= run.width)) [[likely]] {
+      a = Vec::load(run.rows[0] + at);
+      b = Vec::load(run.rows[1] + at);
+      last = Vec::load(run.rows[2] + at);
+    } else {  // of two pixels one is padding
+      const uint64_t first = (uint64_t{1} << run.step) - 1, real = from < 0 ? ~first : first;
+      a = Vec::load_where(run.rows[0] + at, real, fill);
+      b = Vec::load_where(run.rows[1] + at, real, fill);
+      last = Vec::load_where(run.rows[2] + at, real, fill);
+    }
     const Int ab[2] = {Vec::unpack_low8(a, b), Vec::unpack_high8(a, b)};
     const Int c0[2] = {Vec::unpack_low8(last, zero), Vec::unpack_high8(last, zero)};
 #pragma GCC unroll 2
@@ -94,7 +103,7 @@ struct Columns {
 template <class Vec, bool kPlain>
 __attribute__((noinline)) void columns_of_three(const ColumnsRun& run, const Epilogue& e,
                                                 const ByteClamp& clamp) {
-  const Columns<Vec, kPlain> columns(run, e, clamp);
+  const Columns<Vec, kPlain, 1> columns(run, e, clamp);
   typename Vec::Int acc[3][4];
 #pragma GCC unroll 3
   for (auto& sums : acc) columns.start(sums);
@@ -120,10 +129,10 @@ __attribute__((noinline)) void columns_of_three(const ColumnsRun& run, const Epi
 }
 
 // Column 2 p is the first one of pixel p and the last one of pixel p - 1.
-template <class Vec, bool kPlain>
+template <class Vec, bool kPlain, int kSpan>
 __attribute__((noinline)) void columns_of_two(const ColumnsRun& run, const Epilogue& e,
                                               const ByteClamp& clamp) {
-  const Columns<Vec, kPlain> columns(run, e, clamp);
+  const Columns<Vec, kPlain, kSpan> columns(run, e, clamp);
   typename Vec::Int acc[2][4], x[4];
   columns.load(0, x);
   columns.start(acc[0]);
@@ -149,8 +158,10 @@ template <class Vec, bool kPlain>
 inline void depthwise_columns(const ColumnsRun& run, const Epilogue& e, const ByteClamp& clamp) {
   if (run.stride == 1) {
     columns_of_three<Vec, kPlain>(run, e, clamp);
+  } else if (run.span == 1) {
+    columns_of_two<Vec, kPlain, 1>(run, e, clamp);
   } else {
-    columns_of_two<Vec, kPlain>(run, e, clamp);
+    columns_of_two<Vec, kPlain, 2>(run, e, clamp);
   }
 }
 

@@ -21,6 +21,11 @@ struct VecAvx512Vnni : VecAvx512 {
   }
   static Int or_bits(Int a, Int b) { return _mm512_or_si512(a, b); }
 
+  // Bytes where `mask` has a bit; others are not touched, and are those of `other`.
+  static Int load_where(const uint8_t* x, uint64_t mask, Int other) {
+    return _mm512_mask_loadu_epi8(other, mask, x);
+  }
+
   static Int broadcast16(const uint8_t* x) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
   }
