@@ -33,19 +33,9 @@ Tensor int8_upsample2d_cpu(Tensor x, std::optional<Tensor> like, std::vector<int
   Tensor out = empty_nhwc({x.sizes()[0], x.sizes()[1], size.height, size.width}, ScalarType::Byte);
   if (out.numel() == 0) return out;
   const Tensor image = as_nhwc(x);
-  const Upsample upsample{h,
-                          w,
-                          bilinear,
-                          x.sizes()[0],
-                          x.sizes()[1],
-                          static_cast<const uint8_t*>(image.const_data_ptr()),
-                          static_cast<uint8_t*>(out.mutable_data_ptr())};
-  const KernelTable& table = current_table();
-  const Work work = upsample.work();
-  const int threads = threads_for(work.cost, work.parts);
-  split_range(threads, threads, [&](int64_t t0, int64_t t1) {
-    for (int64_t t = t0; t < t1; t++) upsample.run_part(table, static_cast<int>(t), threads);
-  });
+  run_driver(Upsample{current_table(), h, w, x.sizes()[0], x.sizes()[1],
+                      static_cast<const uint8_t*>(image.const_data_ptr()),
+                      static_cast<uint8_t*>(out.mutable_data_ptr())});
   return out;
 }
 

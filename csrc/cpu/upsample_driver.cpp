@@ -52,15 +52,15 @@ UpsampleAxis UpsampleAxis::linear(int64_t size, int64_t out, double factor, bool
 Work Upsample::work() const {
   const int64_t rows = batch * h.out();
   // A mean of four costs some ten operations on bytes made floats.
-  return {rows * w.out() * channels * (bilinear ? 2 * kMoveWork : kMoveWork), rows};
+  return {rows * w.out() * channels * (h.is_linear() ? 2 * kMoveWork : kMoveWork), rows};
 }
 
-void Upsample::run_part(const KernelTable& table, int thread, int threads) const {
+void Upsample::run_part(int thread, int threads) const {
   const auto [begin, end] = share_of(batch * h.out(), thread, threads);
   if (channels == 0) return;
   for (int64_t r = begin; r < end; r++) {
-    if (bilinear) {
-      linear_row(table, r / h.out(), r % h.out());
+    if (h.is_linear()) {
+      linear_row(r / h.out(), r % h.out());
     } else {
       nearest_row(r / h.out(), r % h.out());
     }
@@ -77,7 +77,7 @@ void Upsample::nearest_row(int64_t image, int64_t row) const {
   }
 }
 
-void Upsample::linear_row(const KernelTable& table, int64_t image, int64_t row) const {
+void Upsample::linear_row(int64_t image, int64_t row) const {
   const auto y = static_cast<size_t>(row);
   const int64_t row_bytes = w.size * channels;
   const uint8_t* const first = x + image * h.size * row_bytes;

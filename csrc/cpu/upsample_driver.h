@@ -21,27 +21,31 @@ struct UpsampleAxis {
   static UpsampleAxis linear(int64_t size, int64_t out, double factor, bool align_corners);
 
   int64_t out() const { return static_cast<int64_t>(first.size()); }
+  bool is_linear() const { return !second.empty(); }
 };
 
-// x: [batch, h.size, w.size, channels], out: [batch, h.out(), w.out(), channels], dense.
+// Both axes linear or both nearest. x: [batch, h.size, w.size, channels], out: [batch, h.out(), w.out(),
+// channels], dense.
 struct Upsample {
+  using Element = uint8_t;
+  const KernelTable& table;
   const UpsampleAxis& h;
   const UpsampleAxis& w;
-  bool bilinear;
   int64_t batch, channels;
   const uint8_t* x;
   uint8_t* out;
 
   Work work() const;
-  void run_part(const KernelTable& table, int thread, int threads) const;
+  void run_part(int thread, int threads) const;
 
  private:
   void nearest_row(int64_t image, int64_t row) const;
-  void linear_row(const KernelTable& table, int64_t image, int64_t row) const;
+  void linear_row(int64_t image, int64_t row) const;
 };
 
 // The same of float32, bilinear; out: [batch, channels, h.out(), w.out()].
 struct FloatUpsample {
+  using Element = float;
   const KernelTable& table;
   const UpsampleAxis& h;
   const UpsampleAxis& w;

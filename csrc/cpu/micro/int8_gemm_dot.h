@@ -8,74 +8,84 @@
 namespace fastinfer {
 namespace {
 
-// Adds the products of k group `i` of the ones that bases and weights point at. Bases are four rows apart.
-template <class Vec, int MR, int NV>
-inline __attribute__((always_inline)) void dot_group(typename Vec::Int (&acc)[MR][NV],
-                                                     const uint8_t* const (&base)[4],
-                                                     int64_t stride, int64_t stride3,
-                                                     const int8_t* w, int i) {
-  typename Vec::Int b[NV];
+// Adds a tile's products to its sums. beside.operator()<0>() to <3>(): called after each of the first four
+// k groups, where kBeside; a run has as many then. `ahead` moves on by what was brought near.
+template <class Vec, bool kBeside, int MR, int NV, class Beside>
+inline __attribute__((always_inline)) void dot_products(const GemmTiles& t, const RowSteps& steps,
+                                                        const uint8_t* a,
+                                                        typename Vec::Int (&sums)[MR][NV],
+                                                        const uint8_t*& ahead,
+                                                        const Beside& beside) {
+  static_assert(MR <= 16, "four bases reach sixteen rows");
+  using Int = typename Vec::Int;
+  const uint8_t* base[4];
+  const auto* w = static_cast<const int8_t*>(t.weight);
+  // Group i of the ones the bases point at.
+  const auto group = [&](int i) __attribute__((always_inline)) {
+    Int b[NV];
 #pragma GCC unroll 4
-  for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (i * NV + v) * Vec::kBytes);
-  each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-    const auto x = Vec::broadcast4(base[R / 4] + row_step<R>(stride, stride3) + i * 4);
+    for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (i * NV + v) * Vec::kBytes);
+    each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+      const Int x = Vec::broadcast4(base[R / 4] + steps.template at<R>() + i * 4);
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) acc[R][v] = Vec::dot_u8s8(acc[R][v], x, b[v]);
-  });
-}
-
-// What a kernel brings near after four k groups.
-inline __attribute__((always_inline)) void fetch_ahead(const GemmTiles& t, const uint8_t*& ahead) {
-  if (ahead >= t.ahead_end) return;
+      for (int v = 0; v < NV; v++) sums[R][v] = Vec::dot_u8s8(sums[R][v], x, b[v]);
+    });
+  };
+  const auto next = [&](int groups) __attribute__((always_inline)) {
+    w += groups * NV * Vec::kBytes;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) base[i] += groups * 4;
+  };
+  // Every four groups.
+  const auto fetch = [&]() __attribute__((always_inline)) {
+    if (ahead >= t.ahead_end) return;
 #pragma GCC unroll 1
-  for (int i = 0; i < t.ahead_lines; i++, ahead += kLineBytes) prefetch<Cache::kL2>(ahead, 1);
+    for (int i = 0; i < t.ahead_lines; i++, ahead += kLineBytes) prefetch<Cache::kL2>(ahead, 1);
+  };
+  for (int run = 0; run < t.runs; run++) {
+    steps.set_bases(base, a + t.offsets[run]);
+    if (t.run_weights != nullptr) {
+      w = static_cast<const int8_t*>(t.weight) + t.run_weights[run];
+    }
+    int k = t.singles;
+    if (kBeside && run == 0) {
+      group(0);
+      beside.template operator()<0>();
+      group(1);
+      beside.template operator()<1>();
+      group(2);
+      beside.template operator()<2>();
+      group(3);
+      beside.template operator()<3>();
+      next(4);
+      fetch();
+      k -= 4;
+    }
+    for (; k >= 4; k -= 4) {
+      group(0);
+      group(1);
+      group(2);
+      group(3);
+      next(4);
+      fetch();
+    }
+    for (; k > 0; k--) {
+      group(0);
+      next(1);
+    }
+  }
 }
 
 // a: rows of bytes; of each run whole groups of 4 k's are readable. weight: [quad][NV * lanes][4].
 template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_dot(const GemmTiles& t, const Epilogue& epilogue) {
-  static_assert(MR <= 16, "four bases reach sixteen rows");
-  using Int = typename Vec::Int;
-  const int64_t stride = t.row_stride;
-  int64_t stride3 = 3 * stride;
-  // Opaque to the compiler, which would turn the multiple into a chain of additions.
-  asm("" : "+r"(stride3));
+  const RowSteps steps(t.row_stride);
   const uint8_t* ahead = t.ahead;
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
-    const uint8_t* base[4];
-    const auto* w = static_cast<const int8_t*>(t.weight);
-    Int acc[MR][NV];
+    typename Vec::Int acc[MR][NV];
     start_tile<Vec>(acc, e.bias);
-    const auto step = [&](int i) __attribute__((always_inline)) {
-      dot_group<Vec>(acc, base, stride, stride3, w, i);
-    };
-    const auto next = [&](int groups) __attribute__((always_inline)) {
-      w += groups * NV * Vec::kBytes;
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) base[i] += groups * 4;
-    };
-    for (int run = 0; run < t.runs; run++) {
-      base[0] = a + t.offsets[run];
-      if (t.run_weights != nullptr) {
-        w = static_cast<const int8_t*>(t.weight) + t.run_weights[run];
-      }
-#pragma GCC unroll 4
-      for (int i = 1; i < 4; i++) base[i] = base[0] + i * 4 * stride;
-      int k = t.singles;
-      for (; k >= 4; k -= 4) {
-        step(0);
-        step(1);
-        step(2);
-        step(3);
-        next(4);
-        fetch_ahead(t, ahead);
-      }
-      for (; k > 0; k--) {
-        step(0);
-        next(1);
-      }
-    }
+    dot_products<Vec, false>(t, steps, a, acc, ahead, []<int>() {});
     store_tile<Vec, MR, NV>(acc, e, clamp);
   });
 }

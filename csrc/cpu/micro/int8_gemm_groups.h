@@ -26,9 +26,7 @@ template <class Vec, int MR, int kSteps>
 inline __attribute__((always_inline)) void group_tiles(const GemmTiles& t,
                                                        const Epilogue& epilogue) {
   using Int = typename Vec::Int;
-  const int64_t stride = t.row_stride;
-  int64_t stride3 = 3 * stride;
-  asm("" : "+r"(stride3));  // see int8_gemm_dot
+  const RowSteps steps(t.row_stride);
   Int pick[kSteps];
 #pragma GCC unroll 4
   for (int s = 0; s < kSteps; s++) pick[s] = picks_of_group<Vec>(kSteps * 4, s);
@@ -39,14 +37,12 @@ inline __attribute__((always_inline)) void group_tiles(const GemmTiles& t,
     start_tile<Vec>(acc, e.bias);
     for (int run = 0; run < t.runs; run++, w += kSteps * Vec::kBytes) {
       const uint8_t* base[4];
-      base[0] = a + t.offsets[run];
-#pragma GCC unroll 4
-      for (int i = 1; i < 4; i++) base[i] = base[0] + i * 4 * stride;
+      steps.set_bases(base, a + t.offsets[run]);
       Int b[kSteps];
 #pragma GCC unroll 4
       for (int s = 0; s < kSteps; s++) b[s] = Vec::load(w + s * Vec::kBytes);
       each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-        const Int x = Vec::broadcast16(base[R / 4] + row_step<R>(stride, stride3));
+        const Int x = Vec::broadcast16(base[R / 4] + steps.at<R>());
 #pragma GCC unroll 4
         for (int s = 0; s < kSteps; s++) {
           acc[R][0] = Vec::dot_u8s8(acc[R][0], Vec::pick_in_parts(x, pick[s]), b[s]);

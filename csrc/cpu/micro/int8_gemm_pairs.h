@@ -18,10 +18,9 @@ template <class Vec, int MR>
 __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogue& epilogue) {
   static_assert(MR <= 8, "two bases reach eight rows");
   using Int = typename Vec::Int;
-  const int64_t stride = t.row_stride;
-  int64_t stride3 = 3 * stride, stride4 = 4 * stride;
-  // Opaque to the compiler, which would turn the multiples into a chain of additions.
-  asm("" : "+r"(stride3), "+r"(stride4));
+  const RowSteps steps(t.row_stride);
+  int64_t stride4 = 4 * t.row_stride;
+  asm("" : "+r"(stride4));  // see RowSteps
   const Int ones = Vec::set16(1);
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
@@ -34,7 +33,7 @@ __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogu
       const uint8_t* q = a + offset[1];
       const Int b0 = Vec::load(w), b1 = Vec::load(w + Vec::kBytes);
       each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-        const int64_t at = row_step<R>(stride, stride3);
+        const int64_t at = steps.at<R>();
         const uint8_t* pr = R < 4 ? p : p + stride4;
         const uint8_t* qr = R < 4 ? q : q + stride4;
         const Int s0 = Vec::mul_u8s8_add16(Vec::broadcast4(pr + at), b0);
@@ -49,8 +48,7 @@ __attribute__((noinline)) void int8_gemm_pairs(const GemmTiles& t, const Epilogu
       const Int b0 = Vec::load(w);
       each_row<MR>([&]<int R>() __attribute__((always_inline)) {
         const uint8_t* pr = R < 4 ? p : p + stride4;
-        const Int s0 =
-            Vec::mul_u8s8_add16(Vec::broadcast4(pr + row_step<R>(stride, stride3)), b0);
+        const Int s0 = Vec::mul_u8s8_add16(Vec::broadcast4(pr + steps.at<R>()), b0);
         acc[R][0] = Vec::add32(acc[R][0], Vec::mul16_add32(s0, ones));
       });
       offset += 1;

@@ -14,6 +14,28 @@ namespace {
 // Bytes between the weights in use and those asked for.
 constexpr int kSparseAhead = 1536;
 
+// What a quad picks and its weights. Asks for those of later ones, and moves on.
+template <class Vec, int NV>
+struct SparseQuad {
+  typename Vec::Int pick, weight[NV];
+
+  inline __attribute__((always_inline)) explicit SparseQuad(const int8_t*& w)
+      : pick(Vec::load(w)) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) weight[v] = Vec::load(w + (1 + v) * Vec::kBytes);
+#pragma GCC unroll 4
+    for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kSparseAhead + v * Vec::kBytes);
+    w += (1 + NV) * Vec::kBytes;
+  }
+  // The products of a row's step.
+  inline __attribute__((always_inline)) void add(typename Vec::Int (&sums)[NV],
+                                                 typename Vec::Int x) const {
+    const auto picked = Vec::pick_bytes(x, pick);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) sums[v] = Vec::dot_u8s8(sums[v], picked, weight[v]);
+  }
+};
+
 // a: rows of bytes, of which whole steps are readable. weight: [quad][1 + NV][lanes][4], first what to
 // pick; see pack_sparse.h.
 template <class Vec, int MR, int NV>
@@ -36,19 +58,9 @@ __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilog
 #pragma GCC unroll 16
         for (int r = 0; r < MR; r++, row += stride) x[r] = Vec::load_some(row, step);
         do {
-          const Int pick = Vec::load(w);
-          Int b[NV];
-#pragma GCC unroll 4
-          for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (1 + v) * Vec::kBytes);
-#pragma GCC unroll 4
-          for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kSparseAhead + v * Vec::kBytes);
-          w += (1 + NV) * Vec::kBytes;
+          const SparseQuad<Vec, NV> quad(w);
 #pragma GCC unroll 16
-          for (int r = 0; r < MR; r++) {
-            const Int picked = Vec::pick_bytes(x[r], pick);
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; v++) acc[r][v] = Vec::dot_u8s8(acc[r][v], picked, b[v]);
-          }
+          for (int r = 0; r < MR; r++) quad.add(acc[r], x[r]);
         } while (--quads > 0);
       }
     }
@@ -61,15 +73,12 @@ template <class Vec, int MR, int NV>
 struct SparseTurns {
   template <bool kResidual, bool kPartial, bool kPlain>
   static __attribute__((noinline)) void run(const GemmTiles& t, const Epilogue& e) {
-    using Int = typename Vec::Int;
-    const int64_t stride = t.row_stride;
-    int64_t stride3 = 3 * stride;
-    asm("" : "+r"(stride3));  // see int8_gemm_dot
-    const auto products = [&](const uint8_t* a, Int(&sums)[MR][NV], const auto& finish)
-                              __attribute__((always_inline)) {
+    const RowSteps rows(t.row_stride);
+    const auto products = [&](const uint8_t* a, typename Vec::Int(&sums)[MR][NV],
+                              const auto& finish) __attribute__((always_inline)) {
       const auto* w = static_cast<const int8_t*>(t.weight);
       const uint8_t* picks = t.picks;
-      const uint8_t* base[4];
+      const uint8_t* base[2];
       const uint8_t* at = a;
       int quads = 0, run = 0, left = 0;  // left: quads of dense steps of this run
       // Moves to the next step that has products; false where there is none.
@@ -81,26 +90,16 @@ struct SparseTurns {
             left = t.singles;
           }
           quads = *picks++;
-          base[0] = at;
+          rows.set_bases(base, at);
           at += Vec::kBytes;
           left -= Vec::kBytes / 4;
         }
-        base[1] = base[0] + 4 * stride;
         return true;
       };
       const auto quad = [&]() __attribute__((always_inline)) {
-        const Int pick = Vec::load(w);
-        Int b[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) b[v] = Vec::load(w + (1 + v) * Vec::kBytes);
-#pragma GCC unroll 4
-        for (int v = 0; v <= NV; v++) __builtin_prefetch(w + kSparseAhead + v * Vec::kBytes);
-        w += (1 + NV) * Vec::kBytes;
+        const SparseQuad<Vec, NV> one(w);
         each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-          const Int x = Vec::load(base[R / 4] + row_step<R>(stride, stride3));
-          const Int picked = Vec::pick_bytes(x, pick);
-#pragma GCC unroll 4
-          for (int v = 0; v < NV; v++) sums[R][v] = Vec::dot_u8s8(sums[R][v], picked, b[v]);
+          one.add(sums[R], Vec::load(base[R / 4] + rows.at<R>()));
         });
         quads--;
       };

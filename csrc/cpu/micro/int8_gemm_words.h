@@ -17,13 +17,11 @@ template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogue& epilogue) {
   static_assert(MR <= 12, "three bases reach twelve rows");
   using Int = typename Vec::Int;
-  const int64_t stride = t.row_stride;
-  int64_t stride3 = 3 * stride;
-  // Opaque to the compiler, which would turn the multiple into a chain of additions.
-  asm("" : "+r"(stride3));
+  const RowSteps steps(t.row_stride);
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
-    const uint8_t* base[3] = {a, a + 4 * stride, a + 8 * stride};
+    const uint8_t* base[3];
+    steps.set_bases(base, a);
     const auto* w = static_cast<const uint8_t*>(t.weight);
     Int acc[MR][NV];
     start_tile<Vec>(acc, e.bias);
@@ -33,7 +31,7 @@ __attribute__((noinline)) void int8_gemm_words(const GemmTiles& t, const Epilogu
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) b[v] = Vec::load(w + v * Vec::kBytes);
       each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-        const Int x = Vec::broadcast4(base[R / 4] + row_step<R>(stride, stride3));
+        const Int x = Vec::broadcast4(base[R / 4] + steps.at<R>());
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) {
           acc[R][v] = Vec::add32(acc[R][v], Vec::mul16_add32(x, b[v]));

@@ -41,13 +41,29 @@ inline __attribute__((always_inline)) void start_tile(typename Vec::Int (&acc)[M
   }
 }
 
-// Byte distance of row r: bases four rows apart and the strides 1, 2, 3 fit x86 addressing, so a
-// main loop spends no instruction on row addresses.
-template <int R>
-inline __attribute__((always_inline)) int64_t row_step(int64_t stride, int64_t stride3) {
-  constexpr int kStep = R % 4;
-  return kStep == 0 ? 0 : kStep == 1 ? stride : kStep == 2 ? 2 * stride : stride3;
-}
+// Byte distances of rows: bases four rows apart and the strides 1, 2, 3 fit x86 addressing, so a main loop
+// spends no instruction on row addresses.
+struct RowSteps {
+  const int64_t stride;
+  int64_t stride3;
+
+  explicit RowSteps(int64_t stride_in) : stride(stride_in), stride3(3 * stride_in) {
+    // Opaque to the compiler, which would turn the multiple into a chain of additions.
+    asm("" : "+r"(stride3));
+  }
+  // Of row R from its base.
+  template <int R>
+  inline __attribute__((always_inline)) int64_t at() const {
+    constexpr int kStep = R % 4;
+    return kStep == 0 ? 0 : kStep == 1 ? stride : kStep == 2 ? 2 * stride : stride3;
+  }
+  template <int kBases>
+  inline __attribute__((always_inline)) void set_bases(const uint8_t* (&base)[kBases],
+                                                       const uint8_t* first) const {
+#pragma GCC unroll 4
+    for (int i = 0; i < kBases; i++) base[i] = first + i * 4 * stride;
+  }
+};
 
 template <int MR, int R = 0, class Row>
 inline __attribute__((always_inline)) void each_row(const Row& row) {

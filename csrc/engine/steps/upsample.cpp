@@ -6,40 +6,12 @@
 namespace fastinfer::engine {
 namespace {
 
+// Driver: Upsample or FloatUpsample.
+template <class Driver>
 class UpsampleStep : public Step {
  public:
   UpsampleStep(const Instruction& instruction, const Context& context, const Value& x,
-               UpsampleAxis h, UpsampleAxis w, bool bilinear)
-      : from_(static_cast<size_t>(instruction.reads[0])),
-        to_(static_cast<size_t>(instruction.out)),
-        table_(context.table),
-        h_(std::move(h)),
-        w_(std::move(w)),
-        bilinear_(bilinear),
-        batch_(x.shape[0]),
-        channels_(x.shape[1]) {}
-
-  Work work() const override { return upsample(nullptr, nullptr).work(); }
-  void run(const Frame& frame, int thread, int threads) const override {
-    upsample(frame[from_], frame[to_]).run_part(table_, thread, threads);
-  }
-
- private:
-  Upsample upsample(const uint8_t* x, uint8_t* out) const {
-    return {h_, w_, bilinear_, batch_, channels_, x, out};
-  }
-
-  const size_t from_, to_;
-  const KernelTable& table_;
-  const UpsampleAxis h_, w_;
-  const bool bilinear_;
-  const int64_t batch_, channels_;
-};
-
-class FloatUpsampleStep : public Step {
- public:
-  FloatUpsampleStep(const Instruction& instruction, const Context& context, const Value& x,
-                    UpsampleAxis h, UpsampleAxis w)
+               UpsampleAxis h, UpsampleAxis w)
       : from_(static_cast<size_t>(instruction.reads[0])),
         to_(static_cast<size_t>(instruction.out)),
         table_(context.table),
@@ -48,15 +20,16 @@ class FloatUpsampleStep : public Step {
         batch_(x.shape[0]),
         channels_(x.shape[1]) {}
 
-  Work work() const override { return upsample(nullptr, nullptr).work(); }
+  Work work() const override { return driver(nullptr, nullptr).work(); }
   void run(const Frame& frame, int thread, int threads) const override {
-    upsample(frame[from_], frame[to_]).run_part(thread, threads);
+    driver(frame[from_], frame[to_]).run_part(thread, threads);
   }
 
  private:
-  FloatUpsample upsample(const uint8_t* x, uint8_t* out) const {
-    return {table_, h_, w_, batch_, channels_, reinterpret_cast<const float*>(x),
-            reinterpret_cast<float*>(out)};
+  Driver driver(const uint8_t* x, uint8_t* out) const {
+    using Element = typename Driver::Element;
+    return {table_, h_, w_, batch_, channels_, reinterpret_cast<const Element*>(x),
+            reinterpret_cast<Element*>(out)};
   }
 
   const size_t from_, to_;
@@ -110,7 +83,7 @@ std::unique_ptr<Step> make_upsample2d(const Instruction& instruction, Context& c
     return bilinear ? to.linear(x, i, align_corners) : to.nearest(x, i);
   };
   context.value(instruction.out) = {Dtype::kUint8, to.shape(x), false};
-  return std::make_unique<UpsampleStep>(instruction, context, x, axis(0), axis(1), bilinear);
+  return std::make_unique<UpsampleStep<Upsample>>(instruction, context, x, axis(0), axis(1));
 }
 
 std::unique_ptr<Step> make_float_upsample2d(const Instruction& instruction, Context& context) {
@@ -122,9 +95,8 @@ std::unique_ptr<Step> make_float_upsample2d(const Instruction& instruction, Cont
   const Resize to = read_resize(kStep, operands, instruction, context, x);
   const bool align_corners = operands.integer() != 0;
   context.value(instruction.out) = {Dtype::kFloat, to.shape(x), true};
-  return std::make_unique<FloatUpsampleStep>(instruction, context, x,
-                                             to.linear(x, 0, align_corners),
-                                             to.linear(x, 1, align_corners));
+  return std::make_unique<UpsampleStep<FloatUpsample>>(
+      instruction, context, x, to.linear(x, 0, align_corners), to.linear(x, 1, align_corners));
 }
 
 }  // namespace fastinfer::engine
