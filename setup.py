@@ -38,6 +38,7 @@ SOURCES = [
     "csrc/cpu/gemm_panel.cpp",
     "csrc/cpu/direct_conv.cpp",
     "csrc/cpu/dilated_conv.cpp",
+    "csrc/cpu/winograd_conv.cpp",
     "csrc/cpu/packed_check.cpp",
     "csrc/cpu/pack_pairs.cpp",
     "csrc/cpu/pack_sparse.cpp",

@@ -2,7 +2,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <string>
+#include <tuple>
+#include <utility>
+
 #include "cpu/bound_regions.h"
+#include "cpu/conv_driver.h"
 #include "cpu/few_rows.h"
 #include "cpu/isa.h"
 #include "engine/peak.h"
@@ -51,6 +57,30 @@ double peak(int threads) {
   return fastinfer::engine::measure_peak(fastinfer::current_table(), threads);
 }
 
+using Pair = std::pair<int64_t, int64_t>;
+
+// packed: the address of a weight of int8_conv2d. x: NHWC, as are its numbers.
+std::string conv_way(uintptr_t packed, std::array<int64_t, 4> x, Pair stride, Pair padding,
+                     Pair dilation) {
+  const auto* const base = reinterpret_cast<const uint8_t*>(packed);
+  const auto* const h = reinterpret_cast<const fastinfer::PackedHeader*>(base);
+  fastinfer::ConvGeometry g{};
+  g.batch = x[0];
+  g.height = x[1];
+  g.width = x[2];
+  g.channels = x[3];
+  g.pixel_step = g.channels;
+  g.out_channels = h->n;
+  g.kh = h->kh;
+  g.kw = h->kw;
+  std::tie(g.stride_h, g.stride_w) = stride;
+  std::tie(g.pad_h, g.pad_w) = padding;
+  std::tie(g.dilation_h, g.dilation_w) = dilation;
+  if (!g.set_out_size()) return "none";
+  const fastinfer::PackedView view{h, base, &fastinfer::current_table()};
+  return fastinfer::ConvDriver::way_name(view, g);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -79,6 +109,9 @@ PYBIND11_MODULE(_C, m) {
         py::arg("tiles"), py::arg("sparse"),
         "Rows up to which a linear layer's sparse image is faster than tiles; the fields of "
         "csrc/cpu/few_rows.h.");
+  m.def("conv_way", &conv_way, py::arg("packed"), py::arg("x"), py::arg("stride"),
+        py::arg("padding"), py::arg("dilation"),
+        "By which of csrc/cpu/conv_driver.h's ways a convolution runs.");
   m.def("release_region", &fastinfer::release_region, py::arg("number"),
         "Let go of what int8_region_bind keeps under this number.");
   m.attr("PACKED_VERSION") = fastinfer::kPackedVersion;

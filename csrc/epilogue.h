@@ -37,11 +37,16 @@ struct Epilogue {
     if (residual_multiplier != nullptr) e.residual_multiplier += n;
     if (weight_sum != nullptr) e.weight_sum += n;
     if (float_bias != nullptr) e.float_bias += n;
-    if (residual_u8 != nullptr) e.residual_u8 += n;
-    if (residual_f32 != nullptr) e.residual_f32 += n;
-    if (out_u8 != nullptr) e.out_u8 += n;
-    if (out_f32 != nullptr) e.out_f32 += n;
+    e.shift(n);
     return e;
+  }
+
+  // Moves to results `n` elements further on, of the same channels and scales.
+  void shift(int64_t n) {
+    if (residual_u8 != nullptr) residual_u8 += n;
+    if (residual_f32 != nullptr) residual_f32 += n;
+    if (out_u8 != nullptr) out_u8 += n;
+    if (out_f32 != nullptr) out_f32 += n;
   }
 
   // Moves to the row `rows` further down.

@@ -57,6 +57,7 @@ enum PackedFlag : int32_t {
   kFlagDynamic = 8,
   kFlagUnbounded = 16,  // a result may leave int32 before its clamp
   kFlagSmall = 32,      // no result leaves +-2^21 before its clamp, its residual included
+  kFlagWinogradSums = 64,  // CPU: no sum of a 3 x 3 convolution leaves what WinogradConv finds whole
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};

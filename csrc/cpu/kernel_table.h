@@ -7,6 +7,7 @@
 #include "../epilogue.h"
 #include "../packed.h"
 #include "isa.h"
+#include "winograd_kernels.h"
 
 namespace fastinfer {
 
@@ -266,6 +267,7 @@ struct KernelTable {
   int depthwise_bytes;            // bytes of one packed depthwise weight
   DepthwiseKernel depthwise;
   ColumnsKernel depthwise_columns;  // null: there is none
+  WinogradKernels winograd[2];      // for panels of kRows
 
   void (*quantize)(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point);
   // Planes of n bytes, `apart` bytes from one to the next, into n pixels of three channels.

@@ -170,6 +170,17 @@ void pack_depthwise(const KernelTable& table, const int8_t* weight, const Place&
   h.weight_bytes = static_cast<int64_t>(data.size() * sizeof(T));
 }
 
+// Whether Winograd's convolution finds every sum of these weights whole, whatever is multiplied by them.
+bool has_winograd_sums(const int8_t* weight, const PackedHeader& h) {
+  if (h.op != static_cast<int32_t>(PackedOp::kConv2d) || h.kh != 3 || h.kw != 3) return false;
+  for (const int8_t* const end = weight + int64_t{h.n} * h.k; weight != end; weight += h.k) {
+    int64_t above = 0, below = 0;
+    for (int32_t i = 0; i < h.k; i++) (weight[i] > 0 ? above : below) += weight[i];
+    if (255 * above >= kWinogradSum || 255 * below < -kWinogradSum) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multiplier,
@@ -196,6 +207,7 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
     h.pixels = depthwise_pixels(n, h.nr);
     h.panels_per_group = static_cast<int32_t>((h.pixels * n + h.nr - 1) / h.nr);
   } else if (kind == PackedOp::kConv2d) {
+    if (has_winograd_sums(w, h)) h.flags |= kFlagWinogradSums;
     few_rows = pack_gemm(table, window_order(w, h).data(), h, buffer);
   } else {
     few_rows = pack_gemm(table, w, h, buffer);

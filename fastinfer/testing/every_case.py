@@ -12,6 +12,7 @@ from fastinfer.testing.cases_sparse import sparse_cases
 from fastinfer.testing.cases_sparse_float import sparse_float_cases
 from fastinfer.testing.cases_tiles import tile_cases
 from fastinfer.testing.cases_views import view_cases
+from fastinfer.testing.cases_winograd import winograd_cases
 
 
 def every_case() -> list[Case]:
@@ -28,4 +29,5 @@ def every_case() -> list[Case]:
         *float_upsample_cases(),
         *region_cases(),
         *view_cases(),
+        *winograd_cases(),
     ]

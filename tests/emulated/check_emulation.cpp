@@ -127,6 +127,16 @@ int main() {
   const auto floats = [&](auto name, auto f, auto g) { failures += check_float(name, f, g); };
   ints("add_epi16", [](Int a, Int b) { return emu::_mm512_add_epi16(a, b); },
        [](I a, I b) { return _mm256_add_epi16(a, b); });
+  ints("sub_epi16", [](Int a, Int b) { return emu::_mm512_sub_epi16(a, b); },
+       [](I a, I b) { return _mm256_sub_epi16(a, b); });
+  ints("mullo_epi16", [](Int a, Int b) { return emu::_mm512_mullo_epi16(a, b); },
+       [](I a, I b) { return _mm256_mullo_epi16(a, b); });
+  ints("slli_epi16", [](Int a, Int) { return emu::_mm512_slli_epi16(a, 8); },
+       [](I a, I) { return _mm256_slli_epi16(a, 8); });
+  ints("srli_epi16", [](Int a, Int) { return emu::_mm512_srli_epi16(a, 8); },
+       [](I a, I) { return _mm256_srli_epi16(a, 8); });
+  ints("srai_epi16", [](Int a, Int) { return emu::_mm512_srai_epi16(a, 8); },
+       [](I a, I) { return _mm256_srai_epi16(a, 8); });
   ints("adds_epi16", [](Int a, Int b) { return emu::_mm512_adds_epi16(a, b); },
        [](I a, I b) { return _mm256_adds_epi16(a, b); });
   ints("add_epi32", [](Int a, Int b) { return emu::_mm512_add_epi32(a, b); },
@@ -151,6 +161,8 @@ int main() {
        [](I a, I b) { return _mm256_maddubs_epi16(a, b); });
   ints("madd_epi16", [](Int a, Int b) { return emu::_mm512_madd_epi16(a, b); },
        [](I a, I b) { return _mm256_madd_epi16(a, b); });
+  ints("dpwssd_epi32", [](Int a, Int b) { return emu::_mm512_dpwssd_epi32(b, a, b); },
+       [](I a, I b) { return _mm256_add_epi32(b, _mm256_madd_epi16(a, b)); });
   ints("dpbusd_epi32", [](Int a, Int b) { return emu::_mm512_dpbusd_epi32(b, a, b); },
        [](I a, I b) { return dot(b, a, b); });
   ints("unpacklo_epi8", [](Int a, Int b) { return emu::_mm512_unpacklo_epi8(a, b); },

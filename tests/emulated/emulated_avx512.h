@@ -139,6 +139,26 @@ inline __m512i _mm512_add_epi16(const __m512i& va, const __m512i& vb) {
   const emulated::Lanes<uint16_t> a = va, b = vb;
   return emulated::each<uint16_t>([&](int i) { return a.lane[i] + b.lane[i]; });
 }
+inline __m512i _mm512_sub_epi16(const __m512i& va, const __m512i& vb) {
+  const emulated::Lanes<uint16_t> a = va, b = vb;
+  return emulated::each<uint16_t>([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+inline __m512i _mm512_mullo_epi16(const __m512i& va, const __m512i& vb) {
+  const emulated::Lanes<uint16_t> a = va, b = vb;
+  return emulated::each<uint16_t>([&](int i) { return uint32_t{a.lane[i]} * b.lane[i]; });
+}
+inline __m512i _mm512_slli_epi16(const __m512i& va, unsigned count) {
+  const emulated::Lanes<uint16_t> a = va;
+  return emulated::each<uint16_t>([&](int i) { return count > 15 ? 0 : a.lane[i] << count; });
+}
+inline __m512i _mm512_srli_epi16(const __m512i& va, unsigned count) {
+  const emulated::Lanes<uint16_t> a = va;
+  return emulated::each<uint16_t>([&](int i) { return count > 15 ? 0 : a.lane[i] >> count; });
+}
+inline __m512i _mm512_srai_epi16(const __m512i& va, unsigned count) {
+  const emulated::Lanes<int16_t> a = va;
+  return emulated::each<int16_t>([&](int i) { return a.lane[i] >> (count > 15 ? 15 : count); });
+}
 inline __m512i _mm512_adds_epi16(const __m512i& va, const __m512i& vb) {
   const emulated::Lanes<int16_t> a = va, b = vb;
   return emulated::each<int16_t>(
@@ -197,6 +217,10 @@ inline __m512i _mm512_madd_epi16(const __m512i& va, const __m512i& vb) {
     const int64_t first = a.lane[2 * i] * b.lane[2 * i];
     return first + a.lane[2 * i + 1] * b.lane[2 * i + 1];
   });
+}
+// Two products added to the sum: it wraps.
+inline __m512i _mm512_dpwssd_epi32(const __m512i& vsum, const __m512i& a, const __m512i& b) {
+  return _mm512_add_epi32(vsum, _mm512_madd_epi16(a, b));
 }
 // Unsigned bytes of a times signed bytes of b, four to a lane, added to the sum: it wraps.
 inline __m512i _mm512_dpbusd_epi32(const __m512i& vsum, const __m512i& a, const __m512i& vb) {

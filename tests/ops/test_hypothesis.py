@@ -99,6 +99,24 @@ def test_groups_of_few_channels(n, groups, c, shape, output, weights, nhwc):
 
 
 @QUICK
+@given(
+    st.integers(1, 2),
+    st.integers(16, 34).map(lambda quads: 4 * quads),
+    st.tuples(st.integers(3, 30), st.integers(3, 30)),
+    st.integers(1, 70),
+    st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    OUTPUT,
+    st.sampled_from(["normal", "uniform", "extreme"]),
+)
+def test_three_by_three(n, c, size, out, padding, dilation, output, weights):
+    """Images and channels as Winograd's algorithm takes them, and just not."""
+    least = [2 * dilation[i] + 1 - 2 * padding[i] for i in range(2)]
+    size = tuple(max(size[i], least[i]) for i in range(2))
+    check(conv_case(Conv(n, c, size, out, padding=padding, dilation=dilation), output, weights))
+
+
+@QUICK
 @given(st.integers(0, 2), st.integers(1, 80), geometry(), OUTPUT, WEIGHTS)
 def test_int8_depthwise(n, c, shape, output, weights):
     check(depthwise_case(Conv(n=n, c=c, out=c, groups=c, **shape), output, weights))

@@ -37,6 +37,7 @@ const KernelTable kAvx512Table = {
     /*depthwise_bytes=*/2,
     int8_depthwise<Vec, PairTaps>,
     /*depthwise_columns=*/nullptr,
+    /*winograd=*/{},
     quantize_rows<Vec>,
     interleave3_rows,
     dequantize_rows<Vec>,

@@ -221,6 +221,7 @@ const KernelTable kScalarTable = {
     /*depthwise_bytes=*/1,
     depthwise,
     /*depthwise_columns=*/nullptr,
+    /*winograd=*/{},
     quantize,
     interleave3_bytes,
     dequantize,

@@ -19,6 +19,7 @@
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
 #include "../micro/sparse_float_rows.h"
+#include "../micro/winograd.h"
 
 namespace fastinfer {
 namespace {
@@ -67,6 +68,9 @@ constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFami
       /*depthwise_bytes=*/1,
       int8_depthwise_rows<Vec>,
       isa == Isa::kAmx ? nullptr : int8_depthwise_columns<Vec>,  // not measured with AMX
+      // Tile registers multiply eight times as many int8's at once as vectors do int16's.
+      {isa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 2>(Heights<kWinogradRows>()),
+       isa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 1>(Heights<kWinogradRows>())},
       quantize_rows<Vec>,
       interleave3_rows,
       dequantize_rows<Vec>,

@@ -1,0 +1,291 @@
+// A convolution of 3 x 3 by Winograd's F(4 x 4, 3 x 3), exact to the bit, for vectors with a dot product of
+// int16's: 36 products of an input channel instead of the 144 that 4 x 4 results are made of.
+//
+// Y = A' [(G g G') * (B' d B)] A, with fractions in G: of 24 times each dimension all are integers. Inputs
+// then fit int16 (100 * 255 / 2 at most), and so do weights (49 * 127). Their products are summed modulo
+// 2^32, where 9 has an inverse: what is left of the 576 is a shift, by 6 bits at most. So a sum comes out
+// whole if it fits 26 bits: kWinogradSum. Rows of G differ by factors, which A makes up for:
+//
+//   G:  6 0 0 | -1 -1 -1 | -1 1 -1 | 1 2 4 | 1 -2 4 | 0 0 6
+//   A': 1 4 4 1 1 0 (of 24) | 0 2 -2 1 -1 0 (of 12) | 0 1 1 1 1 0 (of 6) | 0 1 -1 2 -2 1 (of 6)
+//
+// (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016.) Decision 31 has what it gains.
+#pragma once
+
+#include <utility>
+
+#include "../winograd_kernels.h"
+#include "store_tile.h"
+#include "tiles.h"
+
+namespace fastinfer {
+namespace {
+
+// B' d.
+template <class Vec>
+inline __attribute__((always_inline)) void winograd_input_line(
+    const typename Vec::Int (&d)[kWinogradSide], typename Vec::Int (&t)[kWinogradSide]) {
+  const auto four = [](auto v) { return Vec::template up16<2>(v); };
+  const auto c = Vec::sub16(d[4], d[2]);
+  const auto half = Vec::sub16(d[3], d[1]);
+  const auto e = Vec::add16(half, half);
+  t[0] = Vec::add16(four(Vec::sub16(d[0], d[2])), c);
+  t[5] = Vec::sub16(Vec::sub16(d[5], d[3]), Vec::add16(e, e));
+  const auto a = Vec::sub16(d[4], four(d[2]));
+  const auto b = Vec::sub16(d[3], four(d[1]));
+  t[1] = Vec::add16(a, b);
+  t[2] = Vec::sub16(a, b);
+  t[3] = Vec::add16(c, e);
+  t[4] = Vec::sub16(c, e);
+}
+
+template <class Vec>
+__attribute__((noinline)) void winograd_input(const WinogradInput& w) {
+  using Int = typename Vec::Int;
+  constexpr int kHalf = Vec::kBytes / 2;  // channels of a vector
+  static_assert(2 * kHalf == 64, "a block is 64 channels");
+  alignas(64) int16_t columns[kWinogradSide][kWinogradSide][2 * kHalf];
+  for (int64_t c = 0; c < w.channels; c += 2 * kHalf) {
+    const int64_t left = w.channels - c;
+    for (int x = 0; x < kWinogradSide; x++) {
+      Int even[kWinogradSide], odd[kWinogradSide], t[kWinogradSide];
+#pragma GCC unroll 6
+      for (int y = 0; y < kWinogradSide; y++) {
+        const uint8_t* pixel = w.pixels[y * kWinogradSide + x] + c;
+        const Int v = left >= Vec::kBytes ? Vec::load(pixel) : Vec::load_some(pixel, left);
+        even[y] = Vec::even_bytes(v);
+        odd[y] = Vec::odd_bytes(v);
+      }
+      winograd_input_line<Vec>(even, t);
+#pragma GCC unroll 6
+      for (int y = 0; y < kWinogradSide; y++) Vec::store(columns[y][x], t[y]);
+      winograd_input_line<Vec>(odd, t);
+#pragma GCC unroll 6
+      for (int y = 0; y < kWinogradSide; y++) Vec::store(columns[y][x] + kHalf, t[y]);
+    }
+    int16_t* to = w.to + c;
+    for (int y = 0; y < kWinogradSide; y++) {
+      for (int h = 0; h < 2 * kHalf; h += kHalf) {
+        Int d[kWinogradSide], t[kWinogradSide];
+#pragma GCC unroll 6
+        for (int x = 0; x < kWinogradSide; x++) d[x] = Vec::load(columns[y][x] + h);
+        winograd_input_line<Vec>(d, t);
+#pragma GCC unroll 6
+        for (int x = 0; x < kWinogradSide; x++) {
+          Vec::store(to + (y * kWinogradSide + x) * w.position_step + h, t[x]);
+        }
+      }
+    }
+  }
+}
+
+// Elements kWinogradPairs[kPair] of G g.
+template <class Vec, int kPair>
+inline __attribute__((always_inline)) void winograd_weight_pair(const typename Vec::Int (&g)[3],
+                                                                typename Vec::Int (&t)[2]) {
+  const auto six = [](auto v) { return Vec::mul16(v, Vec::set16(6)); };
+  if constexpr (kPair == 0) {
+    t[0] = six(g[0]);
+    t[1] = six(g[2]);
+  } else if constexpr (kPair == 1) {
+    const auto sum = Vec::add16(g[0], g[2]);
+    t[0] = Vec::sub16(Vec::zero(), Vec::add16(sum, g[1]));
+    t[1] = Vec::sub16(g[1], sum);
+  } else {
+    const auto even = Vec::add16(g[0], Vec::template up16<2>(g[2])), odd = Vec::add16(g[1], g[1]);
+    t[0] = Vec::add16(even, odd);
+    t[1] = Vec::sub16(even, odd);
+  }
+}
+
+template <class Vec, int NV, int kPair>
+inline void winograd_weight_lines(const WinogradWeights& w) {
+  using Int = typename Vec::Int;
+  constexpr int kValues = Vec::kBytes / 2;  // of a vector
+  const int64_t vectors = w.quads * NV, tap_bytes = vectors * Vec::kBytes;
+  const auto half = [&](const int8_t* from, auto widen, int16_t* to) __attribute__((always_inline)) {
+    Int lines[2][3];
+#pragma GCC unroll 3
+    for (int x = 0; x < 3; x++) {
+      Int g[3], t[2];
+#pragma GCC unroll 3
+      for (int y = 0; y < 3; y++) g[y] = widen(Vec::load(from + (y * 3 + x) * tap_bytes));
+      winograd_weight_pair<Vec, kPair>(g, t);
+      lines[0][x] = t[0];
+      lines[1][x] = t[1];
+    }
+    const auto columns = [&]<int kColumns>() __attribute__((always_inline)) {
+#pragma GCC unroll 2
+      for (int y = 0; y < 2; y++) {
+        Int t[2];
+        winograd_weight_pair<Vec, kColumns>(lines[y], t);
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+          const int x = kWinogradPairs[kColumns][i];
+          Vec::store(to + (y * kWinogradSide + x) * w.position_step, t[i]);
+        }
+      }
+    };
+    each_row<3>(columns);
+  };
+  for (int64_t i = 0; i < vectors; i++) {
+    const int8_t* const from = w.weight + i * Vec::kBytes;
+    int16_t* const quad = w.to + (i / NV * 2 * NV + i % NV) * kValues;
+    half(from, [](Int v) { return Vec::even_signed_bytes(v); }, quad);
+    half(from, [](Int v) { return Vec::odd_signed_bytes(v); }, quad + NV * kValues);
+  }
+}
+
+template <class Vec, int NV>
+__attribute__((noinline)) void winograd_weights(const WinogradWeights& w) {
+  switch (w.pair) {
+    case 0: return winograd_weight_lines<Vec, NV, 0>(w);
+    case 1: return winograd_weight_lines<Vec, NV, 1>(w);
+    default: return winograd_weight_lines<Vec, NV, 2>(w);
+  }
+}
+
+template <class Vec, int MR, int NV>
+__attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
+  using Int = typename Vec::Int;
+  constexpr int kBlockQuads = Vec::kBytes / 4;
+  const RowSteps steps(p.row_bytes);
+  Int acc[MR][NV];
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[r][v] = Vec::zero();
+  }
+  const uint8_t* base[4];
+  steps.set_bases(base, reinterpret_cast<const uint8_t*>(p.rows));
+  const auto* w = reinterpret_cast<const uint8_t*>(p.weight);
+  for (int64_t left = p.quads; left > 0; left -= kBlockQuads) {
+    const int quads = left < kBlockQuads ? static_cast<int>(left) : kBlockQuads;
+    // Two of a row's even channels are one value to broadcast, two odd ones another a vector further.
+    const auto quad = [&](int i) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; half++) {
+        Int b[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) b[v] = Vec::load(w + ((i * 2 + half) * NV + v) * Vec::kBytes);
+        each_row<MR>([&]<int R>() __attribute__((always_inline)) {
+          const Int x =
+              Vec::broadcast4(base[R / 4] + steps.template at<R>() + half * Vec::kBytes + i * 4);
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; v++) acc[R][v] = Vec::dot_s16s16(acc[R][v], x, b[v]);
+        });
+      }
+    };
+    const auto next = [&](int count, int64_t bytes) __attribute__((always_inline)) {
+      w += count * 2 * NV * Vec::kBytes;
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) base[i] += bytes;
+    };
+    int k = quads;
+    for (; k >= 2; k -= 2) {
+      quad(0);
+      quad(1);
+      next(2, 8);
+    }
+    if (k > 0) {
+      quad(0);
+      next(1, 4);
+    }
+    next(0, Vec::kBytes);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) Vec::store(p.sums + (r * NV + v) * Vec::kLanes, acc[r][v]);
+  }
+}
+
+// A' m.
+template <class Vec>
+inline __attribute__((always_inline)) void winograd_output_line(
+    const typename Vec::Int (&m)[kWinogradSide], typename Vec::Int (&y)[kWinogradOut]) {
+  const auto s1 = Vec::add32(m[1], m[2]), d1 = Vec::sub32(m[1], m[2]);
+  const auto s3 = Vec::add32(m[3], m[4]), d3 = Vec::sub32(m[3], m[4]);
+  y[0] = Vec::add32(Vec::add32(m[0], s3), Vec::template up32<2>(s1));
+  y[1] = Vec::add32(Vec::add32(d1, d1), d3);
+  y[2] = Vec::add32(s1, s3);
+  y[3] = Vec::add32(Vec::add32(d1, m[5]), Vec::add32(d3, d3));
+}
+
+// A vector of channels of a tile: its sums, [line][column] `step` values apart.
+template <class Vec>
+inline __attribute__((always_inline)) void winograd_sums(const int32_t* from, int64_t position_step,
+                                                         int32_t* to, int64_t step) {
+  using Int = typename Vec::Int;
+  Int columns[kWinogradOut][kWinogradSide];
+#pragma GCC unroll 6
+  for (int x = 0; x < kWinogradSide; x++) {
+    Int m[kWinogradSide], y[kWinogradOut];
+#pragma GCC unroll 6
+    for (int i = 0; i < kWinogradSide; i++) {
+      m[i] = Vec::load(from + (i * kWinogradSide + x) * position_step);
+    }
+    winograd_output_line<Vec>(m, y);
+#pragma GCC unroll 4
+    for (int i = 0; i < kWinogradOut; i++) columns[i][x] = y[i];
+  }
+  // 24 = 3 * 2^3, 12 = 3 * 2^2, 6 = 3 * 2; two dimensions make 9 of the 3's.
+  const Int ninth = Vec::set32(0x38e38e39);  // 9 times this is 1 modulo 2^32
+  const auto line = [&]<int kLine>() __attribute__((always_inline)) {
+    constexpr int kTwos[kWinogradOut] = {3, 2, 1, 1};
+    Int y[kWinogradOut];
+    winograd_output_line<Vec>(columns[kLine], y);
+    const auto put = [&]<int kColumn>() __attribute__((always_inline)) {
+      constexpr int kShift = kTwos[kLine] + kTwos[kColumn];
+      const Int sum = Vec::template down32<kShift>(Vec::mul32(y[kColumn], ninth));
+      Vec::store(to + (kLine * kWinogradOut + kColumn) * step, sum);
+    };
+    each_row<kWinogradOut>(put);
+  };
+  each_row<kWinogradOut>(line);
+}
+
+template <class Vec, int NV>
+__attribute__((noinline)) void winograd_output(const WinogradOutput& w, const Epilogue& epilogue) {
+  constexpr int kWidth = NV * Vec::kLanes;
+  alignas(64) int32_t sums[kWinogradOut][kWinogradOut][kWidth];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) {
+    const int at = v * Vec::kLanes;
+    winograd_sums<Vec>(w.sums + at, w.position_step, &sums[0][0][at], kWidth);
+  }
+  Epilogue e = epilogue;
+  const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
+  const auto store = [&]<int kColumns>() __attribute__((always_inline)) {
+    for (int y = 0; y < w.lines; y++, e.shift(w.line_step)) {
+      typename Vec::Int acc[kColumns][NV];
+      start_tile<Vec>(acc, e.bias);
+#pragma GCC unroll 4
+      for (int x = 0; x < kColumns; x++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) {
+          acc[x][v] = Vec::add32(acc[x][v], Vec::load(&sums[y][x][v * Vec::kLanes]));
+        }
+      }
+      store_tile<Vec, kColumns, NV>(acc, e, clamp);
+    }
+  };
+  switch (w.columns) {
+    case 1: return store.template operator()<1>();
+    case 2: return store.template operator()<2>();
+    case 3: return store.template operator()<3>();
+    default: return store.template operator()<4>();
+  }
+}
+
+template <class Vec, int NV, int... R>
+constexpr WinogradKernels winograd_kernels(std::integer_sequence<int, R...>) {
+  return {NV * Vec::kLanes,
+          winograd_input<Vec>,
+          winograd_weights<Vec, NV>,
+          {winograd_products<Vec, R + 1, NV>...},
+          winograd_output<Vec, NV>};
+}
+
+}  // namespace
+}  // namespace fastinfer

@@ -1,0 +1,242 @@
+#include "winograd_conv.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "scratch.h"
+
+namespace fastinfer {
+namespace {
+
+struct DomainScratch;
+
+constexpr int64_t kBlock = 64;  // channels that a row has together
+// A block's inputs and sums are as many bytes, but of so many tiles at least, by which weights are brought
+// into the domain once.
+constexpr int64_t kBlockBytes = 512 * 1024, kLeastTiles = 16;
+// Matrices begin a line of cache apart from multiples of 4 KiB, which share few sets.
+constexpr int64_t kApart = 32;
+
+// Estimated cycles on a core that multiplies two vectors a cycle (fitted to Zen 5, 2026-11).
+constexpr double kInputCycles = 450;   // of 64 channels of a tile
+constexpr double kWeightCycles = 40;   // of an input channel and a vector of results
+constexpr double kProductCycles = 9.7; // of an input channel, a tile and a vector
+constexpr double kOutputCycles = 175;  // of a tile and a vector
+constexpr double kDirectCycles = 1.16, kDirectResult = 2;  // of a pixel and a vector
+constexpr double kMargin = 0.97;
+
+const WinogradKernels* kernels_of(const PackedView& view) {
+  for (const WinogradKernels& k : view.table->winograd) {
+    if (k.nr != 0 && k.nr == view.header->nr) return &k;
+  }
+  return nullptr;
+}
+
+int64_t padded(int64_t channels) { return divide_up(channels, kBlock) * kBlock; }
+
+int64_t most_tiles(const PackedHeader& h, int64_t channels) {
+  const int64_t values = padded(channels) * int64_t{sizeof(int16_t)} + h.nr * int64_t{sizeof(int32_t)};
+  return std::max<int64_t>(kLeastTiles, kBlockBytes / (kWinogradPositions * values));
+}
+
+int64_t tiles_of(const ConvGeometry& g) {
+  return g.batch * WinogradAxis{g.out_height, g.dilation_h}.tiles() *
+         WinogradAxis{g.out_width, g.dilation_w}.tiles();
+}
+
+// Of all taps of all results of one dimension, the part that finds a pixel.
+double inside(int64_t size, int64_t out, int64_t dilation, int64_t padding) {
+  int64_t found = 0;
+  for (int64_t tap = 0; tap < 3; tap++) {
+    const int64_t at = tap * dilation - padding;
+    found += std::max<int64_t>(0, std::min(out, size - at) - std::max<int64_t>(0, -at));
+  }
+  return static_cast<double>(found) / static_cast<double>(3 * out);
+}
+
+// What windows take where each tap is multiplied; DilatedConv leaves out those that see padding.
+double direct_estimate(const PackedView& view, const ConvGeometry& g) {
+  double taps = 9;
+  if (g.dilation_h > 1 && g.dilation_w > 1 && view.header->x_zero_point == 0) {
+    taps *= inside(g.height, g.out_height, g.dilation_h, g.pad_h) *
+            inside(g.width, g.out_width, g.dilation_w, g.pad_w);
+  }
+  const double vectors = static_cast<double>(view.panels() * view.header->nr / view.table->lanes);
+  const double quads = static_cast<double>(divide_up(g.channels, 4));
+  return static_cast<double>(g.out_pixels()) * vectors *
+         (taps * quads * kDirectCycles / 2 + kDirectResult);
+}
+
+}  // namespace
+
+int64_t WinogradAxis::tiles() const {
+  const int64_t each = size / dilation, longer = size % dilation;
+  return longer * divide_up(each + 1, kWinogradOut) +
+         (dilation - longer) * divide_up(each, kWinogradOut);
+}
+
+// The first `longer` of the rows that lie `dilation` apart have one result more than the others.
+WinogradAxis::Tile WinogradAxis::tile(int64_t index) const {
+  const int64_t each = size / dilation, longer = size % dilation;
+  const int64_t in_longer = divide_up(each + 1, kWinogradOut);
+  const bool is_longer = index < longer * in_longer;
+  const int64_t begin = is_longer ? 0 : longer, results = each + is_longer;
+  const int64_t tiles = is_longer ? in_longer : divide_up(each, kWinogradOut);
+  if (!is_longer) index -= longer * in_longer;
+  const int64_t first = index % tiles * kWinogradOut;
+  return {begin + index / tiles + first * dilation,
+          std::min<int64_t>(kWinogradOut, results - first)};
+}
+
+bool WinogradConv::suits(const PackedView& view, const ConvGeometry& g) {
+  const PackedHeader& h = *view.header;
+  const bool can = static_cast<GemmForm>(h.form) == GemmForm::kRows &&
+                   h.has(kFlagWinogradSums) && h.groups == 1 && g.kh == 3 && g.kw == 3 &&
+                   g.stride_h == 1 && g.stride_w == 1 && g.channels % 4 == 0 &&
+                   kernels_of(view) != nullptr && g.out_pixels() > 0;
+  return can && estimate(view, g, tiles_of(g), view.panels()) < kMargin * direct_estimate(view, g);
+}
+
+double WinogradConv::estimate(const PackedView& view, const ConvGeometry& g, int64_t tiles,
+                              int64_t panels) {
+  const int64_t passes = divide_up(tiles, most_tiles(*view.header, g.channels));
+  const auto vectors = static_cast<double>(panels * view.header->nr / view.table->lanes);
+  const auto channels = static_cast<double>(g.channels), all = static_cast<double>(tiles);
+  const double blocks = static_cast<double>(padded(g.channels) / kBlock);
+  return all * blocks * kInputCycles +
+         vectors * (static_cast<double>(passes) * channels * kWeightCycles +
+                    all * (channels * kProductCycles + kOutputCycles));
+}
+
+Work WinogradConv::work() const {
+  return {g_.out_pixels() * int64_t{h_.n} * h_.k, std::max(tiles_of(g_), view_.panels())};
+}
+
+// Threads that share tiles bring all weights into the domain, ones that share panels all tiles.
+GemmShare WinogradConv::share(int thread, int threads) const {
+  const int64_t tiles = tiles_of(g_), panels = view_.panels();
+  const auto most = [&](int64_t count) { return divide_up(count, threads); };
+  if (estimate(view_, g_, most(tiles), panels) <= estimate(view_, g_, tiles, most(panels))) {
+    return {share_of(tiles, thread, threads), {0, panels}};
+  }
+  return {{0, tiles}, share_of(panels, thread, threads)};
+}
+
+WinogradConv::Domain WinogradConv::domain(int64_t tiles) const {
+  Domain d{};
+  d.tiles = tiles;
+  d.row_values = padded(g_.channels);
+  d.rows_step = tiles * d.row_values + kApart;
+  d.weights_step = g_.channels * h_.nr + kApart;
+  const int64_t rows = kWinogradPositions * d.rows_step;
+  const int64_t weights = 2 * kWinogradSide * d.weights_step;
+  const int64_t sums = kWinogradPositions * tiles * h_.nr;
+  const int64_t bytes = (rows + weights) * int64_t{sizeof(int16_t)} + sums * int64_t{sizeof(int32_t)};
+  uint8_t* const memory = scratch<DomainScratch>(bytes + d.row_values);
+  d.rows = reinterpret_cast<int16_t*>(memory);
+  d.weights = d.rows + rows;
+  d.sums = reinterpret_cast<int32_t*>(d.weights + weights);
+  d.fill = memory + bytes;
+  std::memset(d.fill, fill_, static_cast<size_t>(d.row_values));
+  return d;
+}
+
+void WinogradConv::run_part(int thread, int threads) const {
+  const auto [tiles, panels] = share(thread, threads);
+  if (tiles.begin == tiles.end || panels.begin == panels.end) return;
+  const int64_t count = tiles.end - tiles.begin, blocks = divide_up(count, most_tiles(h_, g_.channels));
+  const Domain d = domain(divide_up(count, blocks));
+  for (int64_t b = 0; b < blocks; b++) {
+    const Range block = {tiles.begin + count * b / blocks, tiles.begin + count * (b + 1) / blocks};
+    transform_inputs(d, block);
+    for (int64_t p = panels.begin; p < panels.end; p++) {
+      multiply(d, block, p, p + 1 == panels.end);
+    }
+    if (h_.table) look_up(block, panels);
+  }
+}
+
+WinogradConv::Tile WinogradConv::tile(int64_t index) const {
+  const WinogradAxis lines{g_.out_height, g_.dilation_h}, columns{g_.out_width, g_.dilation_w};
+  const int64_t wide = columns.tiles(), all = wide * lines.tiles();
+  return {index / all, lines.tile(index % all / wide), columns.tile(index % wide)};
+}
+
+void WinogradConv::transform_inputs(const Domain& d, const Range& tiles) const {
+  WinogradInput input{};
+  input.channels = g_.channels;
+  input.position_step = d.rows_step;
+  input.to = d.rows;
+  for (int64_t t = tiles.begin; t < tiles.end; t++, input.to += d.row_values) {
+    const Tile at = tile(t);
+    const uint8_t* const image = x_ + at.image * g_.height * g_.width * g_.pixel_step;
+    for (int64_t i = 0; i < kWinogradSide; i++) {
+      const int64_t y = at.lines.first - g_.pad_h + i * g_.dilation_h;
+      const bool is_line = y >= 0 && y < g_.height;
+      for (int64_t j = 0; j < kWinogradSide; j++) {
+        const int64_t x = at.columns.first - g_.pad_w + j * g_.dilation_w;
+        const bool is_pixel = is_line && x >= 0 && x < g_.width;
+        input.pixels[i * kWinogradSide + j] =
+            is_pixel ? image + (y * g_.width + x) * g_.pixel_step : d.fill;
+      }
+    }
+    kernels_of(view_)->input(input);
+  }
+}
+
+// All rows of a block times a panel.
+void WinogradConv::multiply(const Domain& d, const Range& tiles, int64_t panel, bool is_last) const {
+  const WinogradKernels& kernels = *kernels_of(view_);
+  const GemmTiles packed = panel_tiles(view_, panel);
+  const int64_t count = tiles.end - tiles.begin, step = d.tiles * h_.nr;
+  WinogradWeights weights{static_cast<const int8_t*>(packed.weight), g_.channels / 4, 0, d.weights,
+                          d.weights_step};
+  WinogradProducts products{};
+  products.row_bytes = d.row_values * int64_t{sizeof(int16_t)};
+  products.quads = weights.quads;
+  const int64_t parts = divide_up(count, kWinogradRows);
+  const int64_t ahead = divide_up(packed.panel_bytes, kWinogradPositions);
+  const int8_t* next = weights.weight + packed.panel_bytes;
+  for (; weights.pair < 3; weights.pair++) {
+    kernels.weights(weights);
+    for (int i = 0; i < 2 * kWinogradSide; i++) {
+      const int line = kWinogradPairs[weights.pair][i / kWinogradSide];
+      const int position = line * kWinogradSide + i % kWinogradSide;
+      if (!is_last) prefetch<Cache::kL2>(next + i * ahead, ahead);
+      for (int64_t part = 0; part < parts; part++) {
+        const int64_t first = count * part / parts, rows = count * (part + 1) / parts - first;
+        products.rows = d.rows + position * d.rows_step + first * d.row_values;
+        products.weight = d.weights + i * d.weights_step;
+        products.sums = d.sums + position * step + first * h_.nr;
+        kernels.products[rows - 1](products);
+      }
+    }
+    next += 2 * kWinogradSide * ahead;
+  }
+  const Epilogue whole = panel_epilogue(view_, output_, panel, 0);
+  WinogradOutput output{d.sums, step, 0, 0, g_.dilation_h * g_.out_width * output_.ldc};
+  for (int64_t t = tiles.begin; t < tiles.end; t++, output.sums += h_.nr) {
+    const Tile at = tile(t);
+    output.lines = static_cast<int>(at.lines.count);
+    output.columns = static_cast<int>(at.columns.count);
+    Epilogue e = whole;
+    e.shift(pixel(at) * output_.ldc);
+    e.ldc *= g_.dilation_w;
+    kernels.output(output, e);
+  }
+}
+
+void WinogradConv::look_up(const Range& tiles, const Range& panels) const {
+  for (int64_t t = tiles.begin; t < tiles.end; t++) {
+    const Tile at = tile(t);
+    for (int64_t y = 0; y < at.lines.count; y++) {
+      const int64_t first = pixel(at) + y * g_.dilation_h * g_.out_width;
+      for (int64_t x = 0; x < at.columns.count; x++) {
+        const int64_t m = first + x * g_.dilation_w;
+        look_up_panels(view_, output_, panels.begin, panels.end, m, m + 1);
+      }
+    }
+  }
+}
+
+}  // namespace fastinfer

@@ -1,0 +1,67 @@
+// What Winograd's convolution asks of an instruction set: see micro/winograd.h. Torch-free.
+#pragma once
+
+#include <cstdint>
+
+#include "../epilogue.h"
+
+namespace fastinfer {
+
+// A tile is 4 x 4 results of 3 x 3 taps. It reads 6 x 6 pixels, of which 36 matrices are multiplied, one for
+// each position: a row is a tile's inputs, a column the weights of a channel of the result.
+constexpr int kWinogradSide = 6, kWinogradOut = 4;
+constexpr int kWinogradPositions = kWinogradSide * kWinogradSide;
+constexpr int kWinogradRows = 14;  // of a matrix at a time, at most
+
+// Whether sums of a convolution are found whole: they lie in -kWinogradSum..kWinogradSum - 1, since of
+// 24 * 24 times a sum the lower 32 bits are known.
+constexpr int64_t kWinogradSum = 1 << 25;
+
+// A tile's pixels into its row of every matrix. A row has blocks of 64 channels, the even ones of a block
+// before the odd ones; absent channels are 0.
+struct WinogradInput {
+  const uint8_t* pixels[kWinogradPositions];  // line by line
+  int64_t channels;
+  int16_t* to;
+  int64_t position_step;  // values from one matrix to the next
+};
+
+// Lines of positions whose weights are made of the same sums, two at a time.
+constexpr int kWinogradPairs[3][2] = {{0, 5}, {1, 2}, {3, 4}};
+
+// A panel's weights into the columns of the matrices of two lines: [quad][even, odd][nr][2] each.
+struct WinogradWeights {
+  const int8_t* weight;  // [tap][quad][nr][4]
+  int64_t quads;
+  int pair;  // of kWinogradPairs
+  int16_t* to;
+  int64_t position_step;
+};
+
+// Rows of one matrix times a panel's columns.
+struct WinogradProducts {
+  const int16_t* rows;
+  int64_t row_bytes;
+  const int16_t* weight;
+  int64_t quads;
+  int32_t* sums;  // [row][nr]
+};
+
+// A tile's products of a panel into its results, of which the first `lines` x `columns` exist.
+struct WinogradOutput {
+  const int32_t* sums;
+  int64_t position_step;
+  int lines, columns;
+  int64_t line_step;  // elements of the result from one line to the next
+};
+
+// For panels of `nr` channels; 0: there are none.
+struct WinogradKernels {
+  int nr;
+  void (*input)(const WinogradInput&);
+  void (*weights)(const WinogradWeights&);
+  void (*products[kWinogradRows])(const WinogradProducts&);  // of 1 to kWinogradRows rows
+  void (*output)(const WinogradOutput&, const Epilogue&);    // ldc: from a column to the next
+};
+
+}  // namespace fastinfer
