@@ -18,9 +18,9 @@ constexpr int64_t kBlockBytes = 512 * 1024, kLeastTiles = 16;
 constexpr int64_t kApart = 32;
 
 // Estimated cycles on a core that multiplies two vectors a cycle (fitted to Zen 5, 2026-11).
-constexpr double kInputCycles = 450;   // of 64 channels of a tile
-constexpr double kWeightCycles = 40;   // of an input channel and a vector of results
-constexpr double kProductCycles = 9.7; // of an input channel, a tile and a vector
+constexpr double kInputCycles = 450;  // of 64 channels of a tile
+constexpr double kWeightCycles = 40;  // of an input channel and a vector of results
+constexpr double kProductCycles = 0.27;  // of an input channel, a tile's position and a vector
 constexpr double kOutputCycles = 175;  // of a tile and a vector
 constexpr double kDirectCycles = 1.16, kDirectResult = 2;  // of a pixel and a vector
 constexpr double kMargin = 0.97;
@@ -42,6 +42,13 @@ int64_t most_tiles(const PackedHeader& h, int64_t channels) {
 int64_t tiles_of(const ConvGeometry& g) {
   return g.batch * WinogradAxis{g.out_height, g.dilation_h}.tiles() *
          WinogradAxis{g.out_width, g.dilation_w}.tiles();
+}
+
+// Of a tile on average.
+double positions_of(const ConvGeometry& g) {
+  const int64_t all = g.batch * WinogradAxis{g.out_height, g.dilation_h}.positions() *
+                      WinogradAxis{g.out_width, g.dilation_w}.positions();
+  return static_cast<double>(all) / static_cast<double>(tiles_of(g));
 }
 
 // Of all taps of all results of one dimension, the part that finds a pixel.
@@ -88,6 +95,23 @@ WinogradAxis::Tile WinogradAxis::tile(int64_t index) const {
           std::min<int64_t>(kWinogradOut, results - first)};
 }
 
+int64_t WinogradAxis::positions() const {
+  const auto of_results = [](int64_t results) {
+    const int64_t rest = results % kWinogradOut;
+    return results / kWinogradOut * kWinogradSide + (rest > 0 ? positions_of(rest) : 0);
+  };
+  const int64_t each = size / dilation, longer = size % dilation;
+  return longer * of_results(each + 1) + (dilation - longer) * of_results(each);
+}
+
+WinogradPlace WinogradRows::next(int64_t lines, int64_t columns) {
+  const WinogradPlace place = next_;
+  for (int64_t i = 0; i + 2 <= std::max<int64_t>(2, lines); i++) {
+    for (int64_t j = 0; j + 2 <= std::max<int64_t>(2, columns); j++) next_.at[i][j] += row_values_;
+  }
+  return place;
+}
+
 bool WinogradConv::suits(const PackedView& view, const ConvGeometry& g) {
   const PackedHeader& h = *view.header;
   const bool can = static_cast<GemmForm>(h.form) == GemmForm::kRows &&
@@ -105,7 +129,7 @@ double WinogradConv::estimate(const PackedView& view, const ConvGeometry& g, int
   const double blocks = static_cast<double>(padded(g.channels) / kBlock);
   return all * blocks * kInputCycles +
          vectors * (static_cast<double>(passes) * channels * kWeightCycles +
-                    all * (channels * kProductCycles + kOutputCycles));
+                    all * (channels * positions_of(g) * kProductCycles + kOutputCycles));
 }
 
 Work WinogradConv::work() const {
@@ -148,9 +172,10 @@ void WinogradConv::run_part(int thread, int threads) const {
   const Domain d = domain(divide_up(count, blocks));
   for (int64_t b = 0; b < blocks; b++) {
     const Range block = {tiles.begin + count * b / blocks, tiles.begin + count * (b + 1) / blocks};
-    transform_inputs(d, block);
+    const WinogradRows rows = transform_inputs(d, block);
     for (int64_t p = panels.begin; p < panels.end; p++) {
-      multiply(d, block, p, p + 1 == panels.end);
+      multiply(d, rows, p, p + 1 == panels.end);
+      transform_results(d, block, p);
     }
     if (h_.table) look_up(block, panels);
   }
@@ -162,13 +187,17 @@ WinogradConv::Tile WinogradConv::tile(int64_t index) const {
   return {index / all, lines.tile(index % all / wide), columns.tile(index % wide)};
 }
 
-void WinogradConv::transform_inputs(const Domain& d, const Range& tiles) const {
+WinogradRows WinogradConv::transform_inputs(const Domain& d, const Range& tiles) const {
+  WinogradRows rows(d.row_values);
   WinogradInput input{};
   input.channels = g_.channels;
   input.position_step = d.rows_step;
   input.to = d.rows;
-  for (int64_t t = tiles.begin; t < tiles.end; t++, input.to += d.row_values) {
+  for (int64_t t = tiles.begin; t < tiles.end; t++) {
     const Tile at = tile(t);
+    input.lines = static_cast<int>(at.lines.count);
+    input.columns = static_cast<int>(at.columns.count);
+    input.place = rows.next(input.lines, input.columns);
     const uint8_t* const image = x_ + at.image * g_.height * g_.width * g_.pixel_step;
     for (int64_t i = 0; i < kWinogradSide; i++) {
       const int64_t y = at.lines.first - g_.pad_h + i * g_.dilation_h;
@@ -182,43 +211,56 @@ void WinogradConv::transform_inputs(const Domain& d, const Range& tiles) const {
     }
     kernels_of(view_)->input(input);
   }
+  return rows;
 }
 
 // All rows of a block times a panel.
-void WinogradConv::multiply(const Domain& d, const Range& tiles, int64_t panel, bool is_last) const {
+void WinogradConv::multiply(const Domain& d, const WinogradRows& rows, int64_t panel,
+                            bool is_last) const {
   const WinogradKernels& kernels = *kernels_of(view_);
   const GemmTiles packed = panel_tiles(view_, panel);
-  const int64_t count = tiles.end - tiles.begin, step = d.tiles * h_.nr;
   WinogradWeights weights{static_cast<const int8_t*>(packed.weight), g_.channels / 4, 0, d.weights,
                           d.weights_step};
   WinogradProducts products{};
   products.row_bytes = d.row_values * int64_t{sizeof(int16_t)};
   products.quads = weights.quads;
-  const int64_t parts = divide_up(count, kWinogradRows);
+  // The next panel's weights come to L2 meanwhile.
   const int64_t ahead = divide_up(packed.panel_bytes, kWinogradPositions);
   const int8_t* next = weights.weight + packed.panel_bytes;
   for (; weights.pair < 3; weights.pair++) {
     kernels.weights(weights);
-    for (int i = 0; i < 2 * kWinogradSide; i++) {
-      const int line = kWinogradPairs[weights.pair][i / kWinogradSide];
-      const int position = line * kWinogradSide + i % kWinogradSide;
-      if (!is_last) prefetch<Cache::kL2>(next + i * ahead, ahead);
-      for (int64_t part = 0; part < parts; part++) {
-        const int64_t first = count * part / parts, rows = count * (part + 1) / parts - first;
-        products.rows = d.rows + position * d.rows_step + first * d.row_values;
-        products.weight = d.weights + i * d.weights_step;
-        products.sums = d.sums + position * step + first * h_.nr;
-        kernels.products[rows - 1](products);
+    products.weight = d.weights;
+    for (const int line : kWinogradPairs[weights.pair]) {
+      for (int column = 0; column < kWinogradSide; column++) {
+        if (!is_last) prefetch<Cache::kL2>(next, ahead);
+        next += ahead;
+        const int64_t position = line * kWinogradSide + column, all = rows.count(line, column);
+        const int64_t parts = divide_up(all, kWinogradRows);
+        for (int64_t part = 0; part < parts; part++) {
+          const int64_t first = all * part / parts, count = all * (part + 1) / parts - first;
+          products.rows = d.rows + position * d.rows_step + first * d.row_values;
+          products.sums = d.sums + (position * d.tiles + first) * h_.nr;
+          kernels.products[count - 1](products);
+        }
+        products.weight += d.weights_step;
       }
     }
-    next += 2 * kWinogradSide * ahead;
   }
+}
+
+void WinogradConv::transform_results(const Domain& d, const Range& tiles, int64_t panel) const {
+  const WinogradKernels& kernels = *kernels_of(view_);
   const Epilogue whole = panel_epilogue(view_, output_, panel, 0);
-  WinogradOutput output{d.sums, step, 0, 0, g_.dilation_h * g_.out_width * output_.ldc};
-  for (int64_t t = tiles.begin; t < tiles.end; t++, output.sums += h_.nr) {
+  WinogradRows rows(h_.nr);
+  WinogradOutput output{};
+  output.sums = d.sums;
+  output.position_step = d.tiles * h_.nr;
+  output.line_step = g_.dilation_h * g_.out_width * output_.ldc;
+  for (int64_t t = tiles.begin; t < tiles.end; t++) {
     const Tile at = tile(t);
     output.lines = static_cast<int>(at.lines.count);
     output.columns = static_cast<int>(at.columns.count);
+    output.place = rows.next(output.lines, output.columns);
     Epilogue e = whole;
     e.shift(pixel(at) * output_.ldc);
     e.ldc *= g_.dilation_w;

@@ -5,6 +5,8 @@
 // networks take no more memory; in that domain a weight has eight times the bytes.
 #pragma once
 
+#include <algorithm>
+
 #include "conv_shape.h"
 #include "gemm_panel.h"
 
@@ -20,6 +22,25 @@ struct WinogradAxis {
 
   int64_t tiles() const;
   Tile tile(int64_t index) const;
+  // Of all tiles, each as many as pixels that it reads.
+  int64_t positions() const;
+  static int64_t positions_of(int64_t results) { return std::max<int64_t>(2, results) + 2; }
+};
+
+// Hands out rows of the matrices to tiles, one after the other.
+class WinogradRows {
+ public:
+  explicit WinogradRows(int64_t row_values) : row_values_(row_values) {}
+
+  WinogradPlace next(int64_t lines, int64_t columns);
+  // How many rows the matrix of a position has so far.
+  int64_t count(int line, int column) const {
+    return next_.at[kWinogradLevel[line]][kWinogradLevel[column]] / row_values_;
+  }
+
+ private:
+  int64_t row_values_;
+  WinogradPlace next_ = {};
 };
 
 class WinogradConv {
@@ -56,8 +77,9 @@ class WinogradConv {
   GemmShare share(int thread, int threads) const;
   Domain domain(int64_t tiles) const;
   Tile tile(int64_t index) const;
-  void transform_inputs(const Domain& d, const Range& tiles) const;
-  void multiply(const Domain& d, const Range& tiles, int64_t panel, bool is_last) const;
+  WinogradRows transform_inputs(const Domain& d, const Range& tiles) const;
+  void multiply(const Domain& d, const WinogradRows& rows, int64_t panel, bool is_last) const;
+  void transform_results(const Domain& d, const Range& tiles, int64_t panel) const;
   void look_up(const Range& tiles, const Range& panels) const;
   int64_t pixel(const Tile& t) const {
     return (t.image * g_.out_height + t.lines.first) * g_.out_width + t.columns.first;

@@ -13,17 +13,27 @@ constexpr int kWinogradSide = 6, kWinogradOut = 4;
 constexpr int kWinogradPositions = kWinogradSide * kWinogradSide;
 constexpr int kWinogradRows = 14;  // of a matrix at a time, at most
 
+// A tile at an edge with 3 results or fewer in a dimension has 5 or 4 positions there, of these levels.
+constexpr int kWinogradLevels = 3, kWinogradLevel[kWinogradSide] = {0, 0, 0, 1, 2, 0};
+
+// Where a tile's row lies in a matrix, in values, by the levels of its position.
+struct WinogradPlace {
+  int64_t at[kWinogradLevels][kWinogradLevels];
+};
+
 // Whether sums of a convolution are found whole: they lie in -kWinogradSum..kWinogradSum - 1, since of
 // 24 * 24 times a sum the lower 32 bits are known.
 constexpr int64_t kWinogradSum = 1 << 25;
 
-// A tile's pixels into its row of every matrix. A row has blocks of 64 channels, the even ones of a block
-// before the odd ones; absent channels are 0.
+// A tile's pixels into its row of every matrix that it has a position in. A row has blocks of 64 channels, the
+// even ones of a block before the odd ones; absent channels are 0.
 struct WinogradInput {
   const uint8_t* pixels[kWinogradPositions];  // line by line
+  int lines, columns;  // of results
   int64_t channels;
   int16_t* to;
   int64_t position_step;  // values from one matrix to the next
+  WinogradPlace place;
 };
 
 // Lines of positions whose weights are made of the same sums, two at a time.
@@ -47,11 +57,12 @@ struct WinogradProducts {
   int32_t* sums;  // [row][nr]
 };
 
-// A tile's products of a panel into its results, of which the first `lines` x `columns` exist.
+// A tile's products of a panel into its results.
 struct WinogradOutput {
   const int32_t* sums;
   int64_t position_step;
-  int lines, columns;
+  WinogradPlace place;
+  int lines, columns;  // of results
   int64_t line_step;  // elements of the result from one line to the next
 };
 

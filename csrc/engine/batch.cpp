@@ -15,6 +15,8 @@ namespace {
 
 // Memory for a slice's values that a core's cache keeps, more or less: 1 MiB of L2 and its share of L3.
 constexpr int64_t kSliceBytes = 2 << 20;
+// A layer's weights come from a further cache, and some are transformed, once for a slice.
+constexpr int64_t kLeastSamples = 2;
 // Weights that do not stay in the last cache are read again for every slice: then the batch is better.
 constexpr int64_t kMostWeights = 64 << 20;
 
@@ -30,7 +32,8 @@ class Slices {
     const int64_t arena = whole.arena().bytes;
     if (batch_ < 2 || arena <= kSliceBytes || whole.weight_bytes() > kMostWeights) return;
     const int64_t most = (batch_ + threads - 1) / threads;
-    const int64_t size = std::clamp(kSliceBytes / (arena / batch_), int64_t{1}, most);
+    const int64_t size =
+        std::min(most, std::max(kLeastSamples, kSliceBytes / (arena / batch_)));
     count_ = (batch_ + size - 1) / size;
     // As many for each thread, where there are samples enough.
     count_ = std::min((count_ + threads - 1) / threads * threads, batch_);

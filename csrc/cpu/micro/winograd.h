@@ -9,6 +9,9 @@
 //   G:  6 0 0 | -1 -1 -1 | -1 1 -1 | 1 2 4 | 1 -2 4 | 0 0 6
 //   A': 1 4 4 1 1 0 (of 24) | 0 2 -2 1 -1 0 (of 12) | 0 1 1 1 1 0 (of 6) | 0 1 -1 2 -2 1 (of 6)
 //
+// These are values of polynomials at 0, 1, -1, 2, -2 and infinity. A tile with 3 results in a dimension takes
+// all but -2, one with 2 all but the two 2's, of the same weights: F(3, 3) and F(2, 3) but for factors.
+//
 // (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016.) Decision 31 has what it gains.
 #pragma once
 
@@ -21,62 +24,118 @@
 namespace fastinfer {
 namespace {
 
-// B' d.
-template <class Vec>
-inline __attribute__((always_inline)) void winograd_input_line(
-    const typename Vec::Int (&d)[kWinogradSide], typename Vec::Int (&t)[kWinogradSide]) {
-  const auto four = [](auto v) { return Vec::template up16<2>(v); };
-  const auto c = Vec::sub16(d[4], d[2]);
-  const auto half = Vec::sub16(d[3], d[1]);
-  const auto e = Vec::add16(half, half);
-  t[0] = Vec::add16(four(Vec::sub16(d[0], d[2])), c);
-  t[5] = Vec::sub16(Vec::sub16(d[5], d[3]), Vec::add16(e, e));
-  const auto a = Vec::sub16(d[4], four(d[2]));
-  const auto b = Vec::sub16(d[3], four(d[1]));
-  t[1] = Vec::add16(a, b);
-  t[2] = Vec::sub16(a, b);
-  t[3] = Vec::add16(c, e);
-  t[4] = Vec::sub16(c, e);
+// The positions of a dimension with kCount results, of which 1 is taken for 2.
+template <int kCount>
+constexpr int kWinogradTaken[kCount + 2] = {0, 1, 2, 3, 4, 5};
+template <>
+constexpr int kWinogradTaken<3>[5] = {0, 1, 2, 3, 5};
+template <>
+constexpr int kWinogradTaken<2>[4] = {0, 1, 2, 5};
+
+// call<kCount>() for a number of results.
+template <class Call>
+inline __attribute__((always_inline)) void with_count(int results, const Call& call) {
+  if (results == 4) return call.template operator()<4>();
+  if (results == 3) return call.template operator()<3>();
+  call.template operator()<2>();
+}
+
+// B' d, in the order of kWinogradTaken.
+template <class Vec, int kCount, class Int = typename Vec::Int>
+inline __attribute__((always_inline)) void winograd_input_line(const Int (&d)[kCount + 2],
+                                                               Int (&t)[kCount + 2]) {
+  const auto twice = [](Int v) { return Vec::add16(v, v); };
+  if constexpr (kCount == 4) {
+    const auto four = [](Int v) { return Vec::template up16<2>(v); };
+    const Int c = Vec::sub16(d[4], d[2]), e = twice(Vec::sub16(d[3], d[1]));
+    t[0] = Vec::add16(four(Vec::sub16(d[0], d[2])), c);
+    t[5] = Vec::sub16(Vec::sub16(d[5], d[3]), twice(e));
+    const Int a = Vec::sub16(d[4], four(d[2])), b = Vec::sub16(d[3], four(d[1]));
+    t[1] = Vec::add16(a, b);
+    t[2] = Vec::sub16(a, b);
+    t[3] = Vec::add16(c, e);
+    t[4] = Vec::sub16(c, e);
+  } else if constexpr (kCount == 3) {
+    const Int e = Vec::sub16(d[3], d[1]), f = Vec::sub16(d[1], d[2]);
+    t[0] = Vec::add16(twice(Vec::sub16(d[0], d[2])), e);
+    t[1] = Vec::sub16(e, Vec::add16(d[1], d[2]));
+    t[2] = Vec::add16(e, Vec::add16(f, twice(f)));
+    t[3] = e;
+    t[4] = Vec::sub16(Vec::sub16(d[4], d[2]), twice(e));
+  } else {
+    t[0] = Vec::sub16(d[0], d[2]);
+    t[1] = Vec::add16(d[1], d[2]);
+    t[2] = Vec::sub16(d[1], d[2]);
+    t[3] = Vec::sub16(d[3], d[1]);
+  }
+}
+
+constexpr int kWinogradBlock = 64;  // channels of a row that lie together, even ones first
+
+// Lines of pixels into lines of positions; of `left` channels, 64 at most.
+template <class Vec, int kLines>
+inline void winograd_lines(const WinogradInput& w, int64_t c,
+                           int16_t (&to)[kWinogradSide][kWinogradSide][kWinogradBlock]) {
+  using Int = typename Vec::Int;
+  constexpr int kSide = kLines + 2;
+  const int64_t left = w.channels - c;
+  const int side = (w.columns < 2 ? 2 : w.columns) + 2;
+  for (int x = 0; x < side; x++) {
+    Int even[kSide], odd[kSide], t[kSide];
+#pragma GCC unroll 6
+    for (int y = 0; y < kSide; y++) {
+      const uint8_t* pixel = w.pixels[y * kWinogradSide + x] + c;
+      const Int v = left >= Vec::kBytes ? Vec::load(pixel) : Vec::load_some(pixel, left);
+      even[y] = Vec::even_bytes(v);
+      odd[y] = Vec::odd_bytes(v);
+    }
+    winograd_input_line<Vec, kLines>(even, t);
+#pragma GCC unroll 6
+    for (int y = 0; y < kSide; y++) Vec::store(to[y][x], t[y]);
+    winograd_input_line<Vec, kLines>(odd, t);
+#pragma GCC unroll 6
+    for (int y = 0; y < kSide; y++) Vec::store(to[y][x] + kWinogradBlock / 2, t[y]);
+  }
+}
+
+// The same with columns, of the lines of positions.
+template <class Vec, int kColumns>
+inline void winograd_columns(
+    const WinogradInput& w, int64_t c,
+    const int16_t (&from)[kWinogradSide][kWinogradSide][kWinogradBlock], const int* lines,
+    int count) {
+  using Int = typename Vec::Int;
+  constexpr int kSide = kColumns + 2;
+  constexpr int64_t kHalf = kWinogradBlock / 2;
+  for (int y = 0; y < count; y++) {
+    int16_t* const to = w.to + c + lines[y] * kWinogradSide * w.position_step;
+    const auto& places = w.place.at[kWinogradLevel[lines[y]]];
+    for (int64_t h = 0; h < kWinogradBlock; h += kHalf) {
+      Int d[kSide], t[kSide];
+#pragma GCC unroll 6
+      for (int x = 0; x < kSide; x++) d[x] = Vec::load(from[y][x] + h);
+      winograd_input_line<Vec, kColumns>(d, t);
+#pragma GCC unroll 6
+      for (int x = 0; x < kSide; x++) {
+        const int column = kWinogradTaken<kColumns>[x];
+        Vec::store(to + column * w.position_step + places[kWinogradLevel[column]] + h, t[x]);
+      }
+    }
+  }
 }
 
 template <class Vec>
 __attribute__((noinline)) void winograd_input(const WinogradInput& w) {
-  using Int = typename Vec::Int;
-  constexpr int kHalf = Vec::kBytes / 2;  // channels of a vector
-  static_assert(2 * kHalf == 64, "a block is 64 channels");
-  alignas(64) int16_t columns[kWinogradSide][kWinogradSide][2 * kHalf];
-  for (int64_t c = 0; c < w.channels; c += 2 * kHalf) {
-    const int64_t left = w.channels - c;
-    for (int x = 0; x < kWinogradSide; x++) {
-      Int even[kWinogradSide], odd[kWinogradSide], t[kWinogradSide];
-#pragma GCC unroll 6
-      for (int y = 0; y < kWinogradSide; y++) {
-        const uint8_t* pixel = w.pixels[y * kWinogradSide + x] + c;
-        const Int v = left >= Vec::kBytes ? Vec::load(pixel) : Vec::load_some(pixel, left);
-        even[y] = Vec::even_bytes(v);
-        odd[y] = Vec::odd_bytes(v);
+  static_assert(Vec::kBytes == kWinogradBlock);
+  alignas(64) int16_t lines[kWinogradSide][kWinogradSide][kWinogradBlock];
+  with_count(w.lines, [&]<int kLines>() {
+    with_count(w.columns, [&]<int kColumns>() {
+      for (int64_t c = 0; c < w.channels; c += kWinogradBlock) {
+        winograd_lines<Vec, kLines>(w, c, lines);
+        winograd_columns<Vec, kColumns>(w, c, lines, kWinogradTaken<kLines>, kLines + 2);
       }
-      winograd_input_line<Vec>(even, t);
-#pragma GCC unroll 6
-      for (int y = 0; y < kWinogradSide; y++) Vec::store(columns[y][x], t[y]);
-      winograd_input_line<Vec>(odd, t);
-#pragma GCC unroll 6
-      for (int y = 0; y < kWinogradSide; y++) Vec::store(columns[y][x] + kHalf, t[y]);
-    }
-    int16_t* to = w.to + c;
-    for (int y = 0; y < kWinogradSide; y++) {
-      for (int h = 0; h < 2 * kHalf; h += kHalf) {
-        Int d[kWinogradSide], t[kWinogradSide];
-#pragma GCC unroll 6
-        for (int x = 0; x < kWinogradSide; x++) d[x] = Vec::load(columns[y][x] + h);
-        winograd_input_line<Vec>(d, t);
-#pragma GCC unroll 6
-        for (int x = 0; x < kWinogradSide; x++) {
-          Vec::store(to + (y * kWinogradSide + x) * w.position_step + h, t[x]);
-        }
-      }
-    }
-  }
+    });
+  });
 }
 
 // Elements kWinogradPairs[kPair] of G g.
@@ -200,60 +259,81 @@ __attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
   }
 }
 
-// A' m.
-template <class Vec>
-inline __attribute__((always_inline)) void winograd_output_line(
-    const typename Vec::Int (&m)[kWinogradSide], typename Vec::Int (&y)[kWinogradOut]) {
-  const auto s1 = Vec::add32(m[1], m[2]), d1 = Vec::sub32(m[1], m[2]);
-  const auto s3 = Vec::add32(m[3], m[4]), d3 = Vec::sub32(m[3], m[4]);
-  y[0] = Vec::add32(Vec::add32(m[0], s3), Vec::template up32<2>(s1));
-  y[1] = Vec::add32(Vec::add32(d1, d1), d3);
-  y[2] = Vec::add32(s1, s3);
-  y[3] = Vec::add32(Vec::add32(d1, m[5]), Vec::add32(d3, d3));
-}
-
-// A vector of channels of a tile: its sums, [line][column] `step` values apart.
-template <class Vec>
-inline __attribute__((always_inline)) void winograd_sums(const int32_t* from, int64_t position_step,
-                                                         int32_t* to, int64_t step) {
-  using Int = typename Vec::Int;
-  Int columns[kWinogradOut][kWinogradSide];
-#pragma GCC unroll 6
-  for (int x = 0; x < kWinogradSide; x++) {
-    Int m[kWinogradSide], y[kWinogradOut];
-#pragma GCC unroll 6
-    for (int i = 0; i < kWinogradSide; i++) {
-      m[i] = Vec::load(from + (i * kWinogradSide + x) * position_step);
-    }
-    winograd_output_line<Vec>(m, y);
-#pragma GCC unroll 4
-    for (int i = 0; i < kWinogradOut; i++) columns[i][x] = y[i];
+// A' m, of kWinogradTaken; times 3 and the powers of two of kWinogradTwos.
+template <class Vec, int kCount, class Int = typename Vec::Int>
+inline __attribute__((always_inline)) void winograd_output_line(const Int (&m)[kCount + 2],
+                                                                Int (&y)[kCount]) {
+  const auto twice = [](Int v) { return Vec::add32(v, v); };
+  const auto thrice = [&](Int v) { return Vec::add32(v, twice(v)); };
+  if constexpr (kCount == 4) {
+    const Int s1 = Vec::add32(m[1], m[2]), d1 = Vec::sub32(m[1], m[2]);
+    const Int s3 = Vec::add32(m[3], m[4]), d3 = Vec::sub32(m[3], m[4]);
+    y[0] = Vec::add32(Vec::add32(m[0], s3), Vec::template up32<2>(s1));
+    y[1] = Vec::add32(twice(d1), d3);
+    y[2] = Vec::add32(s1, s3);
+    y[3] = Vec::add32(Vec::add32(d1, m[5]), twice(d3));
+  } else if constexpr (kCount == 3) {
+    const Int a = thrice(m[1]), b = twice(m[3]);
+    y[0] = Vec::add32(m[0], twice(Vec::add32(a, Vec::add32(m[2], m[3]))));
+    y[1] = Vec::add32(Vec::sub32(a, m[2]), b);
+    y[2] = Vec::add32(Vec::add32(a, m[2]), Vec::add32(twice(b), m[4]));
+  } else {
+    y[0] = Vec::add32(m[0], thrice(Vec::sub32(m[2], m[1])));
+    y[1] = Vec::sub32(m[3], thrice(Vec::add32(m[1], m[2])));
   }
-  // 24 = 3 * 2^3, 12 = 3 * 2^2, 6 = 3 * 2; two dimensions make 9 of the 3's.
+}
+template <int kCount>
+constexpr int kWinogradTwos[kCount] = {3, 2, 1, 1};
+template <>
+constexpr int kWinogradTwos<3>[3] = {2, 1, 1};
+template <>
+constexpr int kWinogradTwos<2>[2] = {1, 1};
+
+// A vector of channels of a tile: its sums, [line of kWinogradOut][column] `step` values apart.
+template <class Vec, int kLines, int kColumns>
+inline void winograd_sums(const WinogradOutput& w, int at, int32_t* to, int64_t step) {
+  using Int = typename Vec::Int;
+  Int columns[kLines][kColumns + 2];
+  const auto column = [&]<int kX>() __attribute__((always_inline)) {
+    constexpr int kColumn = kWinogradTaken<kColumns>[kX];
+    Int m[kLines + 2], y[kLines];
+#pragma GCC unroll 6
+    for (int i = 0; i < kLines + 2; i++) {
+      const int line = kWinogradTaken<kLines>[i];
+      m[i] = Vec::load(w.sums + (line * kWinogradSide + kColumn) * w.position_step +
+                       w.place.at[kWinogradLevel[line]][kWinogradLevel[kColumn]] + at);
+    }
+    winograd_output_line<Vec, kLines>(m, y);
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; i++) columns[i][kX] = y[i];
+  };
+  each_row<kColumns + 2>(column);
+  // Two dimensions make 9 of their 3's.
   const Int ninth = Vec::set32(0x38e38e39);  // 9 times this is 1 modulo 2^32
   const auto line = [&]<int kLine>() __attribute__((always_inline)) {
-    constexpr int kTwos[kWinogradOut] = {3, 2, 1, 1};
-    Int y[kWinogradOut];
-    winograd_output_line<Vec>(columns[kLine], y);
+    Int y[kColumns];
+    winograd_output_line<Vec, kColumns>(columns[kLine], y);
     const auto put = [&]<int kColumn>() __attribute__((always_inline)) {
-      constexpr int kShift = kTwos[kLine] + kTwos[kColumn];
+      constexpr int kShift = kWinogradTwos<kLines>[kLine] + kWinogradTwos<kColumns>[kColumn];
       const Int sum = Vec::template down32<kShift>(Vec::mul32(y[kColumn], ninth));
       Vec::store(to + (kLine * kWinogradOut + kColumn) * step, sum);
     };
-    each_row<kWinogradOut>(put);
+    each_row<kColumns>(put);
   };
-  each_row<kWinogradOut>(line);
+  each_row<kLines>(line);
 }
 
 template <class Vec, int NV>
 __attribute__((noinline)) void winograd_output(const WinogradOutput& w, const Epilogue& epilogue) {
   constexpr int kWidth = NV * Vec::kLanes;
   alignas(64) int32_t sums[kWinogradOut][kWinogradOut][kWidth];
-#pragma GCC unroll 4
-  for (int v = 0; v < NV; v++) {
-    const int at = v * Vec::kLanes;
-    winograd_sums<Vec>(w.sums + at, w.position_step, &sums[0][0][at], kWidth);
-  }
+  with_count(w.lines, [&]<int kLines>() {
+    with_count(w.columns, [&]<int kColumns>() {
+      for (int at = 0; at < kWidth; at += Vec::kLanes) {
+        winograd_sums<Vec, kLines, kColumns>(w, at, &sums[0][0][at], kWidth);
+      }
+    });
+  });
   Epilogue e = epilogue;
   const ByteClamp clamp(e.out_zero_point, e.qmin, e.qmax);
   const auto store = [&]<int kColumns>() __attribute__((always_inline)) {
