@@ -41,9 +41,27 @@ def slices_case(n: int, size: int) -> Case:
     return Case("int8_region", label, build)
 
 
+def winograd_case() -> Case:
+    """Return two layers of 3 x 3 that run by Winograd's algorithm where the ISA has it."""
+    steps = (
+        Step("int8_conv2d", 1, (0,), (0, 64, (3, 3), _ONE, _ONE, _ONE, 1, False)),
+        Step("int8_conv2d", 2, (1,), (1, 48, (3, 3), _ONE, (2, 2), (2, 2), 1, False)),
+    )
+
+    def build() -> tuple[Any, ...]:
+        g = generator("winograd")
+        weights = [random_weight(g, "normal", n, 64, 3, 3) for n in (64, 48)]
+        packed = [pack("conv2d", w, g, OUTPUTS[0], 1, 117) for w in weights]
+        x = random_uint8(g, 1, 64, 24, 16).contiguous(memory_format=torch.channels_last)
+        return [x], packed, Region(1, 3, (2,), steps).to_text()
+
+    return Case("int8_region", "winograd", build)
+
+
 def cases() -> Iterator[Case]:
     """Yield the cases of int8_region, and batches of one, two and three rounds of slices."""
     yield from region_cases()
+    yield winograd_case()
     # On 4 threads three samples of more than a slice are shared by all; six are slices and a rest.
     for n, size in ((3, 170), (6, 110), (5, 200)):
         yield slices_case(n, size)
