@@ -133,6 +133,18 @@ float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
   return vectors * vector + static_cast<float>(h.k) * family.cost.widen;
 }
 
+// What Winograd's convolution leaves of a dense layer's time, so that no sparse kernel is taken that is slower.
+// Whether it runs is not known here: that depends on the step and the image.
+float winograd_part(const KernelTable& table, const GemmFamily& family, const PackedHeader& h) {
+  constexpr float kFew = 0.87f, kMany = 0.75f;
+  constexpr int32_t kManyChannels = 128;
+  if (family.form != GemmForm::kRows || !h.has(kFlagWinogradSums) || h.groups > 1) return 1.0f;
+  for (const WinogradKernels& kernels : table.winograd) {
+    if (kernels.nr == family.nr) return h.c_per_group < kManyChannels ? kFew : kMany;
+  }
+  return 1.0f;
+}
+
 // With fewer zeros in 100 no sparse kernel is faster, and they are not counted panel by panel.
 constexpr int64_t kLeastZeros = 5;
 // A sparse estimate has to be better by this: branches and loads of picks are not in it.
@@ -178,7 +190,7 @@ std::optional<PackedHeader> choose_family(const KernelTable& table, const int8_t
       sparse.push_back({h, sparse_work(family, table.lanes, h, count_sparse(weight, h))});
       cost = estimate_sparse(sparse.back().work, h) * kSparseMargin;
     } else {
-      cost = estimate_dense(family, table.lanes, weight, h);
+      cost = estimate_dense(family, table.lanes, weight, h) * winograd_part(table, family, h);
     }
     if (i == 0 || cost < least) {
       best = &family;
