@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "../winograd_kernels.h"
+#include "../cache_lines.h"
 #include "store_tile.h"
 #include "tiles.h"
 
@@ -208,6 +209,7 @@ template <class Vec, int MR, int NV>
 __attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
   using Int = typename Vec::Int;
   constexpr int kBlockQuads = Vec::kBytes / 4;
+  constexpr int64_t kAhead = 1024;
   const RowSteps steps(p.row_bytes);
   Int acc[MR][NV];
 #pragma GCC unroll 16
@@ -227,6 +229,8 @@ __attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
         Int b[NV];
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) b[v] = Vec::load(w + ((i * 2 + half) * NV + v) * Vec::kBytes);
+        // From L2, faster than the CPU does it alone.
+        prefetch<Cache::kL1>(w + (i * 2 + half) * NV * Vec::kBytes + kAhead, NV * Vec::kBytes);
         each_row<MR>([&]<int R>() __attribute__((always_inline)) {
           const Int x =
               Vec::broadcast4(base[R / 4] + steps.template at<R>() + half * Vec::kBytes + i * 4);
