@@ -136,7 +136,7 @@ float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
 // What Winograd's convolution leaves of a dense layer's time, so that no sparse kernel is taken that is slower.
 // Whether it runs is not known here: that depends on the step and the image.
 float winograd_part(const KernelTable& table, const GemmFamily& family, const PackedHeader& h) {
-  constexpr float kFew = 0.87f, kMany = 0.75f;
+  constexpr float kFew = 0.87f, kMany = 0.8f;
   constexpr int32_t kManyChannels = 128;
   if (family.form != GemmForm::kRows || !h.has(kFlagWinogradSums) || h.groups > 1) return 1.0f;
   for (const WinogradKernels& kernels : table.winograd) {
