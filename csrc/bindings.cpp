@@ -78,7 +78,8 @@ std::string conv_way(uintptr_t packed, std::array<int64_t, 4> x, Pair stride, Pa
   std::tie(g.dilation_h, g.dilation_w) = dilation;
   if (!g.set_out_size()) return "none";
   const fastinfer::PackedView view{h, base, &fastinfer::current_table()};
-  return fastinfer::ConvDriver::way_name(view, g);
+  constexpr const char* kNames[] = {"winograd", "dilated", "direct", "windows"};
+  return kNames[static_cast<int>(fastinfer::conv_way(view, g))];
 }
 
 }  // namespace

@@ -25,6 +25,15 @@ def every_isa():
     runtime.set_isa(before)
 
 
+@pytest.fixture(params=runtime.supported_isas())
+def isa(request):
+    """Put each instruction set of this CPU in force, and return its name."""
+    before = runtime.isa()
+    runtime.set_isa(request.param)
+    yield request.param
+    runtime.set_isa(before)
+
+
 @pytest.fixture
 def threads():
     """Return torch.set_num_threads; the count is restored afterwards."""

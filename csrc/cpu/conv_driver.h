@@ -8,23 +8,32 @@
 
 namespace fastinfer {
 
+enum class ConvWay { kWinograd, kDilated, kDirect, kWindows };
+
+// What a step of the engine asks once.
+inline ConvWay conv_way(const PackedView& view, const ConvGeometry& g) {
+  if (WinogradConv::suits(view, g)) return ConvWay::kWinograd;
+  if (DilatedConv::suits(view, g)) return ConvWay::kDilated;
+  return DirectConv::suits(view, g) ? ConvWay::kDirect : ConvWay::kWindows;
+}
+
 class ConvDriver {
-  // Here, since its type is that of what it returns.
+  // Before its uses: what it returns is known from its body.
   template <class Call>
   auto by_way(const Call& call) const {
     switch (way_) {
-      case Way::kWinograd: return call(winograd_);
-      case Way::kDilated: return call(dilated_);
-      case Way::kDirect: return call(direct_);
+      case ConvWay::kWinograd: return call(winograd_);
+      case ConvWay::kDilated: return call(dilated_);
+      case ConvWay::kDirect: return call(direct_);
       default: return call(windows_);
     }
   }
 
  public:
   // x: NHWC. fill: what padding holds.
-  ConvDriver(const PackedView& view, const ConvGeometry& g, const uint8_t* x, uint8_t fill,
-             const GemmOutput& output)
-      : way_(way_of(view, g)),
+  ConvDriver(ConvWay way, const PackedView& view, const ConvGeometry& g, const uint8_t* x,
+             uint8_t fill, const GemmOutput& output)
+      : way_(way),
         winograd_(view, g, x, fill, output),
         dilated_(view, g, x, fill, output),
         direct_(view, g, x, fill, output),
@@ -32,12 +41,6 @@ class ConvDriver {
         windows_(view, rows_, g.out_pixels(), output) {}
   ConvDriver(const ConvDriver&) = delete;  // windows_ refers to rows_
   ConvDriver& operator=(const ConvDriver&) = delete;
-
-  // "winograd", "dilated", "direct" or "windows".
-  static const char* way_name(const PackedView& view, const ConvGeometry& g) {
-    constexpr const char* kNames[] = {"winograd", "dilated", "direct", "windows"};
-    return kNames[static_cast<int>(way_of(view, g))];
-  }
 
   Work work() const {
     return by_way([](const auto& conv) { return conv.work(); });
@@ -47,19 +50,12 @@ class ConvDriver {
   }
 
  private:
-  enum class Way { kWinograd, kDilated, kDirect, kWindows };
-
-  static Way way_of(const PackedView& view, const ConvGeometry& g) {
-    if (WinogradConv::suits(view, g)) return Way::kWinograd;
-    if (DilatedConv::suits(view, g)) return Way::kDilated;
-    return DirectConv::suits(view, g) ? Way::kDirect : Way::kWindows;
-  }
   // Runs that kernels read in place fill whole quads; in the other forms rows of the kernel follow one another.
   static int64_t window_pitch(const PackedHeader& h) {
     return reads_runs(static_cast<GemmForm>(h.form)) ? int64_t{h.run_quads()} * 4 : int64_t{h.kw} * h.c_per_group;
   }
 
-  Way way_;
+  ConvWay way_;
   WinogradConv winograd_;
   DilatedConv dilated_;
   DirectConv direct_;

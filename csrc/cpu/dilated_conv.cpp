@@ -41,8 +41,7 @@ bool DilatedConv::suits(const PackedView& view, const ConvGeometry& g) {
 }
 
 Work DilatedConv::work() const {
-  return {g_.out_pixels() * int64_t{h_.n} * h_.k,
-          std::max(g_.batch * g_.out_height, view_.panels())};
+  return work_of(g_.batch * g_.out_height);
 }
 
 // Whether some of these output pixels of a line find a real one under this column of the kernel.

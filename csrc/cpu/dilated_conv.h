@@ -10,19 +10,15 @@
 // it. Tile registers take a line at once, other kernels look at each tile's pixels.
 #pragma once
 
-#include "conv_shape.h"
-#include "gemm_panel.h"
+#include "conv_operands.h"
 
 namespace fastinfer {
 
-class DilatedConv {
+class DilatedConv : ConvOperands {
  public:
   static bool suits(const PackedView& view, const ConvGeometry& g);
 
-  // x: NHWC. fill: what padding holds.
-  DilatedConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x, uint8_t fill,
-              const GemmOutput& output)
-      : view_(view), h_(*view.header), g_(g), x_(x), fill_(fill), output_(output) {}
+  using ConvOperands::ConvOperands;
 
   Work work() const;
   void run_part(int thread, int threads) const;
@@ -48,13 +44,6 @@ class DilatedConv {
                 GemmTiles& run) const;
   void run_panels(const Frame& frame, const Block& block, int64_t p, int64_t panels,
                   bool is_last) const;
-
-  const PackedView& view_;
-  const PackedHeader& h_;
-  const ConvGeometry g_;
-  const uint8_t* x_;
-  const uint8_t fill_;
-  const GemmOutput output_;
 };
 
 }  // namespace fastinfer

@@ -66,7 +66,7 @@ bool DirectConv::reaches(const PackedHeader& h, const ConvGeometry& g) {
 
 DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint8_t* x,
                        uint8_t fill, const GemmOutput& output)
-    : view_(view), h_(*view.header), g_(g), x_(x), fill_(fill), output_(output) {
+    : ConvOperands(view, g, x, fill, output) {
   kernels_ = &view.table->family(static_cast<GemmForm>(h_.form), h_.nr).kernels;
   lines_ = tile_lines(h_, g);
   line_bytes_ = framed_line(g);
@@ -77,8 +77,7 @@ DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint
 }
 
 Work DirectConv::work() const {
-  return {g_.out_pixels() * int64_t{h_.n} * h_.k,
-          std::max(g_.batch * g_.out_height, view_.panels())};
+  return work_of(g_.batch * g_.out_height);
 }
 
 void DirectConv::run_part(int thread, int threads) const {

@@ -6,12 +6,11 @@
 // which also brings together pixels that lie apart.
 #pragma once
 
-#include "conv_shape.h"
-#include "gemm_panel.h"
+#include "conv_operands.h"
 
 namespace fastinfer {
 
-class DirectConv {
+class DirectConv : ConvOperands {
  public:
   // Whether this is possible, and faster than copying windows.
   static bool suits(const PackedView& view, const ConvGeometry& g);
@@ -46,12 +45,6 @@ class DirectConv {
   void run_panels(const Block& block, const GemmTiles& window, int64_t p, int64_t panels,
                   bool is_last) const;
 
-  const PackedView& view_;
-  const PackedHeader& h_;
-  const ConvGeometry g_;
-  const uint8_t* x_;
-  const uint8_t fill_;
-  const GemmOutput output_;
   const GemmKernels* kernels_;
   int64_t lines_;        // output lines of a tile
   int64_t line_bytes_;   // of the image that the kernels read

@@ -138,11 +138,9 @@ float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
 float winograd_part(const KernelTable& table, const GemmFamily& family, const PackedHeader& h) {
   constexpr float kFew = 0.87f, kMany = 0.8f;
   constexpr int32_t kManyChannels = 128;
-  if (family.form != GemmForm::kRows || !h.has(kFlagWinogradSums) || h.groups > 1) return 1.0f;
-  for (const WinogradKernels& kernels : table.winograd) {
-    if (kernels.nr == family.nr) return h.c_per_group < kManyChannels ? kFew : kMany;
-  }
-  return 1.0f;
+  const bool may_run = family.form == GemmForm::kRows && h.has(kFlagWinogradSums) &&
+                       h.groups == 1 && table.winograd_of(family.nr) != nullptr;
+  return !may_run ? 1.0f : h.c_per_group < kManyChannels ? kFew : kMany;
 }
 
 // With fewer zeros in 100 no sparse kernel is faster, and they are not counted panel by panel.

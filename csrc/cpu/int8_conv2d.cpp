@@ -22,7 +22,7 @@ Tensor int8_conv2d_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
   x = as_nhwc(x);
   if (residual) residual = as_nhwc(*residual);
   const GemmOutput output = bind_output(out, residual, float_output, g.out_channels);
-  run_driver(ConvDriver(view, g, static_cast<const uint8_t*>(x.const_data_ptr()),
+  run_driver(ConvDriver(conv_way(view, g), view, g, static_cast<const uint8_t*>(x.const_data_ptr()),
                         static_cast<uint8_t>(view.header->x_zero_point), output));
   return out;
 }
@@ -62,7 +62,8 @@ Tensor int8_conv2d_dynamic_cpu(Tensor x, Tensor packed, int64_t out_channels,
     if (is_depthwise) {
       run_driver(DepthwiseDriver(view, one, q, range.zero_point, output));
     } else {
-      run_driver(ConvDriver(view, one, q, static_cast<uint8_t>(range.zero_point), output));
+      const auto fill = static_cast<uint8_t>(range.zero_point);
+      run_driver(ConvDriver(conv_way(view, one), view, one, q, fill, output));
     }
   }
   return out;

@@ -302,6 +302,14 @@ struct KernelTable {
   // What a thread calls after its last GEMM kernel of a step; null: nothing.
   void (*finish)();
 
+  // Null where there are none for panels of this width.
+  const WinogradKernels* winograd_of(int nr) const {
+    for (const WinogradKernels& kernels : winograd) {
+      if (kernels.nr == nr) return &kernels;
+    }
+    return nullptr;
+  }
+
   // The family a weight of this form and panel width was packed for.
   const GemmFamily& family(GemmForm form, int nr) const {
     int i = 0;

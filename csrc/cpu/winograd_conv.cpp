@@ -10,7 +10,6 @@ namespace {
 
 struct DomainScratch;
 
-constexpr int64_t kBlock = 64;  // channels that a row has together
 // A block's inputs and sums are as many bytes, but of so many tiles at least, by which weights are brought
 // into the domain once.
 constexpr int64_t kBlockBytes = 512 * 1024, kLeastTiles = 16;
@@ -26,13 +25,12 @@ constexpr double kDirectCycles = 1.16, kDirectResult = 2;  // of a pixel and a v
 constexpr double kMargin = 0.97;
 
 const WinogradKernels* kernels_of(const PackedView& view) {
-  for (const WinogradKernels& k : view.table->winograd) {
-    if (k.nr != 0 && k.nr == view.header->nr) return &k;
-  }
-  return nullptr;
+  return view.table->winograd_of(view.header->nr);
 }
 
-int64_t padded(int64_t channels) { return divide_up(channels, kBlock) * kBlock; }
+int64_t padded(int64_t channels) {
+  return divide_up(channels, kWinogradBlock) * kWinogradBlock;
+}
 
 int64_t most_tiles(const PackedHeader& h, int64_t channels) {
   const int64_t values = padded(channels) * int64_t{sizeof(int16_t)} + h.nr * int64_t{sizeof(int32_t)};
@@ -92,22 +90,22 @@ WinogradAxis::Tile WinogradAxis::tile(int64_t index) const {
   if (!is_longer) index -= longer * in_longer;
   const int64_t first = index % tiles * kWinogradOut;
   return {begin + index / tiles + first * dilation,
-          std::min<int64_t>(kWinogradOut, results - first)};
+          static_cast<int>(std::min<int64_t>(kWinogradOut, results - first))};
 }
 
 int64_t WinogradAxis::positions() const {
   const auto of_results = [](int64_t results) {
-    const int64_t rest = results % kWinogradOut;
-    return results / kWinogradOut * kWinogradSide + (rest > 0 ? positions_of(rest) : 0);
+    const int rest = static_cast<int>(results % kWinogradOut);
+    return results / kWinogradOut * kWinogradSide + (rest > 0 ? winograd_side(rest) : 0);
   };
   const int64_t each = size / dilation, longer = size % dilation;
   return longer * of_results(each + 1) + (dilation - longer) * of_results(each);
 }
 
-WinogradPlace WinogradRows::next(int64_t lines, int64_t columns) {
+WinogradPlace WinogradRows::next(int lines, int columns) {
   const WinogradPlace place = next_;
-  for (int64_t i = 0; i + 2 <= std::max<int64_t>(2, lines); i++) {
-    for (int64_t j = 0; j + 2 <= std::max<int64_t>(2, columns); j++) next_.at[i][j] += row_values_;
+  for (int i = 0; i + 4 <= winograd_side(lines); i++) {
+    for (int j = 0; j + 4 <= winograd_side(columns); j++) next_.at[i][j] += row_values_;
   }
   return place;
 }
@@ -126,14 +124,14 @@ double WinogradConv::estimate(const PackedView& view, const ConvGeometry& g, int
   const int64_t passes = divide_up(tiles, most_tiles(*view.header, g.channels));
   const auto vectors = static_cast<double>(panels * view.header->nr / view.table->lanes);
   const auto channels = static_cast<double>(g.channels), all = static_cast<double>(tiles);
-  const double blocks = static_cast<double>(padded(g.channels) / kBlock);
+  const double blocks = static_cast<double>(padded(g.channels) / kWinogradBlock);
   return all * blocks * kInputCycles +
          vectors * (static_cast<double>(passes) * channels * kWeightCycles +
                     all * (channels * positions_of(g) * kProductCycles + kOutputCycles));
 }
 
 Work WinogradConv::work() const {
-  return {g_.out_pixels() * int64_t{h_.n} * h_.k, std::max(tiles_of(g_), view_.panels())};
+  return work_of(tiles_of(g_));
 }
 
 // Threads that share tiles bring all weights into the domain, ones that share panels all tiles.
@@ -156,11 +154,13 @@ WinogradConv::Domain WinogradConv::domain(int64_t tiles) const {
   const int64_t weights = 2 * kWinogradSide * d.weights_step;
   const int64_t sums = kWinogradPositions * tiles * h_.nr;
   const int64_t bytes = (rows + weights) * int64_t{sizeof(int16_t)} + sums * int64_t{sizeof(int32_t)};
-  uint8_t* const memory = scratch<DomainScratch>(bytes + d.row_values);
+  uint8_t* const memory =
+      scratch<DomainScratch>(bytes + tiles * int64_t{sizeof(Tile)} + d.row_values);
   d.rows = reinterpret_cast<int16_t*>(memory);
   d.weights = d.rows + rows;
   d.sums = reinterpret_cast<int32_t*>(d.weights + weights);
-  d.fill = memory + bytes;
+  d.at = reinterpret_cast<Tile*>(memory + bytes);
+  d.fill = reinterpret_cast<uint8_t*>(d.at + tiles);
   std::memset(d.fill, fill_, static_cast<size_t>(d.row_values));
   return d;
 }
@@ -175,28 +175,31 @@ void WinogradConv::run_part(int thread, int threads) const {
     const WinogradRows rows = transform_inputs(d, block);
     for (int64_t p = panels.begin; p < panels.end; p++) {
       multiply(d, rows, p, p + 1 == panels.end);
-      transform_results(d, block, p);
+      transform_results(d, block.end - block.begin, p);
     }
-    if (h_.table) look_up(block, panels);
+    if (h_.table) look_up(d, block.end - block.begin, panels);
   }
 }
 
 WinogradConv::Tile WinogradConv::tile(int64_t index) const {
   const WinogradAxis lines{g_.out_height, g_.dilation_h}, columns{g_.out_width, g_.dilation_w};
   const int64_t wide = columns.tiles(), all = wide * lines.tiles();
-  return {index / all, lines.tile(index % all / wide), columns.tile(index % wide)};
+  Tile t{0, index / all, lines.tile(index % all / wide), columns.tile(index % wide)};
+  t.pixel = (t.image * g_.out_height + t.lines.first) * g_.out_width + t.columns.first;
+  return t;
 }
 
 WinogradRows WinogradConv::transform_inputs(const Domain& d, const Range& tiles) const {
+  const WinogradKernels& kernels = *kernels_of(view_);
   WinogradRows rows(d.row_values);
   WinogradInput input{};
   input.channels = g_.channels;
   input.position_step = d.rows_step;
   input.to = d.rows;
   for (int64_t t = tiles.begin; t < tiles.end; t++) {
-    const Tile at = tile(t);
-    input.lines = static_cast<int>(at.lines.count);
-    input.columns = static_cast<int>(at.columns.count);
+    const Tile& at = d.at[t - tiles.begin] = tile(t);
+    input.lines = at.lines.count;
+    input.columns = at.columns.count;
     input.place = rows.next(input.lines, input.columns);
     const uint8_t* const image = x_ + at.image * g_.height * g_.width * g_.pixel_step;
     for (int64_t i = 0; i < kWinogradSide; i++) {
@@ -209,7 +212,7 @@ WinogradRows WinogradConv::transform_inputs(const Domain& d, const Range& tiles)
             is_pixel ? image + (y * g_.width + x) * g_.pixel_step : d.fill;
       }
     }
-    kernels_of(view_)->input(input);
+    kernels.input(input);
   }
   return rows;
 }
@@ -248,7 +251,7 @@ void WinogradConv::multiply(const Domain& d, const WinogradRows& rows, int64_t p
   }
 }
 
-void WinogradConv::transform_results(const Domain& d, const Range& tiles, int64_t panel) const {
+void WinogradConv::transform_results(const Domain& d, int64_t tiles, int64_t panel) const {
   const WinogradKernels& kernels = *kernels_of(view_);
   const Epilogue whole = panel_epilogue(view_, output_, panel, 0);
   WinogradRows rows(h_.nr);
@@ -256,24 +259,22 @@ void WinogradConv::transform_results(const Domain& d, const Range& tiles, int64_
   output.sums = d.sums;
   output.position_step = d.tiles * h_.nr;
   output.line_step = g_.dilation_h * g_.out_width * output_.ldc;
-  for (int64_t t = tiles.begin; t < tiles.end; t++) {
-    const Tile at = tile(t);
-    output.lines = static_cast<int>(at.lines.count);
-    output.columns = static_cast<int>(at.columns.count);
+  for (const Tile* at = d.at; at < d.at + tiles; at++) {
+    output.lines = at->lines.count;
+    output.columns = at->columns.count;
     output.place = rows.next(output.lines, output.columns);
     Epilogue e = whole;
-    e.shift(pixel(at) * output_.ldc);
+    e.shift(at->pixel * output_.ldc);
     e.ldc *= g_.dilation_w;
     kernels.output(output, e);
   }
 }
 
-void WinogradConv::look_up(const Range& tiles, const Range& panels) const {
-  for (int64_t t = tiles.begin; t < tiles.end; t++) {
-    const Tile at = tile(t);
-    for (int64_t y = 0; y < at.lines.count; y++) {
-      const int64_t first = pixel(at) + y * g_.dilation_h * g_.out_width;
-      for (int64_t x = 0; x < at.columns.count; x++) {
+void WinogradConv::look_up(const Domain& d, int64_t tiles, const Range& panels) const {
+  for (const Tile* at = d.at; at < d.at + tiles; at++) {
+    for (int y = 0; y < at->lines.count; y++) {
+      const int64_t first = at->pixel + y * g_.dilation_h * g_.out_width;
+      for (int x = 0; x < at->columns.count; x++) {
         const int64_t m = first + x * g_.dilation_w;
         look_up_panels(view_, output_, panels.begin, panels.end, m, m + 1);
       }

@@ -12,9 +12,12 @@ namespace fastinfer {
 constexpr int kWinogradSide = 6, kWinogradOut = 4;
 constexpr int kWinogradPositions = kWinogradSide * kWinogradSide;
 constexpr int kWinogradRows = 14;  // of a matrix at a time, at most
+constexpr int kWinogradBlock = 64;  // channels of a row that lie together
 
 // A tile at an edge with 3 results or fewer in a dimension has 5 or 4 positions there, of these levels.
 constexpr int kWinogradLevels = 3, kWinogradLevel[kWinogradSide] = {0, 0, 0, 1, 2, 0};
+// Positions of a dimension with so many results, as many as pixels that are read; 1 is taken for 2.
+constexpr int winograd_side(int results) { return (results < 2 ? 2 : results) + 2; }
 
 // Where a tile's row lies in a matrix, in values, by the levels of its position.
 struct WinogradPlace {
@@ -25,8 +28,8 @@ struct WinogradPlace {
 // 24 * 24 times a sum the lower 32 bits are known.
 constexpr int64_t kWinogradSum = 1 << 25;
 
-// A tile's pixels into its row of every matrix that it has a position in. A row has blocks of 64 channels, the
-// even ones of a block before the odd ones; absent channels are 0.
+// A tile's pixels into its row of every matrix that it has a position in. In a block of
+// channels the even ones come before the odd ones; absent channels are 0.
 struct WinogradInput {
   const uint8_t* pixels[kWinogradPositions];  // line by line
   int lines, columns;  // of results

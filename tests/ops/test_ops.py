@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.compare import assert_equal
 from fastinfer.testing.every_case import every_case
@@ -15,14 +14,6 @@ CASES = every_case()
 SPECS = {op.name: op for op in OPS}
 # These are plain PyTorch on every device.
 REFERENCE_ONLY = {"int8_unpack"}
-
-
-@pytest.fixture(params=runtime.supported_isas())
-def isa(request):
-    before = runtime.isa()
-    runtime.set_isa(request.param)
-    yield request.param
-    runtime.set_isa(before)
 
 
 #: (form, panel width) of every family of csrc/cpu/isa; docs/layouts.md.

@@ -6,7 +6,6 @@ import pytest
 import torch
 from fastinfer._C import conv_way
 
-from fastinfer import runtime
 from fastinfer.ops.catalog import OPS
 from fastinfer.testing.cases import OUTPUTS, pack
 from fastinfer.testing.cases_winograd import winograd_cases
@@ -17,14 +16,6 @@ from fastinfer.types.packed import FLAG_WINOGRAD_SUMS, read_header
 MOST = (2**25 - 1) // 255
 REFERENCE = next(op.reference for op in OPS if op.name == "int8_conv2d")
 FLOAT = next(output for output in OUTPUTS if output.float_output and not output.residual)
-
-
-@pytest.fixture(params=runtime.supported_isas())
-def isa(request):
-    before = runtime.isa()
-    runtime.set_isa(request.param)
-    yield request.param
-    runtime.set_isa(before)
 
 
 def way(args):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastinfer import _C, runtime
+from fastinfer import _C
 from fastinfer.ops.int8_prepack import prepack_ref
 from fastinfer.testing.cases import generator, random_uint8, random_weight
 from fastinfer.testing.cases_sparse import KINDS
@@ -28,14 +28,6 @@ SHAPES = {
 }
 LAYERS = [(op, shape, groups) for op, many in SHAPES.items() for shape, groups in many]
 PARTS = ("weight", "bias", "multiplier", "residual_multiplier", "table", "float_bias")
-
-
-@pytest.fixture(params=runtime.supported_isas())
-def isa(request):
-    before = runtime.isa()
-    runtime.set_isa(request.param)
-    yield request.param
-    runtime.set_isa(before)
 
 
 def arguments(op, shape, groups, *, dynamic=False, table=True, weights="uniform"):

@@ -17,8 +17,8 @@
 
 #include <utility>
 
-#include "../winograd_kernels.h"
 #include "../cache_lines.h"
+#include "../winograd_kernels.h"
 #include "store_tile.h"
 #include "tiles.h"
 
@@ -71,8 +71,6 @@ inline __attribute__((always_inline)) void winograd_input_line(const Int (&d)[kC
   }
 }
 
-constexpr int kWinogradBlock = 64;  // channels of a row that lie together, even ones first
-
 // Lines of pixels into lines of positions; of `left` channels, 64 at most.
 template <class Vec, int kLines>
 inline void winograd_lines(const WinogradInput& w, int64_t c,
@@ -80,7 +78,7 @@ inline void winograd_lines(const WinogradInput& w, int64_t c,
   using Int = typename Vec::Int;
   constexpr int kSide = kLines + 2;
   const int64_t left = w.channels - c;
-  const int side = (w.columns < 2 ? 2 : w.columns) + 2;
+  const int side = winograd_side(w.columns);
   for (int x = 0; x < side; x++) {
     Int even[kSide], odd[kSide], t[kSide];
 #pragma GCC unroll 6

@@ -75,7 +75,8 @@ class ConvStep : public WeightedStep {
 class DenseConvStep : public ConvStep {
  public:
   DenseConvStep(const Instruction& instruction, Context& context)
-      : ConvStep("int8_conv2d", instruction, context, PackedOp::kConv2d) {}
+      : ConvStep("int8_conv2d", instruction, context, PackedOp::kConv2d),
+        way_(conv_way(view_, geometry_)) {}
 
   Work work() const override {
     return driver(nullptr, {}).work();
@@ -87,8 +88,10 @@ class DenseConvStep : public ConvStep {
 
  private:
   ConvDriver driver(const uint8_t* x, const GemmOutput& output) const {
-    return {view_, geometry_, x, static_cast<uint8_t>(view_.header->x_zero_point), output};
+    return {way_, view_, geometry_, x, static_cast<uint8_t>(view_.header->x_zero_point), output};
   }
+
+  ConvWay way_;
 };
 
 class DepthwiseConvStep : public ConvStep {
