@@ -15,6 +15,9 @@ constexpr int64_t kRunSlack = kTileQuads * 4;
 // Below so many rows a tile, loading weights costs more than copying windows, where these are copied
 // for so many channels.
 constexpr int64_t kFewRows = 12, kManyChannels = 128;
+// Weights with zeros take less time to load, and their tiles are low in any case. Windows of one tap are
+// copied once for all panels.
+constexpr int64_t kFewSparseRows = 6;
 // With fewer the windows are copied in any case.
 constexpr int64_t kLeastRows = 5;
 
@@ -55,7 +58,9 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
   }
   const int64_t mr_max = view.table->family(form, h.nr).kernels.mr_max;
   const int64_t rows = g.out_width / ((g.out_width + mr_max - 1) / mr_max);
-  return rows >= std::min(kFewRows, mr_max) ||
+  const bool copies_much = form == GemmForm::kSparse && g.kh * g.kw > 1;
+  const int64_t few = copies_much ? kFewSparseRows : kFewRows;
+  return rows >= std::min(few, mr_max) ||
          (rows >= kLeastRows && view.n_per_group() <= kManyChannels);
 }
 

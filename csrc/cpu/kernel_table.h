@@ -36,7 +36,8 @@ struct GemmTiles {
   int pairs;    // entries taken two at a time (16-bit sums stay in range); kPairs only
   int step_quads;  // kTiles and kSparse: k groups of a step, of which a run has whole ones
   const uint8_t* picks;  // kSparse: how many quads each step has; 16 at most
-  // kRows only: weights to bring near meanwhile, and how many lines of cache for each four k groups.
+  // kRows and kSparse: weights to bring near meanwhile, and how many lines of cache for each four k groups,
+  // or each step.
   const uint8_t* ahead;
   const uint8_t* ahead_end;
   int ahead_lines;
@@ -63,6 +64,8 @@ struct GemmKernels {
   // Up to this height several tiles of uint8 results are taken in turn, which costs less than higher ones:
   // see micro/turns.h. 0: none are.
   int turn_rows = 0;
+  // The height that is faster than higher ones where weights lie in L1. 0: there is none.
+  int low_rows = 0;
 };
 
 // How much a quad of kSparse costs differs by CPU (it permutes bytes, one instruction a cycle on some

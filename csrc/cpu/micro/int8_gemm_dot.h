@@ -1,7 +1,6 @@
 // int8 GEMM tile for vectors with a u8 x s8 dot product (VNNI): one instruction for 64 products.
 #pragma once
 
-#include "../cache_lines.h"
 #include "store_tile.h"
 #include "tiles.h"
 
@@ -36,12 +35,6 @@ inline __attribute__((always_inline)) void dot_products(const GemmTiles& t, cons
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) base[i] += groups * 4;
   };
-  // Every four groups.
-  const auto fetch = [&]() __attribute__((always_inline)) {
-    if (ahead >= t.ahead_end) return;
-#pragma GCC unroll 1
-    for (int i = 0; i < t.ahead_lines; i++, ahead += kLineBytes) prefetch<Cache::kL2>(ahead, 1);
-  };
   for (int run = 0; run < t.runs; run++) {
     steps.set_bases(base, a + t.offsets[run]);
     if (t.run_weights != nullptr) {
@@ -58,7 +51,7 @@ inline __attribute__((always_inline)) void dot_products(const GemmTiles& t, cons
       group(3);
       beside.template operator()<3>();
       next(4);
-      fetch();
+      fetch_ahead(t, ahead);
       k -= 4;
     }
     for (; k >= 4; k -= 4) {
@@ -67,7 +60,7 @@ inline __attribute__((always_inline)) void dot_products(const GemmTiles& t, cons
       group(2);
       group(3);
       next(4);
-      fetch();
+      fetch_ahead(t, ahead);
     }
     for (; k > 0; k--) {
       group(0);

@@ -42,6 +42,7 @@ template <class Vec, int MR, int NV>
 __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilogue& epilogue) {
   using Int = typename Vec::Int;
   const int64_t stride = t.row_stride, step = t.step_quads * 4;
+  const uint8_t* ahead = t.ahead;
   each_tile<MR>(t, epilogue, [&](const uint8_t* a, const Epilogue& e, const ByteClamp& clamp)
                                  __attribute__((always_inline)) {
     const auto* w = static_cast<const int8_t*>(t.weight);
@@ -52,6 +53,7 @@ __attribute__((noinline)) void int8_gemm_sparse(const GemmTiles& t, const Epilog
       const uint8_t* at = a + t.offsets[run];
       for (int k = t.singles; k > 0; k -= t.step_quads, at += step) {
         int quads = *picks++;
+        fetch_ahead(t, ahead);
         if (quads == 0) continue;
         Int x[MR];
         const uint8_t* row = at;
@@ -74,6 +76,7 @@ struct SparseTurns {
   template <bool kResidual, bool kPartial, bool kPlain>
   static __attribute__((noinline)) void run(const GemmTiles& t, const Epilogue& e) {
     const RowSteps rows(t.row_stride);
+    const uint8_t* ahead = t.ahead;
     const auto products = [&](const uint8_t* a, typename Vec::Int(&sums)[MR][NV],
                               const auto& finish) __attribute__((always_inline)) {
       const auto* w = static_cast<const int8_t*>(t.weight);
@@ -90,6 +93,7 @@ struct SparseTurns {
             left = t.singles;
           }
           quads = *picks++;
+          fetch_ahead(t, ahead);
           rows.set_bases(base, at);
           at += Vec::kBytes;
           left -= Vec::kBytes / 4;

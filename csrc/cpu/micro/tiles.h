@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "../cache_lines.h"
 #include "../kernel_table.h"
 #include "byte_clamp.h"
 
@@ -39,6 +40,13 @@ inline __attribute__((always_inline)) void start_tile(typename Vec::Int (&acc)[M
 #pragma GCC unroll 16
     for (int r = 0; r < MR; r++) acc[r][v] = Vec::load(bias + v * Vec::kLanes);
   }
+}
+
+// Brings some of the next panel's weights near, and moves `ahead` on by them.
+inline __attribute__((always_inline)) void fetch_ahead(const GemmTiles& t, const uint8_t*& ahead) {
+  if (ahead >= t.ahead_end) return;
+#pragma GCC unroll 1
+  for (int i = 0; i < t.ahead_lines; i++, ahead += kLineBytes) prefetch<Cache::kL2>(ahead, 1);
 }
 
 // Byte distances of rows: bases four rows apart and the strides 1, 2, 3 fit x86 addressing, so a main loop
