@@ -145,8 +145,8 @@ float winograd_part(const KernelTable& table, const GemmFamily& family, const Pa
 
 // With fewer zeros in 100 no sparse kernel is faster, and they are not counted panel by panel.
 constexpr int64_t kLeastZeros = 5;
-// A sparse estimate has to be better by this: branches and loads of picks are not in it.
-constexpr float kSparseMargin = 1.1f;
+// A sparse estimate has to be better by this, as much as times of kernels differ from one try to the next.
+constexpr float kSparseMargin = 1.02f;
 
 bool has_zeros(const int8_t* weight, const PackedHeader& h) {
   const int64_t all = int64_t{h.n} * h.k;

@@ -72,7 +72,7 @@ struct GemmKernels {
 // that multiply twice), so both are timed once.
 struct SparseCost {
   int64_t (*dense)(int64_t rounds);   // 4 k's at a time; both return multiply-adds
-  int64_t (*sparse)(int64_t rounds);  // quads of picked k's
+  int64_t (*sparse)(int64_t rounds);  // quads of picked k's, by their kernel
 };
 
 // Kernels for one form and panel width.

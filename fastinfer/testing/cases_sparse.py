@@ -20,7 +20,7 @@ from fastinfer.testing.cases import (
 )
 
 KINDS = ("sparse", "shared", "apart")
-#: Tiles have 12 rows with one vector of channels, 8 with two.
+#: Tiles have 7 rows with one vector of channels, 12 where a panel's weights leave L1, 8 with two.
 _HEIGHTS = (1, 2, 7, 8, 9, 12, 13, 16, 24, 25)
 _CHANNELS = (5, 16, 17, 32, 33, 80)
 #: One step, whole ones, equal ones that are not full, padded ones.
@@ -78,6 +78,9 @@ def sparse_cases() -> Iterator[Case]:
     for k in _PRODUCTS:
         yield linear_case((10,), 37, k, weights="sparse")
         yield linear_case((10,), 64, k, weights="apart")
+    for m in (5, 12, 25, 70):
+        yield linear_case((m,), 21, 4100, weights="sparse")  # a panel's weights leave L1
+        yield linear_case((m,), 70, 1500, weights="shared")
     for kind in KINDS:
         yield _dynamic_case(kind)
         for output in (*OUTPUTS[1:], *UNBOUNDED):

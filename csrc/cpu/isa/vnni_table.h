@@ -44,7 +44,7 @@ constexpr GemmFamily sparse_family(Isa isa, float dot) {
                        NV * VecAvx512Vnni::kLanes,
                        {/*single=*/dot, /*pair=*/0, kResult, /*widen=*/0},
                        sparse_kernels<VecAvx512Vnni, NV>(Kernels()),
-                       {peak_dot<VecAvx512Vnni>, peak_picks<VecAvx512Vnni, NV>}};
+                       {peak_dot<VecAvx512Vnni>, sparse_rounds<VecAvx512Vnni, NV>}};
   // Every product has a permute of its own, and how a core spreads them over its units depends on how
   // they follow one another: ResNet-50's 3 x 3 layers on Zen 5 took 0.83 times as long.
   if (NV == 1) family.kernels.low_rows = 7;

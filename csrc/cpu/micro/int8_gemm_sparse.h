@@ -129,6 +129,42 @@ void int8_gemm_sparse_turns(const GemmTiles& t, const Epilogue& e) {
   }
 }
 
+// Multiply-adds of about `rounds` quads of a tile whose rows and weights lie in L1, all 0. The kernel itself is
+// timed: how many products a core does beside its permutes depends on how they follow one another.
+template <class Vec, int NV>
+int64_t sparse_rounds(int64_t rounds) {
+  constexpr int kRows = 7, kSteps = 4, kQuads = 16, kWidth = NV * Vec::kLanes;
+  alignas(64) static constexpr uint8_t kInput[kRows * kSteps * Vec::kBytes] = {};
+  alignas(64) static constexpr int8_t
+      kWeight[kSteps * kQuads * (1 + NV) * Vec::kBytes + kSparseAhead] = {};
+  static constexpr uint8_t kPicks[kSteps] = {kQuads, kQuads, kQuads, kQuads};
+  static constexpr int32_t kOffset = 0, kBias[kWidth] = {};
+  static constexpr float kMultiplier[kWidth] = {};
+  uint8_t out[kRows * kWidth];
+  GemmTiles t{};
+  t.a = kInput;
+  t.row_stride = kSteps * Vec::kBytes;
+  t.tiles = 1;
+  t.lines = 1;
+  t.weight = kWeight;
+  t.offsets = &kOffset;
+  t.runs = 1;
+  t.singles = kSteps * Vec::kBytes / 4;
+  t.step_quads = Vec::kBytes / 4;
+  t.picks = kPicks;
+  Epilogue e{};
+  e.kind = EpilogueKind::kUint8;
+  e.bias = kBias;
+  e.multiplier = kMultiplier;
+  e.qmax = 255;
+  e.n_valid = kWidth;
+  e.out_u8 = out;
+  e.ldc = kWidth;
+  const int64_t tiles = rounds / (kSteps * kQuads) + 1;
+  for (int64_t i = 0; i < tiles; i++) int8_gemm_sparse<Vec, kRows, NV>(t, e);
+  return tiles * kSteps * kQuads * kRows * kWidth * 4;
+}
+
 template <class Vec, int NV, int R>
 constexpr GemmKernel sparse_or_turns() {
   if constexpr (NV == 2 && R >= kLeastTurnRows && R <= kMostTurnRows) {

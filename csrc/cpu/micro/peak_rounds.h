@@ -34,34 +34,6 @@ int64_t peak_dot(int64_t rounds) {
   });
 }
 
-// A quad of int8_gemm_sparse.h: a permute of bytes, and NV dot products of what it picks.
-template <class Vec, int NV>
-int64_t peak_picks(int64_t rounds) {
-  constexpr int kRows = 8;
-  const auto index = Vec::set32(0x3b15260c), b = Vec::set32(0x5a3c7f11);
-  typename Vec::Int acc[kRows][NV];
-  for (int r = 0; r < kRows; r++) {
-    for (int v = 0; v < NV; v++) acc[r][v] = Vec::set32(r * NV + v + 1);
-  }
-  for (int64_t i = 0; i < rounds; i++) {
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; r++) {
-      const auto picked = Vec::pick_bytes(acc[r][0], index);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) acc[r][v] = Vec::dot_u8s8(acc[r][v], picked, b);
-    }
-  }
-  auto sum = Vec::zero();
-  for (int r = 0; r < kRows; r++) {
-    for (int v = 0; v < NV; v++) sum = Vec::add32(sum, acc[r][v]);
-  }
-  uint8_t bytes[Vec::kBytes];
-  Vec::store(bytes, sum);
-  const volatile uint8_t wanted = bytes[0];  // else the compiler drops the sums
-  static_cast<void>(wanted);
-  return rounds * kRows * NV * 4 * Vec::kLanes;
-}
-
 // A pair of int8_gemm_pairs.h: 8 products of a lane in 3 multiplies.
 template <class Vec>
 int64_t peak_pairs(int64_t rounds) {
