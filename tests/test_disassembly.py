@@ -21,7 +21,7 @@ KERNELS = [
     ("avx512", "int8_gemm_words", 12),
     ("avx512vnni", "int8_gemm_dot", 26),
     ("avx512vnni", "int8_gemm_row", 2),
-    ("avx512vnni", "int8_gemm_sparse", 20),
+    ("avx512vnni", "int8_gemm_sparse", 15),
     ("avx512vnni", "sparse_float_rows_of", 4),
     ("amx", "int8_gemm_sparse", 20),
     ("amx", "int8_gemm_row", 2),

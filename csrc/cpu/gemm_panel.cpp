@@ -61,18 +61,12 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   return tiles;
 }
 
-// Of a panel's weights, which low tiles read from L1.
-constexpr int64_t kNearWeightBytes = 16 * 1024;
-
 int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all) {
   const PackedHeader& h = *view.header;
   const GemmKernels& kernels = view.table->family(static_cast<GemmForm>(h.form), h.nr).kernels;
   const bool can = kernels.turn_rows > 0 && rows >= 2 * kernels.turn_rows &&
                    !h.has(kFlagFloatOutput) && !h.has(kFlagUnbounded);
-  if (!can) {
-    const bool is_near = kernels.low_rows > 0 && h.weight_bytes <= kNearWeightBytes * view.panels();
-    return is_near ? kernels.low_rows : kernels.mr_max;
-  }
+  if (!can) return kernels.mr_max;
   bool pays;
   if (static_cast<GemmForm>(h.form) == GemmForm::kSparse) {
     // Each reads its activations again, so results have to be few beside them.
@@ -83,7 +77,7 @@ int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all) {
     // With fewer groups of k results are not done when the next tile is. Low tiles read weights twice
     // as often: from L1, beside a tile's rows, or where there are rows enough.
     const int least_quads = h.has(kFlagResidual) ? 8 : 5;
-    constexpr int64_t kManyRows = 100;
+    constexpr int64_t kNearWeightBytes = 16 * 1024, kManyRows = 100;
     pays = h.quads() >= least_quads && (panel_bytes(h) <= kNearWeightBytes || all >= kManyRows);
   }
   return pays ? kernels.turn_rows : kernels.mr_max;

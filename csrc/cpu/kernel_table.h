@@ -24,7 +24,7 @@ struct GemmTiles {
   int half;
   int64_t second;
   int64_t lines, line_step;  // bytes from the first tile of a line to the next line's
-  // kTiles only: a tile is multiplied by all panels, `panel_bytes` apart, before the next one.
+  // Of a panel's weights. kTiles: a tile is multiplied by all panels, which lie so far apart, before the next one.
   int64_t panels, panel_bytes;
   bool streams_weight;  // kTiles only: a tile's rows stay in L1 if weights are kept out of it
   const void* weight;      // the panel's entries: [entry][nr][4] int8, kWords: [k/2][nr][2] int16
@@ -64,8 +64,6 @@ struct GemmKernels {
   // Up to this height several tiles of uint8 results are taken in turn, which costs less than higher ones:
   // see micro/turns.h. 0: none are.
   int turn_rows = 0;
-  // The height that is faster than higher ones where weights lie in L1. 0: there is none.
-  int low_rows = 0;
 };
 
 // How much a quad of kSparse costs differs by CPU (it permutes bytes, one instruction a cycle on some

@@ -20,7 +20,7 @@ from fastinfer.testing.cases import (
 )
 
 KINDS = ("sparse", "shared", "apart")
-#: Tiles have 7 rows with one vector of channels, 12 where a panel's weights leave L1, 8 with two.
+#: Tiles have 7 rows with one vector of channels, 12 with AMX, 8 with two.
 _HEIGHTS = (1, 2, 7, 8, 9, 12, 13, 16, 24, 25)
 _CHANNELS = (5, 16, 17, 32, 33, 80)
 #: One step, whole ones, equal ones that are not full, padded ones.

@@ -7,8 +7,7 @@ namespace fastinfer {
 
 // Costs as measured on Granite Rapids, for a row of one vector: a register's step of 16 rows and 16
 // quads takes 20 cycles, loads included.
-const KernelTable kAmxTable = vnni_table(
-    Isa::kAmx,
+const KernelTable kAmxTable = vnni_table<Isa::kAmx>(
     {GemmForm::kTiles,
      32,
      {/*single=*/0.08f, /*pair=*/0, /*result=*/3.0f, /*widen=*/0},

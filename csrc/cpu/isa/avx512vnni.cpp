@@ -9,8 +9,7 @@ namespace fastinfer {
 // 14 rows, or two tiles of 7 in turn, x 32 channels, or 14 rows x 16: 28 (14) accumulators of 32
 // registers, and a broadcast feeds two (one) dot products, so the dot product is the bottleneck. A result
 // costs more where tiles are not taken in turn.
-const KernelTable kAvx512VnniTable = vnni_table(
-    Isa::kAvx512Vnni,
+const KernelTable kAvx512VnniTable = vnni_table<Isa::kAvx512Vnni>(
     {GemmForm::kRows,
      32,
      {/*single=*/1.0f, /*pair=*/0, /*result=*/4.0f, /*widen=*/0},

@@ -1,8 +1,6 @@
 // What the tables of CPUs with AVX-512 VNNI + VBMI have in common: all but their GEMMs.
 #pragma once
 
-#include <type_traits>
-
 #include "../micro/channel_means.h"
 #include "../micro/float_rows.h"
 #include "../micro/lerp_plane.h"
@@ -36,44 +34,46 @@ inline void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t
 // Of weights with zeros. The accumulators, a step of each row and a permuted one fill the 32 registers,
 // so tiles are low, and a tile's start and end count for more: fitted to MobileNetV2's layers of 64 to
 // 160 inputs (Granite Rapids, 2026-11).
-template <int NV>
-constexpr GemmFamily sparse_family(Isa isa, float dot) {
-  using Kernels = std::conditional_t<NV == 1, Heights<12>, Heights<8>>;
+//
+// With one vector every product has a permute of its own, and how a core spreads them over its units depends
+// on how they follow one another: in tiles of 7 rows ResNet-50's 3 x 3 layers on Zen 5 took 0.83 times as long.
+// Neither these nor tiles in turn were measured on CPUs with AMX.
+template <Isa kIsa, int NV>
+constexpr GemmFamily sparse_family(float dot) {
+  constexpr bool kHasTiles = kIsa == Isa::kAmx;
+  using Kernels = Heights<NV == 2 ? 8 : kHasTiles ? 12 : 7>;
   constexpr float kResult = NV == 1 ? 8.0f : 6.0f;
   GemmFamily family = {GemmForm::kSparse,
                        NV * VecAvx512Vnni::kLanes,
                        {/*single=*/dot, /*pair=*/0, kResult, /*widen=*/0},
                        sparse_kernels<VecAvx512Vnni, NV>(Kernels()),
                        {peak_dot<VecAvx512Vnni>, sparse_rounds<VecAvx512Vnni, NV>}};
-  // Every product has a permute of its own, and how a core spreads them over its units depends on how
-  // they follow one another: ResNet-50's 3 x 3 layers on Zen 5 took 0.83 times as long.
-  if (NV == 1) family.kernels.low_rows = 7;
-  // Not measured on CPUs with AMX.
-  if (isa == Isa::kAmx) family.kernels.turn_rows = family.kernels.low_rows = 0;
+  if (kHasTiles) family.kernels.turn_rows = 0;
   return family;
 }
 
 // dot: what a dot product of vectors takes, in units of the dense families' costs.
-constexpr KernelTable vnni_table(Isa isa, const GemmFamily& wide, const GemmFamily& narrow,
+template <Isa kIsa>
+constexpr KernelTable vnni_table(const GemmFamily& wide, const GemmFamily& narrow,
                                  const GemmFamily& groups, float dot,
                                  int64_t (*peak)(int64_t), void (*finish)()) {
   using Vec = VecAvx512Vnni;
   return {
-      isa,
+      kIsa,
       {wide,
        narrow,
-       sparse_family<2>(isa, dot),
-       sparse_family<1>(isa, dot),
+       sparse_family<kIsa, 2>(dot),
+       sparse_family<kIsa, 1>(dot),
        groups},
       /*lanes=*/Vec::kLanes,
       /*depthwise_block=*/64,
       /*depthwise_taps=*/4,
       /*depthwise_bytes=*/1,
       int8_depthwise_rows<Vec>,
-      isa == Isa::kAmx ? nullptr : int8_depthwise_columns<Vec>,  // not measured with AMX
+      kIsa == Isa::kAmx ? nullptr : int8_depthwise_columns<Vec>,  // not measured with AMX
       // Tile registers multiply eight times as many int8's at once as vectors do int16's.
-      {isa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 2>(Heights<kWinogradRows>()),
-       isa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 1>(Heights<kWinogradRows>())},
+      {kIsa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 2>(Heights<kWinogradRows>()),
+       kIsa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 1>(Heights<kWinogradRows>())},
       quantize_rows<Vec>,
       interleave3_rows,
       dequantize_rows<Vec>,
