@@ -9,6 +9,9 @@ constexpr int64_t kLineBytes = 64;
 
 enum class Cache { kL1, kL2 };
 
+// A stride at which neighbours do not share the few cache sets that multiples of 1 KiB map to.
+inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + kLineBytes : stride; }
+
 // Asks for `bytes` bytes, which may be nobody's memory: nothing is read.
 template <Cache kInto>
 inline void prefetch(const void* from, int64_t bytes) {

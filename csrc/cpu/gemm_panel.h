@@ -40,9 +40,6 @@ struct GemmShare {
 GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, int thread,
                      int threads);
 
-// A stride at which a tile's rows do not share the few cache sets that multiples of 1 KiB map to.
-inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + 64 : stride; }
-
 // Rows of one half of a tile, at most: see GemmTiles::half.
 constexpr int64_t kHalfRows = 16;
 

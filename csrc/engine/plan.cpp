@@ -40,6 +40,11 @@ int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Va
   return is_common ? batch : 0;
 }
 
+int64_t bytes_with_gaps(const Value& value, const Place& place) {
+  if (place.gap == 0) return value.bytes();
+  return value.bytes() / value.shape[1] * (value.shape[1] + place.gap);
+}
+
 // Whether a step wants no more of its operand `index` than height and width.
 bool reads_size(const Instruction& step, size_t index) {
   const bool is_upsample =
@@ -180,6 +185,7 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   make_steps(instructions, weights, table);
   // Now shapes are known, and with them what can lie in what: steps are made again for that.
   places_ = shared_places(instructions, values_, inputs_, outputs_);
+  open_gaps(places_, instructions, values_, outputs_);
   make_steps(instructions, weights, table);
   for (const Instruction& step : instructions) {
     copied_bytes_ += engine::copied_bytes(step, values_, places_);
@@ -250,7 +256,7 @@ void Plan::place() {
   std::vector<size_t> owners;
   for (size_t value = static_cast<size_t>(inputs_); value < values_.size(); value++) {
     if (made[value] == count) continue;
-    lifetimes.push_back({values_[value].bytes(), made[value], used[value]});
+    lifetimes.push_back({bytes_with_gaps(values_[value], places_[value]), made[value], used[value]});
     owners.push_back(value);
   }
   arena_ = plan_arena(lifetimes);

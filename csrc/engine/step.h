@@ -48,7 +48,8 @@ struct Context {
   Value& value(int64_t index) const { return values[static_cast<size_t>(index)]; }
   // Bytes from a pixel of a uint8 image to the next.
   int64_t pixel_step(int64_t index) const {
-    return value(places[static_cast<size_t>(index)].owner).shape[1];
+    const int64_t owner = places[static_cast<size_t>(index)].owner;
+    return value(owner).shape[1] + places[static_cast<size_t>(owner)].gap;
   }
 };
 

@@ -9,7 +9,7 @@ namespace fastinfer::engine {
 enum class Dtype : int64_t { kUint8, kFloat };
 
 // Values of 4 dimensions are [N, C, H, W] in NHWC memory, others row-major; all without gaps, but for
-// images that are channels of wider ones (see Place).
+// images that are channels of wider ones or have gaps between pixels (see Place).
 struct Value {
   Dtype dtype = Dtype::kUint8;
   std::vector<int64_t> shape;
@@ -25,9 +25,9 @@ struct Value {
 };
 
 // Where a value's bytes lie: in memory of its own, or as channels from `first` on of a wider image, its
-// owner. An owner is its own, and dense.
+// owner. An owner is its own. gap: unused bytes after each of an owner's pixels.
 struct Place {
-  int64_t owner, first;
+  int64_t owner, first, gap = 0;
 };
 
 // Where the values of one call are: index is the value.

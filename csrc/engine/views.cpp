@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "../cpu/cache_lines.h"
 #include "steps/cat.h"
 
 namespace fastinfer::engine {
@@ -36,10 +37,17 @@ bool reads_apart(const Instruction& step, size_t index) {
   return is_convolution(step) ? index == 0 : works_apart(step);
 }
 
+bool has_residual(const Instruction& step) {
+  return step.kind == StepKind::kConv2d && step.reads.size() > 1;
+}
+
 // Whether a step can write its result where pixels lie apart.
 bool writes_apart(const Instruction& step) {
-  if (step.kind == StepKind::kConv2d) return step.reads.size() == 1;
-  return is_convolution(step) || works_apart(step);
+  return (is_convolution(step) && !has_residual(step)) || works_apart(step);
+}
+
+bool is_bytes_image(const Value& value) {
+  return value.dtype == Dtype::kUint8 && value.shape.size() == 4;
 }
 
 int64_t channels_of(const Value& image) { return image.shape[1]; }
@@ -53,8 +61,7 @@ class Links {
     for (const Instruction& step : steps) {
       const auto out = static_cast<size_t>(step.out);
       const Value& value = values[out];
-      can_[out] = step.out >= inputs && value.dtype == Dtype::kUint8 && value.shape.size() == 4 &&
-                  writes_apart(step);
+      can_[out] = step.out >= inputs && is_bytes_image(value) && writes_apart(step);
     }
     for (const Instruction& step : steps) {
       for (size_t i = 0; i < step.reads.size(); i++) {
@@ -202,6 +209,37 @@ std::vector<Place> shared_places(const std::vector<Instruction>& steps,
                                  const std::vector<Value>& values, int64_t inputs,
                                  const std::vector<int64_t>& outputs) {
   return Links(steps, values, inputs, outputs).places();
+}
+
+void open_gaps(std::vector<Place>& places, const std::vector<Instruction>& steps,
+               const std::vector<Value>& values, const std::vector<int64_t>& outputs) {
+  const auto gap_of = [&](int64_t value) -> int64_t& {
+    return places[static_cast<size_t>(places[static_cast<size_t>(value)].owner)].gap;
+  };
+  for (const Instruction& step : steps) {
+    const Value& value = values[static_cast<size_t>(step.out)];
+    const bool is_owner = places[static_cast<size_t>(step.out)].owner == step.out;
+    if (!is_owner || !is_bytes_image(value) || value.elements() == 0) continue;
+    gap_of(step.out) = apart(channels_of(value)) - channels_of(value);
+  }
+  // The caller's memory is dense.
+  for (const int64_t output : outputs) gap_of(output) = 0;
+  for (const Instruction& step : steps) {
+    if (!writes_apart(step) && !has_residual(step)) gap_of(step.out) = 0;
+    for (size_t i = 0; i < step.reads.size(); i++) {
+      const bool is_residual = has_residual(step) && i > 0;
+      if (!reads_apart(step, i) && !is_residual) gap_of(step.reads[i]) = 0;
+    }
+  }
+  // What closes a residual's gap closes the result's, and the other way round, along a chain of them.
+  for (bool is_done = false; !is_done;) {
+    is_done = true;
+    for (const Instruction& step : steps) {
+      if (!has_residual(step) || gap_of(step.out) == gap_of(step.reads[1])) continue;
+      gap_of(step.out) = gap_of(step.reads[1]) = 0;
+      is_done = false;
+    }
+  }
 }
 
 std::vector<size_t> copied_parts(const Instruction& cat, const std::vector<Value>& values,

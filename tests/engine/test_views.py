@@ -114,10 +114,36 @@ def test_slices_of_a_shuffled_image_are_shuffled_alone():
     assert len(plan_of(p, outputs).steps) == 3
 
 
+def test_gaps_keep_pixels_out_of_each_others_cache_sets():
+    """30 pixels of 1024 channels, 64 bytes apart where every step can step over these."""
+    apart, dense = (1024 + 64) * 30, 1024 * 30
+
+    def arena(build):
+        p = ImageProgram(8)
+        return plan_of(p, [build(p, p.conv(0, 1024))]).arena_bytes
+
+    def added(p, a):
+        return p.conv(0, 1024, residual=a)
+
+    assert arena(lambda p, a: p.conv(a, 4)) == apart
+    assert arena(lambda p, a: p.mean(added(p, added(p, a)))) == 2 * apart
+    # A result is the caller's memory, additions read dense images, and residuals lie as they do.
+    assert arena(added) == dense
+    assert arena(lambda p, a: added(p, added(p, a))) == 2 * dense
+    assert arena(lambda p, a: p.mean(p.add(a, added(p, a)))) == 3 * dense
+    # Channels of a wider image have its gaps.
+    assert arena(lambda p, a: p.conv(p.slice(a, 0, 512), 4)) == apart
+    assert arena(lambda p, a: p.mean(p.cat([a, p.conv(0, 1024)]))) == (2048 + 64) * 30
+
+
+NARROW = st.integers(1, 24)
+WIDE = st.sampled_from((8, 512, 1024))
+
+
 @st.composite
-def programs(draw):
+def programs(draw, widths):
     """Cats, slices and the steps around them, in any order; any values are results."""
-    p = ImageProgram(draw(st.integers(1, 20)))
+    p = ImageProgram(draw(widths))
     for _ in range(draw(st.integers(2, 9))):
         x = draw(st.integers(0, len(p.channels) - 1))
         width = p.channels[x]
@@ -126,7 +152,7 @@ def programs(draw):
             parts = draw(st.lists(st.integers(0, len(p.channels) - 1), min_size=1, max_size=4))
             p.cat(parts, draw(st.sampled_from(((), (), (0,), (1,)))))
         elif kind == "conv":
-            out, kernel = draw(st.integers(1, 24)), draw(st.sampled_from((1, 3)))
+            out, kernel = draw(widths), draw(st.sampled_from((1, 3)))
             residual = draw(st.sampled_from((None, x)))
             p.conv(x, out if residual is None else width, kernel, residual)
         elif kind == "slice":
@@ -148,7 +174,15 @@ def programs(draw):
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(programs())
+@given(programs(NARROW))
 def test_any_program(drawn):
     program, outputs, batch, height, width = drawn
     assert_as_single_ops(program.arguments("any", outputs, batch, height, width))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(programs(WIDE))
+def test_any_program_of_wide_images(drawn):
+    """Some have gaps between their pixels, and parts and residuals that share these."""
+    program, outputs, batch, height, width = drawn
+    assert_as_single_ops(program.arguments("wide", outputs, batch, height, width))
