@@ -41,22 +41,22 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
   tiles.panels = 1;
   tiles.offsets = &kNoOffset;
   tiles.runs = 1;
-  tiles.singles = h.quads();
+  tiles.singles = view.quads;
   if (form == GemmForm::kSparse) {
     const auto* start = view.section<int32_t>(h.index);
-    const int64_t steps = h.quads() / h.step_quads();
+    const int64_t steps = view.quads / view.step_quads;
     const int64_t begin = int64_t{start[panel]} * 64, panels = view.panels();
     tiles.weight = weight + begin;
     tiles.panel_bytes = (panel + 1 < panels ? int64_t{start[panel + 1]} * 64 : h.weight_bytes) - begin;
     tiles.picks = reinterpret_cast<const uint8_t*>(start + view.panels()) + panel * steps;
-    tiles.step_quads = h.step_quads();
+    tiles.step_quads = view.step_quads;
     return tiles;
   }
   tiles.panel_bytes = panel_bytes(h);
   tiles.weight = weight + panel * tiles.panel_bytes;
   if (form == GemmForm::kTiles) {
     const TileSteps whole = tile_steps(tiles.singles);
-    tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : h.step_quads();
+    tiles.step_quads = whole.count * whole.quads == tiles.singles ? whole.quads : view.step_quads;
   }
   return tiles;
 }
@@ -69,16 +69,14 @@ int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all) {
   if (!can) return kernels.mr_max;
   bool pays;
   if (static_cast<GemmForm>(h.form) == GemmForm::kSparse) {
-    // Each reads its activations again, so results have to be few beside them.
-    constexpr int64_t kLeastEntries = 32;
-    const int64_t entries = h.weight_bytes / ((1 + h.nr / kPickLanes) * kPickLanes * 4);
-    pays = h.step_quads() == kTileQuads && entries > kLeastEntries * view.panels();
+    pays = view.step_quads == kTileQuads &&
+           h.weight_bytes > least_turn_bytes(h.nr / kPickLanes) * view.panels();
   } else {
     // With fewer groups of k results are not done when the next tile is. Low tiles read weights twice
     // as often: from L1, beside a tile's rows, or where there are rows enough.
     const int least_quads = h.has(kFlagResidual) ? 8 : 5;
     constexpr int64_t kNearWeightBytes = 16 * 1024, kManyRows = 100;
-    pays = h.quads() >= least_quads && (panel_bytes(h) <= kNearWeightBytes || all >= kManyRows);
+    pays = view.quads >= least_quads && (panel_bytes(h) <= kNearWeightBytes || all >= kManyRows);
   }
   return pays ? kernels.turn_rows : kernels.mr_max;
 }

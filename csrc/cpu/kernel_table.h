@@ -66,6 +66,13 @@ struct GemmKernels {
   int turn_rows = 0;
 };
 
+// kSparse: tiles of panels with more weights than so many bytes are taken in turn. They read their activations
+// again for every quad, so results have to be few beside these.
+constexpr int64_t least_turn_bytes(int vectors) {
+  constexpr int kQuads = 32, kVectorBytes = 64;
+  return int64_t{kQuads} * (1 + vectors) * kVectorBytes;
+}
+
 // How much a quad of kSparse costs differs by CPU (it permutes bytes, one instruction a cycle on some
 // that multiply twice), so both are timed once.
 struct SparseCost {

@@ -8,9 +8,19 @@
 namespace fastinfer {
 
 struct PackedView {
-  const PackedHeader* header;
-  const uint8_t* base;
-  const KernelTable* table;
+  const PackedHeader* header = nullptr;
+  const uint8_t* base = nullptr;
+  const KernelTable* table = nullptr;
+  // The header's, of GEMMs: to divide for them at every panel takes as long as a tile.
+  int quads = 0, step_quads = 0;
+
+  PackedView() = default;
+  PackedView(const PackedHeader* h, const uint8_t* data, const KernelTable* kernels)
+      : header(h), base(data), table(kernels) {
+    if (h->op == static_cast<int32_t>(PackedOp::kDepthwiseConv2d)) return;
+    quads = h->quads();
+    step_quads = h->step_quads();
+  }
 
   template <class T>
   const T* section(int64_t offset) const {

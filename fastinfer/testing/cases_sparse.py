@@ -22,6 +22,8 @@ from fastinfer.testing.cases import (
 KINDS = ("sparse", "shared", "apart")
 #: Tiles have 7 rows with one vector of channels, 12 with AMX, 8 with two.
 _HEIGHTS = (1, 2, 7, 8, 9, 12, 13, 16, 24, 25)
+#: In turn: two tiles and more of 5 to 7 rows, where a panel has more than 32 quads.
+_TURN_ROWS = (14, 15, 16, 18, 25)
 _CHANNELS = (5, 16, 17, 32, 33, 80)
 #: One step, whole ones, equal ones that are not full, padded ones.
 _PRODUCTS = (3, 63, 64, 65, 130, 144, 152, 184, 1000)
@@ -73,6 +75,8 @@ def sparse_cases() -> Iterator[Case]:
     for m in _HEIGHTS:
         yield linear_case((m,), 48, 256, weights="sparse")
         yield linear_case((m,), 64, 256, weights="shared")
+    for m in _TURN_ROWS:
+        yield linear_case((m,), 64, 1024, weights="shared")
     for n in _CHANNELS:
         yield linear_case((11,), n, 192, weights="sparse")
     for k in _PRODUCTS:

@@ -123,8 +123,8 @@ struct SparseTurns {
 
 template <class Vec, int MR, int NV>
 void int8_gemm_sparse_turns(const GemmTiles& t, const Epilogue& e) {
-  const bool is_cut = t.step_quads * 4 != Vec::kBytes;
-  if (is_cut || !run_in_turn<Vec, NV, SparseTurns<Vec, MR, NV>>(t, e)) {
+  const bool pays = t.step_quads * 4 == Vec::kBytes && t.panel_bytes > least_turn_bytes(NV);
+  if (!pays || !run_in_turn<Vec, NV, SparseTurns<Vec, MR, NV>>(t, e)) {
     int8_gemm_sparse<Vec, MR, NV>(t, e);
   }
 }

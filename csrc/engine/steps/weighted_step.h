@@ -32,6 +32,9 @@ class WeightedStep : public Step {
     first_[1] = {weight.data + h.bias, kFirstChannels * 4};
     first_[2] = {weight.data + h.multiplier, kFirstChannels * 4};
     first_[3] = {weight.data + h.weight, std::min(h.weight_bytes, kFirstBytes)};
+    if (static_cast<GemmForm>(h.form) == GemmForm::kSparse) {
+      first_[4] = {weight.data + h.index, std::min(h.index_bytes, kFirstIndexBytes)};
+    }
   }
 
   void fetch() const override {
@@ -72,12 +75,12 @@ class WeightedStep : public Step {
 
  private:
   // What kernels read before they fetch the rest for themselves.
-  static constexpr int64_t kFirstChannels = 32, kFirstBytes = 8192;
+  static constexpr int64_t kFirstChannels = 32, kFirstBytes = 8192, kFirstIndexBytes = 2048;
   struct Part {
-    const uint8_t* data;
-    int64_t bytes;
+    const uint8_t* data = nullptr;
+    int64_t bytes = 0;
   };
-  Part first_[4];
+  Part first_[5];
   const char* name_;
   Instruction instruction_;
 };
