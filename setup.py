@@ -27,6 +27,10 @@ BASE_FLAGS = [
     f"-fmacro-prefix-map={ROOT.absolute()}/=",
 ]  # fmt: skip
 
+# By gcc's generic tuning a structure of 150 bytes is cleared by `rep stos`, which takes some 40 ns,
+# and once a panel: 2 % of MobileNetV2. Bits stay: what rounds is compiled with -ffp-contract=off.
+FIELD_BY_FIELD = "-mtune=skylake-avx512"
+
 SOURCES = [
     "csrc/registration.cpp",
     "csrc/bindings.cpp",
@@ -218,7 +222,7 @@ def cpu_extension() -> CppExtension:
         SOURCES,
         # Before torch's own copy, which in torch 2.11 refuses a stable build.
         include_dirs=[pybind11.get_include()],
-        extra_compile_args=[*BASE_FLAGS, "-ffp-contract=off"],
+        extra_compile_args=[*BASE_FLAGS, "-ffp-contract=off", FIELD_BY_FIELD],
         depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
     )
 
