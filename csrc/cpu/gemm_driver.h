@@ -73,11 +73,19 @@ class GemmDriver {
     return tile * tile_rows_ + std::min(tile, long_tiles_);
   }
 
+  int64_t block_rows() const {
+    const int64_t rows = row_block_bytes(h_) / row_bytes_;
+    if (form_ == GemmForm::kTiles || !output_.out_u8 || h_.weight_bytes > kFewWeightBytes) {
+      return rows;
+    }
+    const int64_t results = output_.residual_u8 ? 2 * output_.ldc : output_.ldc;
+    return std::min(rows, kResultBlockBytes / (row_bytes_ + results));
+  }
+
   // Tiles [t0, t1) times panels [p0, p1).
   void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
     const int64_t per_group = h_.panels_per_group;
-    const int64_t tile_bytes = row_bytes_ * most_rows_;
-    const int64_t block = std::clamp<int64_t>(row_block_bytes(h_) / tile_bytes, 1, t1 - t0);
+    const int64_t block = std::clamp<int64_t>(block_rows() / most_rows_, 1, t1 - t0);
     for (int64_t g = p0 / per_group; g * per_group < p1; g++) {
       const int64_t first = std::max(p0, g * per_group);
       const int64_t last = std::min(p1, (g + 1) * per_group);

@@ -15,8 +15,10 @@ namespace {
 
 // Memory for a slice's values that a core's cache keeps, more or less: 1 MiB of L2 and its share of L3.
 constexpr int64_t kSliceBytes = 2 << 20;
-// A layer's weights come from a further cache, and some are transformed, once for a slice.
-constexpr int64_t kLeastSamples = 2;
+// A layer's weights come from a further cache, and some are transformed, once for a slice. So it has two
+// samples at least, and four where weights are so many times a sample's values (16 images on Zen 5: ResNet-50,
+// 14 times, 0.98 of the time, ResNet-18, 12 times, 0.925; EfficientNet-B0, 3.8 times, 1.07).
+constexpr int64_t kLeastSamples = 2, kMoreSamples = 4, kManyWeights = 5;
 // Weights that do not stay in the last cache are read again for every slice: then the batch is better.
 constexpr int64_t kMostWeights = 64 << 20;
 
@@ -30,10 +32,12 @@ class Slices {
  public:
   Slices(const Plan& whole, int threads) : batch_(whole.batch()) {
     const int64_t arena = whole.arena().bytes;
+    const bool has_many_weights = whole.weight_bytes() * batch_ > kManyWeights * arena;
+    const int64_t least = has_many_weights ? kMoreSamples : kLeastSamples;
     if (batch_ < 2 || arena <= kSliceBytes || whole.weight_bytes() > kMostWeights) return;
     const int64_t most = (batch_ + threads - 1) / threads;
     const int64_t size =
-        std::min(most, std::max(kLeastSamples, kSliceBytes / (arena / batch_)));
+        std::min(most, std::max(least, kSliceBytes / (arena / batch_)));
     count_ = (batch_ + size - 1) / size;
     // As many for each thread, where there are samples enough.
     count_ = std::min((count_ + threads - 1) / threads * threads, batch_);
