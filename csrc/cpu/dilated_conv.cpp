@@ -71,7 +71,7 @@ DilatedConv::Frame DilatedConv::frame_of(const PackedHeader& h, const ConvGeomet
 
 int64_t DilatedConv::block_lines(const Frame& frame) const {
   if (!takes_tiles(h_)) return g_.out_height;
-  const int64_t weights = std::min(view_.panels() * panel_bytes(h_), kMostLineBytes);
+  const int64_t weights = std::min(view_.panels() * panel_bytes(view_), kMostLineBytes);
   const int64_t lines = std::max(row_block_bytes(h_), weights) / frame.line_bytes;
   if (lines >= g_.height) return g_.out_height;
   const int64_t free = lines - ((g_.kh - 1) * g_.dilation_h + 1);

@@ -37,7 +37,7 @@ class GemmDriver {
       : view_(view.for_rows(m)), h_(*view_.header), rows_(rows), output_(output), m_(m) {
     form_ = static_cast<GemmForm>(h_.form);
     family_ = &view_.table->family(form_, h_.nr);
-    k_groups_ = h_.quads();
+    k_groups_ = view_.quads;
     quad_bytes_ = form_ == GemmForm::kWords ? 8 : 4;
     row_bytes_ = k_groups_ * quad_bytes_;
     is_whole_ = rows.is_direct() && k_groups_ * 4 == h_.k;

@@ -52,7 +52,7 @@ GemmTiles panel_tiles(const PackedView& view, int64_t panel) {
     tiles.step_quads = view.step_quads;
     return tiles;
   }
-  tiles.panel_bytes = panel_bytes(h);
+  tiles.panel_bytes = panel_bytes(view);
   tiles.weight = weight + panel * tiles.panel_bytes;
   if (form == GemmForm::kTiles) {
     const TileSteps whole = tile_steps(tiles.singles);
@@ -76,7 +76,7 @@ int64_t most_tile_rows(const PackedView& view, int64_t rows, int64_t all) {
     // as often: from L1, beside a tile's rows, or where there are rows enough.
     const int least_quads = h.has(kFlagResidual) ? 8 : 5;
     constexpr int64_t kNearWeightBytes = 16 * 1024, kManyRows = 100;
-    pays = view.quads >= least_quads && (panel_bytes(h) <= kNearWeightBytes || all >= kManyRows);
+    pays = view.quads >= least_quads && (panel_bytes(view) <= kNearWeightBytes || all >= kManyRows);
   }
   return pays ? kernels.turn_rows : kernels.mr_max;
 }

@@ -54,9 +54,10 @@ inline int64_t row_block_bytes(const PackedHeader& h) {
 constexpr int64_t kFewWeightBytes = 128 * 1024, kResultBlockBytes = 384 * 1024;
 
 // Bytes from one panel's weights to the next one's; not of kPairs and kSparse.
-inline int64_t panel_bytes(const PackedHeader& h) {
+inline int64_t panel_bytes(const PackedView& view) {
+  const PackedHeader& h = *view.header;
   const int64_t quad_bytes = static_cast<GemmForm>(h.form) == GemmForm::kWords ? 8 : 4;
-  return h.quads() * h.nr * quad_bytes;
+  return view.quads * h.nr * quad_bytes;
 }
 
 // The most weights that stay in a thread's L2 while tile after tile passes them.
@@ -85,7 +86,7 @@ void each_panels(const PackedView& view, int64_t p0, int64_t p1, const Call& cal
   int64_t most = 1;
   if (static_cast<GemmForm>(h.form) == GemmForm::kTiles) {
     // An even number: two panels of 32 channels are a line of cache of the result.
-    most = std::max<int64_t>(1, kCachedWeightBytes / panel_bytes(h) / 2 * 2);
+    most = std::max<int64_t>(1, kCachedWeightBytes / panel_bytes(view) / 2 * 2);
   }
   const bool is_cut = p1 % h.panels_per_group == 0 && view.n_per_group() % h.nr != 0;
   const int64_t whole = p1 - is_cut;

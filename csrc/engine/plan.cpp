@@ -185,7 +185,7 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   make_steps(instructions, weights, table);
   // Now shapes are known, and with them what can lie in what: steps are made again for that.
   places_ = shared_places(instructions, values_, inputs_, outputs_);
-  open_gaps(places_, instructions, values_, outputs_);
+  open_gaps(places_, instructions, values_, inputs_, outputs_);
   make_steps(instructions, weights, table);
   for (const Instruction& step : instructions) {
     copied_bytes_ += engine::copied_bytes(step, values_, places_);

@@ -52,25 +52,47 @@ bool is_bytes_image(const Value& value) {
 
 int64_t channels_of(const Value& image) { return image.shape[1]; }
 
+// Whether each value's pixels may lie apart, by the steps that make and read it; with `residuals` also those of
+// convolutions with one, and of these: both or neither.
+std::vector<bool> lie_apart(const std::vector<Instruction>& steps, const std::vector<Value>& values,
+                            int64_t inputs, const std::vector<int64_t>& outputs, bool residuals) {
+  std::vector<bool> can(values.size());
+  for (const Instruction& step : steps) {
+    const auto out = static_cast<size_t>(step.out);
+    const bool writes = writes_apart(step) || (residuals && has_residual(step));
+    can[out] = step.out >= inputs && is_bytes_image(values[out]) && writes;
+  }
+  for (const Instruction& step : steps) {
+    for (size_t i = 0; i < step.reads.size(); i++) {
+      const bool reads = reads_apart(step, i) || (residuals && has_residual(step));
+      if (!reads) can[static_cast<size_t>(step.reads[i])] = false;
+    }
+  }
+  // The caller's memory is dense.
+  for (const int64_t output : outputs) can[static_cast<size_t>(output)] = false;
+  // Along a chain of residuals.
+  for (bool is_done = false; !is_done;) {
+    is_done = true;
+    for (const Instruction& step : steps) {
+      if (!has_residual(step)) continue;
+      const auto out = static_cast<size_t>(step.out), residual = static_cast<size_t>(step.reads[1]);
+      if (can[out] == can[residual]) continue;
+      can[out] = can[residual] = false;
+      is_done = false;
+    }
+  }
+  return can;
+}
+
 // Each value's link to what it is channels of, until no more can be linked.
 class Links {
  public:
   Links(const std::vector<Instruction>& steps, const std::vector<Value>& values, int64_t inputs,
         const std::vector<int64_t>& outputs)
-      : steps_(steps), values_(values), places_(own_places(values.size())), can_(values.size()) {
-    for (const Instruction& step : steps) {
-      const auto out = static_cast<size_t>(step.out);
-      const Value& value = values[out];
-      can_[out] = step.out >= inputs && is_bytes_image(value) && writes_apart(step);
-    }
-    for (const Instruction& step : steps) {
-      for (size_t i = 0; i < step.reads.size(); i++) {
-        if (!reads_apart(step, i)) can_[static_cast<size_t>(step.reads[i])] = false;
-      }
-    }
-    // The caller's memory is dense.
-    for (const int64_t output : outputs) can_[static_cast<size_t>(output)] = false;
-  }
+      : steps_(steps),
+        values_(values),
+        places_(own_places(values.size())),
+        can_(lie_apart(steps, values, inputs, outputs, false)) {}
 
   std::vector<Place> places() {
     for (const Instruction& step : steps_) {
@@ -150,7 +172,7 @@ class Links {
   const std::vector<Instruction>& steps_;
   const std::vector<Value>& values_;
   std::vector<Place> places_;  // links
-  std::vector<bool> can_;      // lie apart, by the steps that make and read a value
+  std::vector<bool> can_;      // lie apart
 };
 
 using Range = std::pair<int64_t, int64_t>;
@@ -212,33 +234,14 @@ std::vector<Place> shared_places(const std::vector<Instruction>& steps,
 }
 
 void open_gaps(std::vector<Place>& places, const std::vector<Instruction>& steps,
-               const std::vector<Value>& values, const std::vector<int64_t>& outputs) {
-  const auto gap_of = [&](int64_t value) -> int64_t& {
-    return places[static_cast<size_t>(places[static_cast<size_t>(value)].owner)].gap;
-  };
-  for (const Instruction& step : steps) {
-    const Value& value = values[static_cast<size_t>(step.out)];
-    const bool is_owner = places[static_cast<size_t>(step.out)].owner == step.out;
-    if (!is_owner || !is_bytes_image(value) || value.elements() == 0) continue;
-    gap_of(step.out) = apart(channels_of(value)) - channels_of(value);
-  }
-  // The caller's memory is dense.
-  for (const int64_t output : outputs) gap_of(output) = 0;
-  for (const Instruction& step : steps) {
-    if (!writes_apart(step) && !has_residual(step)) gap_of(step.out) = 0;
-    for (size_t i = 0; i < step.reads.size(); i++) {
-      const bool is_residual = has_residual(step) && i > 0;
-      if (!reads_apart(step, i) && !is_residual) gap_of(step.reads[i]) = 0;
-    }
-  }
-  // What closes a residual's gap closes the result's, and the other way round, along a chain of them.
-  for (bool is_done = false; !is_done;) {
-    is_done = true;
-    for (const Instruction& step : steps) {
-      if (!has_residual(step) || gap_of(step.out) == gap_of(step.reads[1])) continue;
-      gap_of(step.out) = gap_of(step.reads[1]) = 0;
-      is_done = false;
-    }
+               const std::vector<Value>& values, int64_t inputs,
+               const std::vector<int64_t>& outputs) {
+  const std::vector<bool> can = lie_apart(steps, values, inputs, outputs, true);
+  for (size_t i = 0; i < values.size(); i++) {
+    // What is channels of a wider image has that one's gaps.
+    const bool is_owner = places[i].owner == static_cast<int64_t>(i);
+    if (!can[i] || !is_owner || values[i].elements() == 0) continue;
+    places[i].gap = apart(channels_of(values[i])) - channels_of(values[i]);
   }
 }
 

@@ -25,7 +25,8 @@ std::vector<Place> shared_places(const std::vector<Instruction>& steps,
 // Sets the gaps of images whose pixels would share few cache sets, wherever the steps that make and
 // read them and their channels can step over those.
 void open_gaps(std::vector<Place>& places, const std::vector<Instruction>& steps,
-               const std::vector<Value>& values, const std::vector<int64_t>& outputs);
+               const std::vector<Value>& values, int64_t inputs,
+               const std::vector<int64_t>& outputs);
 
 // The parts of a cat that do not lie in its result, as indices of what it reads.
 std::vector<size_t> copied_parts(const Instruction& cat, const std::vector<Value>& values,
