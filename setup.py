@@ -37,6 +37,7 @@ SOURCES = [
     "csrc/module_watch.cpp",
     "csrc/prepack.cpp",
     "csrc/cpu/packed_view.cpp",
+    "csrc/cpu/read_once.cpp",
     "csrc/cpu/few_rows.cpp",
     "csrc/cpu/gemm_choice.cpp",
     "csrc/cpu/gemm_panel.cpp",

@@ -73,14 +73,29 @@ def test_pattern_finds_a_spill():
     assert not stack_accesses([spill[0], "mov %rax,0x8(%rsp)", spill[2]])
 
 
-@pytest.mark.parametrize(("isa", "kernel", "count"), KERNELS)
-def test_no_spill(isa, kernel, count):
+def bodies_of(isa: str, kernel: str) -> dict[str, list[str]]:
+    """Return the instructions of a kernel's instantiations by name; skips where there are none."""
     missing = [tool for tool in ("objdump", "c++filt") if shutil.which(tool) is None]
     path = object_file(isa)
     if missing or path is None:
         pytest.skip(f"{isa}: {', '.join(missing) or 'object file'} not found")
     pattern = re.compile(rf"\b{kernel}<")
-    bodies = {name: body for name, body in functions(path).items() if pattern.search(name)}
+    return {name: body for name, body in functions(path).items() if pattern.search(name)}
+
+
+@pytest.mark.parametrize(("isa", "kernel", "count"), KERNELS)
+def test_no_spill(isa, kernel, count):
+    bodies = bodies_of(isa, kernel)
     assert len(bodies) == count, sorted(bodies)
     spilled = {name: found for name, body in bodies.items() if (found := stack_accesses(body))}
     assert not spilled
+
+
+@pytest.mark.parametrize("kernel", ["int8_gemm_dot", "int8_gemm_sparse"])
+def test_weights_come_by_either_hint(kernel):
+    """Weights that a call reads once are asked for in another way: csrc/cpu/read_once.h."""
+    bodies = bodies_of("avx512vnni", kernel)
+    assert bodies
+    for name, body in bodies.items():
+        hints = {text.split()[0] for text in body if text.startswith("prefetch")}
+        assert {"prefetcht1", "prefetchnta"} <= hints, name

@@ -7,7 +7,8 @@ namespace fastinfer {
 
 constexpr int64_t kLineBytes = 64;
 
-enum class Cache { kL1, kL2 };
+// kL2Once: into L2, and not to L3 when they leave it, where the CPU is known to do that: see read_once.h.
+enum class Cache { kL1, kL2, kL2Once };
 
 // A stride at which neighbours do not share the few cache sets that multiples of 1 KiB map to.
 inline int64_t apart(int64_t stride) { return stride % 1024 == 0 ? stride + kLineBytes : stride; }
@@ -17,7 +18,7 @@ template <Cache kInto>
 inline void prefetch(const void* from, int64_t bytes) {
   const auto* const at = static_cast<const char*>(from);
   for (int64_t i = 0; i < bytes; i += kLineBytes) {
-    __builtin_prefetch(at + i, 0, kInto == Cache::kL1 ? 3 : 2);
+    __builtin_prefetch(at + i, 0, kInto == Cache::kL1 ? 3 : kInto == Cache::kL2 ? 2 : 0);
   }
 }
 

@@ -106,6 +106,7 @@ void fetch_next_panel(GemmTiles& run, const PackedView& view, int64_t panel, int
   const GemmTiles next = panel_tiles(view, panel + 1);
   run.ahead = static_cast<const uint8_t*>(next.weight);
   run.ahead_end = run.ahead + next.panel_bytes;
+  run.is_read_once = view.is_read_once;
   const int64_t lines = divide_up(next.panel_bytes, kLineBytes);
   run.ahead_lines = static_cast<int>(divide_up(lines, fetches(run) * tiles));
 }

@@ -3,6 +3,7 @@
 
 #include "../epilogue.h"
 #include "../packed.h"
+#include "cache_lines.h"
 #include "kernel_table.h"
 
 namespace fastinfer {
@@ -13,6 +14,7 @@ struct PackedView {
   const KernelTable* table = nullptr;
   // The header's, of GEMMs: to divide for them at every panel takes as long as a tile.
   int quads = 0, step_quads = 0;
+  bool is_read_once = false;  // see read_once.h
 
   PackedView() = default;
   PackedView(const PackedHeader* h, const uint8_t* data, const KernelTable* kernels)
@@ -33,7 +35,15 @@ struct PackedView {
   // What a call of m rows reads: the image for few rows, where there is one and these are few.
   PackedView for_rows(int64_t m) const {
     if (header->pixels == 0 || m > header->pixels) return *this;
-    return {section<PackedHeader>(header->index), base, table};
+    PackedView image{section<PackedHeader>(header->index), base, table};
+    image.is_read_once = is_read_once;
+    return image;
+  }
+
+  // Brings some of its memory to L2.
+  void fetch(const void* from, int64_t bytes) const {
+    if (is_read_once) return prefetch<Cache::kL2Once>(from, bytes);
+    prefetch<Cache::kL2>(from, bytes);
   }
 
   // The epilogue for channels starting at `at` in the padded per-channel vectors; outputs and

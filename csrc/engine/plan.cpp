@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../cpu/read_once.h"
 #include "first_error.h"
 #include "futex.h"
 #include "thread_pool.h"
@@ -177,6 +178,7 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
     throw std::invalid_argument("int8_region: expected " + std::to_string(program.inputs) +
                                 " inputs, got " + std::to_string(inputs.size()));
   }
+  for (const Weight& weight : weights) weight_bytes_ += weight.bytes;
   values_ = inputs;
   values_.resize(static_cast<size_t>(program.values));
   const std::vector<Instruction> instructions =
@@ -192,14 +194,13 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   }
   place();
   batch_ = common_batch(instructions, values_, inputs_);
-  for (const Weight& weight : weights) weight_bytes_ += weight.bytes;
 }
 
 // Steps of the instructions that are more than a view, for values where they lie.
 void Plan::make_steps(const std::vector<Instruction>& instructions,
                       const std::vector<Weight>& weights, const KernelTable& table) {
   steps_.clear();
-  Context context{values_, weights, table, places_};
+  Context context{values_, weights, table, places_, are_read_once(weight_bytes_)};
   for (const Instruction& instruction : instructions) {
     if (is_view(instruction, values_, places_)) continue;
     const StepMaker make = kMakers[static_cast<size_t>(instruction.kind)];

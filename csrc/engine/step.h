@@ -44,6 +44,7 @@ struct Context {
   const std::vector<Weight>& weights;
   const KernelTable& table;
   const std::vector<Place>& places;
+  bool are_weights_read_once;
 
   Value& value(int64_t index) const { return values[static_cast<size_t>(index)]; }
   // Bytes from a pixel of a uint8 image to the next.

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import itertools
+import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from fastinfer.nn.device_arguments import put_on
 from fastinfer.nn.float_fallback import FloatFallback, own_tensors
-from fastinfer.nn.graph_code import GraphCode
+from fastinfer.nn.graph_code import GraphCode, only_region
 from fastinfer.nn.no_gradient import wants_gradient, without_gradient
 from fastinfer.nn.packed_module import PackedModule, device_after
 from fastinfer.nn.shared_graph import SharedGraph
@@ -137,9 +138,9 @@ class ConvertedModule(InferenceModule):
         self._fallback = None if model is None else FloatFallback(model)
         self._known: dict[Any, bool] = {}
         self._graphs = graphs
-        self._set_device(call)
         self._takes_one = _takes_one_tensor(call)
         self._one_output = call.out_spec.is_leaf()
+        self._set_device(call)
         # A class of its own carries the model's signature, which tools read from `forward`.
         self.__class__ = self._class_for(model, call.signature)
 
@@ -147,9 +148,14 @@ class ConvertedModule(InferenceModule):
     def _class_for(
         cls, model: nn.Module | None, signature: inspect.Signature
     ) -> type[ConvertedModule]:
-        return type("ConvertedModule", (cls,), {"forward": forward_with(signature)})
+        return type("ConvertedModule", (cls,), {"forward": forward_with(signature, cls._answer)})
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
+        if self._straight is not None and len(args) == 1 and not kwargs:
+            region = self._regions[0]._modules[self._straight]
+            answer = region.answer(args[0], self._known)  # type: ignore[union-attr, operator]
+            if answer is not None:
+                return answer
         if self._takes_one and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
             x = args[0]
             # A subclass of Tensor has a shape of its own kind while it is traced.
@@ -196,6 +202,10 @@ class ConvertedModule(InferenceModule):
         self._runs_regions = bool(self._regions) and self._device.type == "cpu"
         self._replays = bool(
             inputs and self._graphs is not None and self._graphs.device_type == self._device.type
+        )
+        goes_straight = self._runs_regions and self._takes_one and self._one_output
+        self._straight = (
+            only_region(self._regions[0]) if goes_straight and not self._replays else None
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InferenceModule:
@@ -311,13 +321,13 @@ def _takes_one_tensor(call: CallSpec) -> bool:
         return False
 
 
-def forward_with(signature: inspect.Signature) -> Callable[..., Any]:
-    """Return a `forward` for a module's class that shows this signature and calls `_answer`."""
-
-    def forward(self: ConvertedModule | ModulePath, *args: Any, **kwargs: Any) -> Any:
-        """Return what the model returns."""
-        return self._answer(*args, **kwargs)
-
+def forward_with(signature: inspect.Signature, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `forward` for a module's class that shows this signature and does as `answer`."""
+    # A function of its own with the same code: one that called it would be a frame more to fetch.
+    forward = types.FunctionType(
+        answer.__code__, answer.__globals__, "forward", closure=answer.__closure__
+    )
+    forward.__doc__ = "Return what the model returns."
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     parameters = list(signature.parameters.values())
     named_self = any(p.name == "self" for p in parameters)
@@ -337,7 +347,7 @@ class ModulePath(InferenceModule):
         with contextlib.suppress(TypeError, ValueError):
             self.__signature__ = inspect.signature(model.forward)
             # As ConvertedModule: torch.export names inputs by the signature of `forward`.
-            members = {"forward": forward_with(self.__signature__)}
+            members = {"forward": forward_with(self.__signature__, ModulePath._answer)}
             self.__class__ = type("ModulePath", (ModulePath,), members)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

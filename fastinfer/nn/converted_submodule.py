@@ -43,7 +43,7 @@ class ConvertedSubmodule(ConvertedModule):
         cls, model: nn.Module | None, signature: inspect.Signature
     ) -> type[ConvertedModule]:
         kind = type(model)
-        members: dict[str, Any] = {"forward": forward_with(signature)}
+        members: dict[str, Any] = {"forward": forward_with(signature, cls._answer)}
         members |= {name: _forwarded(name) for name in _PROTOCOLS if hasattr(kind, name)}
         # isinstance asks for the class after the type; type() and copies see the real one.
         members["__class__"] = property(lambda self: kind)

@@ -37,6 +37,21 @@ class GraphCode:
         return self._function(graph_module, *args)
 
 
+def only_region(graph_module: fx.GraphModule) -> str | None:
+    """Return the name of the region that is all of the graph, or None where the graph is more.
+
+    A call of such a graph needs no code of it: between two calls of a model whose weights fill the
+    caches, every Python frame is fetched from memory.
+    """
+    nodes = list(graph_module.graph.nodes)
+    if [node.op for node in nodes] != ["placeholder", "call_module", "output"]:
+        return None
+    x, region, output = nodes
+    is_all = region.args == (x,) and not region.kwargs and list(output.args[0]) == [region]
+    name = str(region.target)
+    return name if is_all and hasattr(graph_module._modules.get(name), "answer") else None
+
+
 def _compile(graph_module: fx.GraphModule) -> Callable[..., Any]:
     """Return forward(self, ...) of graph_module's graph."""
     named = copy.deepcopy(graph_module.graph)

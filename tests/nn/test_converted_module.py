@@ -126,3 +126,30 @@ def test_threads_give_the_same_bits(residual):
     for worker in workers:
         worker.join()
     assert same == [True] * 60
+
+
+def test_a_graph_of_one_region_is_called_straight(monkeypatch):
+    model, x, other = make("separable")
+    fast = fastinfer.convert(model, x, config="int8")
+    wanted, of_other = fast(x), fast(other)
+
+    def long_way(*args):
+        raise AssertionError("this call went through the graph's code")
+
+    copied = copy.deepcopy(fast)
+    monkeypatch.setattr(fast, "_code", long_way)
+    assert torch.equal(fast(x), wanted)
+    assert torch.equal(fast(other), of_other)
+    # Shapes not seen before and hooks need all that the long way asks.
+    with pytest.raises(AssertionError, match="code"):
+        fast(x.repeat(3, 1, 1, 1))
+    layer = fast.lowered.get_submodule(fastinfer.report(fast).layers[0].name)
+    handle = layer.register_forward_hook(lambda *args: None)
+    with pytest.raises(AssertionError, match="code"):
+        fast(x)
+    handle.remove()
+    # A copy has tensors of its own.
+    assert torch.equal(copied(x), wanted)
+    for buffer in copied.buffers():
+        buffer.zero_()
+    assert torch.equal(fast(x), wanted)

@@ -9,7 +9,7 @@ import pickle
 import torch
 from torch import fx, nn
 
-from fastinfer.nn.graph_code import GraphCode
+from fastinfer.nn.graph_code import GraphCode, only_region
 from fastinfer.testing.compare import assert_equal
 
 
@@ -70,3 +70,30 @@ def test_copies_and_pickles():
     check(code, module)
     for other in (copy.deepcopy(code), pickle.loads(pickle.dumps(code))):
         check(other, module)
+
+
+class Region(nn.Linear):
+    def answer(self, x, known):
+        return None
+
+
+def test_only_region():
+    region = nn.Sequential(Region(4, 4), nn.ReLU())
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    called = graph.call_module("0", (x,))
+    graph.output((called,))
+    assert only_region(fx.GraphModule(region, graph)) == "0"
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    called = graph.call_module("1", (graph.call_module("0", (x,)),))
+    graph.output((called,))
+    assert only_region(fx.GraphModule(region, graph)) is None
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    called = graph.call_module("0", (x,))
+    graph.output((called, x))
+    assert only_region(fx.GraphModule(region, graph)) is None
+    graph = fx.Graph()
+    graph.output((graph.call_module("1", (graph.placeholder("x"),)),))
+    assert only_region(fx.GraphModule(region, graph)) is None

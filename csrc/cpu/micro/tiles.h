@@ -45,8 +45,9 @@ inline __attribute__((always_inline)) void start_tile(typename Vec::Int (&acc)[M
 // Brings some of the next panel's weights near, and moves `ahead` on by them.
 inline __attribute__((always_inline)) void fetch_ahead(const GemmTiles& t, const uint8_t*& ahead) {
   if (ahead >= t.ahead_end) return;
-#pragma GCC unroll 1
-  for (int i = 0; i < t.ahead_lines; i++, ahead += kLineBytes) prefetch<Cache::kL2>(ahead, 1);
+  const int64_t bytes = t.ahead_lines * kLineBytes;
+  t.is_read_once ? prefetch<Cache::kL2Once>(ahead, bytes) : prefetch<Cache::kL2>(ahead, bytes);
+  ahead += bytes;
 }
 
 // Byte distances of rows: bases four rows apart and the strides 1, 2, 3 fit x86 addressing, so a main loop

@@ -24,6 +24,7 @@ class WeightedStep : public Step {
     expect(h.op == static_cast<int32_t>(op) && !h.has(kFlagDynamic), name,
            "packed: expected a static weight packed for this op");
     view_ = {&h, weight.data, &context.table};
+    view_.is_read_once = context.are_weights_read_once;
     const size_t reads = h.has(kFlagResidual) ? 2 : 1;
     expect(instruction.reads.size() == reads, name,
            "residual: the weight was packed for " + std::string(reads == 2 ? "one" : "none"));
@@ -38,7 +39,7 @@ class WeightedStep : public Step {
   }
 
   void fetch() const override {
-    for (const auto& [data, bytes] : first_) prefetch<Cache::kL2>(data, bytes);
+    for (const auto& [data, bytes] : first_) view_.fetch(data, bytes);
   }
 
  protected:
