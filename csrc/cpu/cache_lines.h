@@ -22,4 +22,9 @@ inline void prefetch(const void* from, int64_t bytes) {
   }
 }
 
+// Asks for some of a packed weight, into L2. is_read_once: see read_once.h.
+inline void prefetch_weight(const void* from, int64_t bytes, bool is_read_once) {
+  is_read_once ? prefetch<Cache::kL2Once>(from, bytes) : prefetch<Cache::kL2>(from, bytes);
+}
+
 }  // namespace fastinfer

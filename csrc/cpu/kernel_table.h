@@ -41,7 +41,7 @@ struct GemmTiles {
   const uint8_t* ahead;
   const uint8_t* ahead_end;
   int ahead_lines;
-  bool is_read_once;  // they are
+  bool is_read_once;  // how they are asked for: see read_once.h
   int64_t step_bytes;  // kTiles only: from a step's part of a row to the next one's; 0: side by side
   int singles;  // entries taken alone; other forms: the number of 4-wide k groups (of a run)
 };

@@ -3,7 +3,6 @@
 
 #include "../epilogue.h"
 #include "../packed.h"
-#include "cache_lines.h"
 #include "kernel_table.h"
 
 namespace fastinfer {
@@ -38,12 +37,6 @@ struct PackedView {
     PackedView image{section<PackedHeader>(header->index), base, table};
     image.is_read_once = is_read_once;
     return image;
-  }
-
-  // Brings some of its memory to L2.
-  void fetch(const void* from, int64_t bytes) const {
-    if (is_read_once) return prefetch<Cache::kL2Once>(from, bytes);
-    prefetch<Cache::kL2>(from, bytes);
   }
 
   // The epilogue for channels starting at `at` in the padded per-channel vectors; outputs and

@@ -27,16 +27,16 @@ int64_t l3_bytes_of_amd() {
   return 0;
 }
 
-int64_t least_bytes() {
+int64_t find_least_bytes() {
   const int64_t l3 = is_amd() ? l3_bytes_of_amd() : 0;
   return l3 > 0 ? l3 / 4 : kNever;
 }
 
-// When the library is loaded: see isa.cpp.
-const int64_t at_load = least_bytes();
+// Found when the library is loaded: see isa.cpp.
+const int64_t least_bytes = find_least_bytes();
 
 }  // namespace
 
-bool are_read_once(int64_t weight_bytes) { return weight_bytes > at_load; }
+bool are_read_once(int64_t weight_bytes) { return weight_bytes > least_bytes; }
 
 }  // namespace fastinfer

@@ -235,7 +235,7 @@ void WinogradConv::multiply(const Domain& d, const WinogradRows& rows, int64_t p
     products.weight = d.weights;
     for (const int line : kWinogradPairs[weights.pair]) {
       for (int column = 0; column < kWinogradSide; column++) {
-        if (!is_last) view_.fetch(next, ahead);
+        if (!is_last) prefetch_weight(next, ahead, view_.is_read_once);
         next += ahead;
         const int64_t position = line * kWinogradSide + column, all = rows.count(line, column);
         const int64_t parts = divide_up(all, kWinogradRows);

@@ -45,7 +45,7 @@ class RegionModule(nn.Module):
         self._graph_modules = (graph_module,)
         self._binding = Binding()
         # Looked up here: between two calls the way there through torch.ops leaves the caches.
-        # OpOverload.__call__ calls nothing but _op.
+        # Of an op with kernels in C++ OpOverload.__call__ does no more than call _op.
         self._call_bound = torch.ops.fastinfer.int8_region_call.default._op
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -65,9 +65,9 @@ class RegionModule(nn.Module):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def answer(self, x: Any, known: Mapping[Any, bool]) -> Tensor | None:
-        """Return forward(x) where that is one tensor and nothing but the kernels will see the call.
+        """Return forward(x), of a region with one output, where only the kernels will see the call.
 
-        None where it is not, or where known[shape, dtype, device] is not True.
+        None elsewhere, and where known[shape, dtype, device] is not True.
         """
         # All that _is_plain asks, in one frame.
         if torch.compiler.is_compiling() or torch._C._is_tracing():
@@ -80,7 +80,7 @@ class RegionModule(nn.Module):
         if torch._C._len_torch_dispatch_stack() != 0 or not bound.holds():
             return None
         outputs: list[Tensor] = self._call_bound((x,), bound.number)
-        return outputs[0] if len(outputs) == 1 else None
+        return outputs[0]
 
     def _has_hooks(self) -> bool:
         return any(m._forward_hooks or m._forward_pre_hooks for m in self._modules_of)

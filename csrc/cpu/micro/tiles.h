@@ -46,7 +46,7 @@ inline __attribute__((always_inline)) void start_tile(typename Vec::Int (&acc)[M
 inline __attribute__((always_inline)) void fetch_ahead(const GemmTiles& t, const uint8_t*& ahead) {
   if (ahead >= t.ahead_end) return;
   const int64_t bytes = t.ahead_lines * kLineBytes;
-  t.is_read_once ? prefetch<Cache::kL2Once>(ahead, bytes) : prefetch<Cache::kL2>(ahead, bytes);
+  prefetch_weight(ahead, bytes, t.is_read_once);
   ahead += bytes;
 }
 

@@ -39,7 +39,7 @@ class WeightedStep : public Step {
   }
 
   void fetch() const override {
-    for (const auto& [data, bytes] : first_) view_.fetch(data, bytes);
+    for (const auto& [data, bytes] : first_) prefetch_weight(data, bytes, view_.is_read_once);
   }
 
  protected:
