@@ -68,6 +68,7 @@ SOURCES = [
     "csrc/cpu/sparse_float_driver.cpp",
     "csrc/cpu/sparse_float.cpp",
     "csrc/engine/arena.cpp",
+    "csrc/engine/in_place.cpp",
     "csrc/engine/peak.cpp",
     "csrc/engine/plan.cpp",
     "csrc/engine/program.cpp",

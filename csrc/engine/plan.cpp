@@ -11,6 +11,7 @@
 #include "../cpu/read_once.h"
 #include "first_error.h"
 #include "futex.h"
+#include "in_place.h"
 #include "thread_pool.h"
 #include "views.h"
 
@@ -187,6 +188,7 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   make_steps(instructions, weights, table);
   // Now shapes are known, and with them what can lie in what: steps are made again for that.
   places_ = shared_places(instructions, values_, inputs_, outputs_);
+  reuse_operands(places_, instructions, values_, inputs_, outputs_);
   open_gaps(places_, instructions, values_, inputs_, outputs_);
   make_steps(instructions, weights, table);
   for (const Instruction& step : instructions) {

@@ -24,8 +24,8 @@ struct Value {
   int64_t bytes() const { return elements() * (dtype == Dtype::kFloat ? 4 : 1); }
 };
 
-// Where a value's bytes lie: in memory of its own, or as channels from `first` on of a wider image, its
-// owner. An owner is its own. gap: unused bytes after each of an owner's pixels.
+// Where a value's bytes lie: in memory of its own, as channels from `first` on of a wider image, its owner,
+// or where an operand lay that was read for the last time. An owner is its own. gap: unused bytes after each of an owner's pixels.
 struct Place {
   int64_t owner, first, gap = 0;
 };

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from fastinfer.testing.case import Case, generator, random_uint8
 from fastinfer.testing.cases import OUTPUTS, Output, pack, random_weight
@@ -27,7 +27,7 @@ class ImageProgram:
     def __init__(self, channels: int) -> None:
         self.channels = [channels]
         self.steps: list[Step] = []
-        self._weights: list[tuple[str, tuple[int, ...], Output, int]] = []
+        self._weights: list[tuple[str, tuple[int, ...], Output, int] | None] = []  # None: a table
 
     def _add(self, kind: str, width: int, reads: Sequence[int], *arguments: Argument) -> int:
         self.channels.append(width)
@@ -89,6 +89,15 @@ class ImageProgram:
         numbers = (0.5, 30, 0.7, 3, ZERO_POINT, 0, 200, -1)
         return self._add("int8_add", self.channels[x], (x, y), *numbers)
 
+    def mul(self, x: int, y: int) -> int:
+        """Add int8_mul, of the images or of x and one pixel."""
+        return self._add("int8_mul", self.channels[x], (x, y), 0.01, 7, 9, ZERO_POINT, 0, 250)
+
+    def lookup(self, x: int) -> int:
+        """Add int8_lookup."""
+        self._weights.append(None)
+        return self._add("int8_lookup", self.channels[x], (x,), len(self._weights) - 1)
+
     def cat(self, parts: Sequence[int], converted: Sequence[int] = ()) -> int:
         """Add int8_cat of channels; the parts at places `converted` have another map."""
         multipliers = tuple(0.8 if i in converted else 1.0 for i in range(len(parts)))
@@ -115,10 +124,14 @@ class ImageProgram:
         g = generator(label)
         x = random_uint8(g, batch, self.channels[0], height, width)
         packed = [
-            pack(op, random_weight(g, "normal", *shape), g, output, groups, 120)
-            for op, shape, output, groups in self._weights
+            random_uint8(g, 256) if weight is None else _packed(g, *weight)
+            for weight in self._weights
         ]
         return [x], packed, self.region(outputs).to_text()
+
+
+def _packed(g: Generator, op: str, shape: tuple[int, ...], output: Output, groups: int) -> Tensor:
+    return pack(op, random_weight(g, "normal", *shape), g, output, groups, 120)
 
 
 Build = Callable[[int], tuple[ImageProgram, tuple[int, ...]]]
@@ -197,6 +210,17 @@ def _grouped(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
     return p, (p.mean(x), p.shuffle(p.slice(x, c, 3 * c), 2))
 
 
+def _residuals(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
+    """Return blocks of residuals, as in a ResNet, sums, products and lookups."""
+    p = ImageProgram(c)
+    x = p.conv(p.conv(0, c), 64, residual=p.conv(0, 64))
+    for kernel in (1, 3):
+        x = p.conv(p.conv(x, c), 64, kernel, residual=x)
+    x = p.mul(x, p.conv(p.mean(x), 64))
+    x = p.add(p.conv(x, 64, 3), p.lookup(x))
+    return p, (p.pool(p.add(x, x), "max"), p.conv(p.mul(x, p.lookup(x)), c))
+
+
 PROGRAMS: dict[str, Build] = {
     "inception": _inception,
     "dense": _dense,
@@ -205,6 +229,7 @@ PROGRAMS: dict[str, Build] = {
     "read_by_others": _read_by_others,
     "sliced": _sliced,
     "grouped": _grouped,
+    "residuals": _residuals,
 }
 #: Channels of a part: below, at and above vectors and panels.
 WIDTHS = (3, 17, 32, 63, 65)

@@ -51,7 +51,7 @@ def test_threads(name, count, threads):
 def test_sliced_batch(name, threads):
     """So many values that the batch runs in slices, with plans of fewer samples."""
     threads(2)
-    arguments = view_case(name, 48, 7, 48, 40).build()
+    arguments = view_case(name, 48, 7, 60, 52).build()
     assert recorded(arguments).slices > 1
 
 
@@ -126,11 +126,11 @@ def test_gaps_keep_pixels_out_of_each_others_cache_sets():
         return p.conv(0, 1024, residual=a)
 
     assert arena(lambda p, a: p.conv(a, 4)) == apart
-    assert arena(lambda p, a: p.mean(added(p, added(p, a)))) == 2 * apart
+    assert arena(lambda p, a: p.mean(added(p, added(p, a)))) == apart
     # A result is the caller's memory, additions read dense images, and residuals lie as they do.
     assert arena(added) == dense
-    assert arena(lambda p, a: added(p, added(p, a))) == 2 * dense
-    assert arena(lambda p, a: p.mean(p.add(a, added(p, a)))) == 3 * dense
+    assert arena(lambda p, a: added(p, added(p, a))) == dense
+    assert arena(lambda p, a: p.mean(p.add(a, added(p, a)))) == 2 * dense
     # Channels of a wider image have its gaps.
     assert arena(lambda p, a: p.conv(p.slice(a, 0, 512), 4)) == apart
     assert arena(lambda p, a: p.mean(p.cat([a, p.conv(0, 1024)]))) == (2048 + 64) * 30

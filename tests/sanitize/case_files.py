@@ -15,6 +15,7 @@ from fastinfer.ops.int8_region import int8_region_ref
 from fastinfer.testing.case import Case, generator, random_uint8
 from fastinfer.testing.cases import OUTPUTS, pack, random_weight
 from fastinfer.testing.cases_region import region_cases
+from fastinfer.testing.cases_views import view_case
 from fastinfer.types.region import Region, Step
 
 _ISAS = {"scalar": 1, "avx2": 2, "avx512": 3, "avx512vnni": 4, "amx": 5}
@@ -62,6 +63,7 @@ def cases() -> Iterator[Case]:
     """Yield the cases of int8_region, and batches of one, two and three rounds of slices."""
     yield from region_cases()
     yield winograd_case()
+    yield view_case("residuals", 64, 2, 30, 28)
     # On 4 threads three samples of more than a slice are shared by all; six are slices and a rest.
     for n, size in ((3, 170), (6, 110), (5, 200)):
         yield slices_case(n, size)

@@ -110,6 +110,13 @@ MUTANTS = (
         PLAIN, "alone", 50, (WRONG,),
     ),
     Mutant(
+        "a result in the memory of what is read again",
+        "engine/in_place.cpp",
+        (("if (!is_same && !(i == at && r == operand)) return false;",
+          "if (i == at && !is_same && r != operand) return false;"),),
+        PLAIN, "alone", 50, (WRONG,),
+    ),
+    Mutant(
         "free memory without a lock",
         "engine/plan.cpp",
         (("    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);\n"
