@@ -157,7 +157,8 @@ WinogradConv::Domain WinogradConv::domain(int64_t tiles) const {
   d.weights_step = g_.channels * h_.nr + kApart;
   const int64_t rows = kWinogradPositions * d.rows_step;
   const int64_t weights = 2 * kWinogradSide * d.weights_step;
-  const int64_t sums = kWinogradPositions * tiles * h_.nr;
+  d.sums_step = apart(tiles * h_.nr * int64_t{sizeof(int32_t)}) / int64_t{sizeof(int32_t)};
+  const int64_t sums = kWinogradPositions * d.sums_step;
   const int64_t bytes = (rows + weights) * int64_t{sizeof(int16_t)} + sums * int64_t{sizeof(int32_t)};
   uint8_t* const memory =
       scratch<DomainScratch>(bytes + tiles * int64_t{sizeof(Tile)} + d.row_values);
@@ -247,7 +248,7 @@ void WinogradConv::multiply(const Domain& d, const WinogradRows& rows, int64_t p
         for (int64_t part = 0; part < parts; part++) {
           const int64_t first = all * part / parts, count = all * (part + 1) / parts - first;
           products.rows = d.rows + position * d.rows_step + first * d.row_values;
-          products.sums = d.sums + (position * d.tiles + first) * h_.nr;
+          products.sums = d.sums + position * d.sums_step + first * h_.nr;
           kernels.products[count - 1](products);
         }
         products.weight += d.weights_step;
@@ -262,7 +263,7 @@ void WinogradConv::transform_results(const Domain& d, int64_t tiles, int64_t pan
   WinogradRows rows(h_.nr);
   WinogradOutput output{};
   output.sums = d.sums;
-  output.position_step = d.tiles * h_.nr;
+  output.position_step = d.sums_step;
   output.line_step = g_.dilation_h * g_.out_width * output_.ldc;
   for (const Tile* at = d.at; at < d.at + tiles; at++) {
     output.lines = at->lines.count;

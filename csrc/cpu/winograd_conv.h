@@ -65,6 +65,7 @@ class WinogradConv : ConvOperands {
     int16_t* weights;
     int64_t weights_step;
     int32_t* sums;
+    int64_t sums_step;
     Tile* at;       // the block's tiles
     uint8_t* fill;  // a pixel of padding
   };
