@@ -58,6 +58,7 @@ enum PackedFlag : int32_t {
   kFlagUnbounded = 16,  // a result may leave int32 before its clamp
   kFlagSmall = 32,      // no result leaves +-2^21 before its clamp, its residual included
   kFlagWinogradSums = 64,  // CPU: no sum of a 3 x 3 convolution leaves what WinogradConv finds whole
+  kFlagStrided = 128,      // the convolution's step is known to be more than 1
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};

@@ -62,7 +62,8 @@ Largest largest_result(const std::vector<int64_t>& worst, const float* multiplie
 
 PackedHeader begin_prepack(PrepackInputs& in, const std::string& op, int64_t groups,
                            int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
-                           int64_t qmax, double clamp_min, double clamp_max, bool float_output) {
+                           int64_t qmax, double clamp_min, double clamp_max, bool float_output,
+                           bool strided) {
   const PackedOp kind = parse_op(op);
   check_dtype(kOp, "weight", in.weight, ScalarType::Char);
   const int64_t dims = kind == PackedOp::kLinear ? 2 : 4;
@@ -117,7 +118,7 @@ PackedHeader begin_prepack(PrepackInputs& in, const std::string& op, int64_t gro
   h.qmax = static_cast<int32_t>(qmax);
   h.clamp_min = static_cast<float>(clamp_min);
   h.clamp_max = static_cast<float>(clamp_max);
-  h.flags = (float_output ? kFlagFloatOutput : 0) | (in.residual_multiplier ? kFlagResidual : 0) |
+  h.flags = (float_output ? kFlagFloatOutput : 0) | (strided ? kFlagStrided : 0) | (in.residual_multiplier ? kFlagResidual : 0) |
             (in.table ? kFlagTable : 0) | (in.float_bias ? kFlagDynamic : 0);
 
   const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());

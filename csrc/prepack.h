@@ -15,7 +15,8 @@ struct PrepackInputs {
 // Checks the arguments and returns the header without layout, panels, run and sections.
 PackedHeader begin_prepack(PrepackInputs& in, const std::string& op, int64_t groups,
                            int64_t x_zero_point, int64_t out_zero_point, int64_t qmin,
-                           int64_t qmax, double clamp_min, double clamp_max, bool float_output);
+                           int64_t qmax, double clamp_min, double clamp_max, bool float_output,
+                           bool strided);
 
 // [n][c][kh][kw] -> [n][kh][kw][c]: the order of an NHWC window.
 std::vector<int8_t> window_order(const int8_t* weight, const PackedHeader& h);

@@ -136,11 +136,12 @@ float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
 // What Winograd's convolution leaves of a dense layer's time, so that no sparse kernel is taken that is slower.
 // Whether it runs is not known here: that depends on the step and the image.
 float winograd_part(const KernelTable& table, const GemmFamily& family, const PackedHeader& h) {
-  constexpr float kFew = 0.87f, kMany = 0.8f;
   constexpr int32_t kManyChannels = 128;
-  const bool may_run = family.form == GemmForm::kRows && h.has(kFlagWinogradSums) &&
-                       h.groups == 1 && table.winograd_of(family.nr) != nullptr;
-  return !may_run ? 1.0f : h.c_per_group < kManyChannels ? kFew : kMany;
+  const WinogradKernels* kernels = table.winograd_of(family.form, family.nr);
+  const bool may_run = kernels != nullptr && h.has(kFlagWinogradSums) && !h.has(kFlagStrided) &&
+                       h.groups == 1 && h.c_per_group % 4 == 0;
+  if (!may_run) return 1.0f;
+  return h.c_per_group < kManyChannels ? kernels->cost.few : kernels->cost.many;
 }
 
 // With fewer zeros in 100 no sparse kernel is faster, and they are not counted panel by panel.

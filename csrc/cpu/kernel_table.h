@@ -276,7 +276,7 @@ struct KernelTable {
   int depthwise_bytes;            // bytes of one packed depthwise weight
   DepthwiseKernel depthwise;
   ColumnsKernel depthwise_columns;  // null: there is none
-  WinogradKernels winograd[2];      // for panels of kRows
+  WinogradKernels winograd[2];      // end with the first whose nr is 0
 
   void (*quantize)(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point);
   // Planes of n bytes, `apart` bytes from one to the next, into n pixels of three channels.
@@ -311,10 +311,10 @@ struct KernelTable {
   // What a thread calls after its last GEMM kernel of a step; null: nothing.
   void (*finish)();
 
-  // Null where there are none for panels of this width.
-  const WinogradKernels* winograd_of(int nr) const {
+  // Null where there are none for panels of this form and width.
+  const WinogradKernels* winograd_of(GemmForm form, int nr) const {
     for (const WinogradKernels& kernels : winograd) {
-      if (kernels.nr == nr) return &kernels;
+      if (kernels.form == form && kernels.nr == nr) return &kernels;
     }
     return nullptr;
   }

@@ -187,11 +187,11 @@ Tensor int8_prepack_cpu(std::string op, Tensor weight, Tensor bias, Tensor multi
                         std::optional<Tensor> residual_multiplier, std::optional<Tensor> table_in,
                         std::optional<Tensor> float_bias, int64_t groups, int64_t x_zero_point,
                         int64_t out_zero_point, int64_t qmin, int64_t qmax, double clamp_min,
-                        double clamp_max, bool float_output) {
+                        double clamp_max, bool float_output, bool strided) {
   PrepackInputs in{weight, bias, multiplier, residual_multiplier, table_in, float_bias};
   const KernelTable& table = current_table();
   PackedHeader h = begin_prepack(in, op, groups, x_zero_point, out_zero_point, qmin, qmax,
-                                 clamp_min, clamp_max, float_output);
+                                 clamp_min, clamp_max, float_output, strided);
   h.layout = static_cast<int32_t>(table.isa);
   const auto kind = static_cast<PackedOp>(h.op);
   const bool is_depthwise = kind == PackedOp::kDepthwiseConv2d;

@@ -19,16 +19,10 @@ constexpr int64_t kBlockBytes = 4 << 20, kLeastTiles = 16;
 // Matrices begin a line of cache apart from multiples of 4 KiB, which share few sets.
 constexpr int64_t kApart = 32;
 
-// Estimated cycles on a core that multiplies two vectors a cycle (fitted to Zen 5, 2026-11).
-constexpr double kInputCycles = 450;  // of 64 channels of a tile
-constexpr double kWeightCycles = 40;  // of an input channel and a vector of results
-constexpr double kProductCycles = 0.27;  // of an input channel, a tile's position and a vector
-constexpr double kOutputCycles = 175;  // of a tile and a vector
-constexpr double kDirectCycles = 1.16, kDirectResult = 2;  // of a pixel and a vector
 constexpr double kMargin = 0.97;
 
 const WinogradKernels* kernels_of(const PackedView& view) {
-  return view.table->winograd_of(view.header->nr);
+  return view.table->winograd_of(static_cast<GemmForm>(view.header->form), view.header->nr);
 }
 
 int64_t padded(int64_t channels) {
@@ -73,8 +67,9 @@ double direct_estimate(const PackedView& view, const ConvGeometry& g) {
   }
   const double vectors = static_cast<double>(view.panels() * view.header->nr / view.table->lanes);
   const double quads = static_cast<double>(divide_up(g.channels, 4));
+  const WinogradCost& cost = kernels_of(view)->cost;
   return static_cast<double>(g.out_pixels()) * vectors *
-         (taps * quads * kDirectCycles / 2 + kDirectResult);
+         (taps * quads * cost.direct + cost.direct_result);
 }
 
 }  // namespace
@@ -117,8 +112,7 @@ WinogradPlace WinogradRows::next(int lines, int columns) {
 
 bool WinogradConv::suits(const PackedView& view, const ConvGeometry& g) {
   const PackedHeader& h = *view.header;
-  const bool can = static_cast<GemmForm>(h.form) == GemmForm::kRows &&
-                   h.has(kFlagWinogradSums) && h.groups == 1 && g.kh == 3 && g.kw == 3 &&
+  const bool can = h.has(kFlagWinogradSums) && h.groups == 1 && g.kh == 3 && g.kw == 3 &&
                    g.stride_h == 1 && g.stride_w == 1 && g.channels % 4 == 0 &&
                    kernels_of(view) != nullptr && g.out_pixels() > 0;
   return can && estimate(view, g, tiles_of(g), view.panels()) < kMargin * direct_estimate(view, g);
@@ -130,9 +124,10 @@ double WinogradConv::estimate(const PackedView& view, const ConvGeometry& g, int
   const auto vectors = static_cast<double>(panels * view.header->nr / view.table->lanes);
   const auto channels = static_cast<double>(g.channels), all = static_cast<double>(tiles);
   const double blocks = static_cast<double>(padded(g.channels) / kWinogradBlock);
-  return all * blocks * kInputCycles +
-         vectors * (static_cast<double>(passes) * channels * kWeightCycles +
-                    all * (channels * positions_of(g) * kProductCycles + kOutputCycles));
+  const WinogradCost& cost = kernels_of(view)->cost;
+  return all * blocks * cost.input +
+         vectors * (static_cast<double>(passes) * channels * cost.weight +
+                    all * (channels * positions_of(g) * cost.product + cost.output));
 }
 
 Work WinogradConv::work() const {
@@ -228,14 +223,13 @@ void WinogradConv::multiply(const Domain& d, const WinogradRows& rows, int64_t p
                             bool is_last) const {
   const WinogradKernels& kernels = *kernels_of(view_);
   const GemmTiles packed = panel_tiles(view_, panel);
-  WinogradWeights weights{static_cast<const int8_t*>(packed.weight), g_.channels / 4, 0, d.weights,
-                          d.weights_step};
+  WinogradWeights weights{packed.weight, g_.channels / 4, 0, d.weights, d.weights_step};
   WinogradProducts products{};
   products.row_bytes = d.row_values * int64_t{sizeof(int16_t)};
   products.quads = weights.quads;
   // The next panel's weights come to L2 meanwhile.
   const int64_t ahead = divide_up(packed.panel_bytes, kWinogradPositions);
-  const int8_t* next = weights.weight + packed.panel_bytes;
+  const auto* next = static_cast<const uint8_t*>(packed.weight) + packed.panel_bytes;
   for (; weights.pair < 3; weights.pair++) {
     kernels.weights(weights);
     products.weight = d.weights;
@@ -244,7 +238,7 @@ void WinogradConv::multiply(const Domain& d, const WinogradRows& rows, int64_t p
         if (!is_last) prefetch_weight(next, ahead, view_.is_read_once);
         next += ahead;
         const int64_t position = line * kWinogradSide + column, all = rows.count(line, column);
-        const int64_t parts = divide_up(all, kWinogradRows);
+        const int64_t parts = divide_up(all, kernels.most_rows);
         for (int64_t part = 0; part < parts; part++) {
           const int64_t first = all * part / parts, count = all * (part + 1) / parts - first;
           products.rows = d.rows + position * d.rows_step + first * d.row_values;

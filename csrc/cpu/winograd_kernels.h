@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../epilogue.h"
+#include "../packed.h"
 
 namespace fastinfer {
 
@@ -12,7 +13,7 @@ namespace fastinfer {
 constexpr int kWinogradSide = 6, kWinogradOut = 4;
 constexpr int kWinogradPositions = kWinogradSide * kWinogradSide;
 constexpr int kWinogradRows = 14;  // of a matrix at a time, at most
-constexpr int kWinogradBlock = 64;  // channels of a row that lie together
+constexpr int kWinogradBlock = 64;  // a row has a multiple of so many channels
 
 // A tile at an edge with 3 results or fewer in a dimension has 5 or 4 positions there, of these levels.
 constexpr int kWinogradLevels = 3, kWinogradLevel[kWinogradSide] = {0, 0, 0, 1, 2, 0};
@@ -28,8 +29,8 @@ struct WinogradPlace {
 // 24 * 24 times a sum the lower 32 bits are known.
 constexpr int64_t kWinogradSum = 1 << 25;
 
-// A tile's pixels into its row of every matrix that it has a position in. In a block of
-// channels the even ones come before the odd ones; absent channels are 0.
+// A tile's pixels into its row of every matrix that it has a position in. Of kRows the even ones of a block of
+// channels come before the odd ones, and absent channels are 0; of kWords they come in order.
 struct WinogradInput {
   const uint8_t* pixels[kWinogradPositions];  // line by line
   int lines, columns;  // of results
@@ -42,9 +43,9 @@ struct WinogradInput {
 // Lines of positions whose weights are made of the same sums, two at a time.
 constexpr int kWinogradPairs[3][2] = {{0, 5}, {1, 2}, {3, 4}};
 
-// A panel's weights into the columns of the matrices of two lines: [quad][even, odd][nr][2] each.
+// A panel's weights into the columns of the matrices of two lines: [quad][pair of channels][nr][2] each.
 struct WinogradWeights {
-  const int8_t* weight;  // [tap][quad][nr][4]
+  const void* weight;  // int8 [tap][quad][nr][4], of kWords int16 [tap][quad][pair][nr][2]
   int64_t quads;
   int pair;  // of kWinogradPairs
   int16_t* to;
@@ -69,12 +70,26 @@ struct WinogradOutput {
   int64_t line_step;  // elements of the result from one line to the next
 };
 
-// For panels of `nr` channels; 0: there are none.
+// Estimated cycles.
+struct WinogradCost {
+  float input;    // of 64 channels of a tile
+  float weight;   // of an input channel and a vector of results
+  float product;  // of an input channel, a tile's position and a vector
+  float output;   // of a tile and a vector
+  // Where windows are multiplied: of a pixel, a vector and a quad of k; beside that of a pixel and a vector.
+  float direct, direct_result;
+  float few, many;  // no cycles: what Winograd leaves of a layer's time, of few and of many channels
+};
+
+// For panels of this form, of `nr` channels; 0: there are none.
 struct WinogradKernels {
+  GemmForm form;
   int nr;
+  int most_rows;  // that `products` takes
+  WinogradCost cost;
   void (*input)(const WinogradInput&);
   void (*weights)(const WinogradWeights&);
-  void (*products[kWinogradRows])(const WinogradProducts&);  // of 1 to kWinogradRows rows
+  void (*products[kWinogradRows])(const WinogradProducts&);  // of 1 to most_rows rows
   void (*output)(const WinogradOutput&, const Epilogue&);    // ldc: from a column to the next
 };
 

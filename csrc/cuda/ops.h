@@ -15,7 +15,7 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
                          std::optional<Tensor> residual_multiplier, std::optional<Tensor> table,
                          std::optional<Tensor> float_bias, int64_t groups, int64_t x_zero_point,
                          int64_t out_zero_point, int64_t qmin, int64_t qmax, double clamp_min,
-                         double clamp_max, bool float_output);
+                         double clamp_max, bool float_output, bool strided);
 Tensor int8_linear_cuda(Tensor x, Tensor packed, std::optional<Tensor> residual,
                         int64_t out_features, bool float_output);
 Tensor int8_conv2d_cuda(Tensor x, Tensor packed, std::optional<Tensor> residual,

@@ -203,7 +203,7 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
                          std::optional<Tensor> residual_multiplier, std::optional<Tensor> table,
                          std::optional<Tensor> float_bias, int64_t groups, int64_t x_zero_point,
                          int64_t out_zero_point, int64_t qmin, int64_t qmax, double clamp_min,
-                         double clamp_max, bool float_output) {
+                         double clamp_max, bool float_output, bool strided) {
   const DeviceScope scope(kOp, "weight", weight);
   PrepackInputs in{on_host(weight),
                    on_host(bias),
@@ -212,7 +212,7 @@ Tensor int8_prepack_cuda(std::string op, Tensor weight, Tensor bias, Tensor mult
                    on_host(table),
                    on_host(float_bias)};
   PackedHeader h = begin_prepack(in, op, groups, x_zero_point, out_zero_point, qmin, qmax,
-                                 clamp_min, clamp_max, float_output);
+                                 clamp_min, clamp_max, float_output, strided);
   const auto* w = static_cast<const int8_t*>(in.weight.const_data_ptr());
   PackedBuffer buffer;
   h.layout = kLayoutCuda;

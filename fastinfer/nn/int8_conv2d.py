@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def _short(pair: Pair) -> int | list[int]:
 
 class _Int8Conv(PackedModule):
     def __init__(self, folded: FoldedLayer, geometry: ConvGeometry) -> None:
-        super().__init__(folded)
+        super().__init__(replace(folded, strided=max(geometry.stride) > 1))
         self.kernel_size = list(geometry.kernel_size)
         self.stride = list(geometry.stride)
         self.padding = list(geometry.padding)

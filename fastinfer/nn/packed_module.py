@@ -15,6 +15,7 @@ from fastinfer.types.packed import (
     FLAG_DYNAMIC,
     FLAG_FLOAT_OUTPUT,
     FLAG_RESIDUAL,
+    FLAG_STRIDED,
     FLAG_TABLE,
     OPS,
     read_header,
@@ -51,6 +52,7 @@ def prepack(folded: FoldedLayer, device: torch.device | None = None) -> Tensor:
         folded.clamp_min,
         folded.clamp_max,
         folded.float_output,
+        folded.strided,
     )
     return packed
 
@@ -76,6 +78,7 @@ def unpack(packed: Tensor) -> FoldedLayer:
         clamp_min=header.clamp_min,
         clamp_max=header.clamp_max,
         float_output=header.has(FLAG_FLOAT_OUTPUT),
+        strided=header.has(FLAG_STRIDED),
     )
 
 
@@ -153,6 +156,7 @@ class PackedModule(nn.Module):
                 op=folded.op,
                 groups=folded.groups,
                 float_output=folded.float_output,
+                strided=folded.strided,
                 **parts,
                 **integers,
                 **bounds,

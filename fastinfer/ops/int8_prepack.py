@@ -10,6 +10,7 @@ from fastinfer.types.packed import (
     FLAG_DYNAMIC,
     FLAG_FLOAT_OUTPUT,
     FLAG_RESIDUAL,
+    FLAG_STRIDED,
     FLAG_TABLE,
     HEADER_BYTES,
     MAGIC,
@@ -106,6 +107,7 @@ def prepack_ref(
     clamp_min: float,
     clamp_max: float,
     float_output: bool,
+    strided: bool = False,
 ) -> Tensor:
     """Return the canonical packed buffer (1-D uint8): header, then row-major sections.
 
@@ -113,7 +115,8 @@ def prepack_ref(
     ([C, 1, kh, kw]). bias: [N] int32 with the zero-point correction folded in. multiplier: [N]
     float32. residual_multiplier: [N] float32 when a residual will be added (for a float result its
     values do not matter). table: [256] uint8, applied last. float_bias: [N] float32 marks a
-    dynamic weight. A kernel's own layout differs; `unpack` reads every one.
+    dynamic weight. strided: the convolution's step is more than 1, which decides how a CPU packs
+    it, not what it answers. A kernel's own layout differs; `unpack` reads every one.
     """
     check_prepack(
         op, weight, bias, multiplier, residual_multiplier, table, float_bias, groups, x_zero_point,
@@ -146,6 +149,7 @@ def prepack_ref(
     }
     flags = FLAG_FLOAT_OUTPUT * float_output + FLAG_RESIDUAL * (residual_multiplier is not None)
     flags += FLAG_TABLE * (table is not None) + FLAG_DYNAMIC * (float_bias is not None)
+    flags += FLAG_STRIDED * strided
     stored_groups = 1 if is_depthwise else groups
     header = PackedHeader(
         magic=MAGIC, version=VERSION, op=OPS.index(op), layout=0, n=n, k=k, groups=stored_groups,
@@ -192,7 +196,8 @@ INT8_PREPACK = OpSpec(
     "int8_prepack",
     "(str op, Tensor weight, Tensor bias, Tensor multiplier, Tensor? residual_multiplier, "
     "Tensor? table, Tensor? float_bias, int groups, int x_zero_point, int out_zero_point, "
-    "int qmin, int qmax, float clamp_min, float clamp_max, bool float_output) -> Tensor",
+    "int qmin, int qmax, float clamp_min, float clamp_max, bool float_output, "
+    "bool strided=False) -> Tensor",
     prepack_fake,
     prepack_ref,
 )

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastinfer.types.packed import FLAG_FLOAT_OUTPUT, HEADER_BYTES, MAGIC, OPS, Unpacked, unpack
+from fastinfer.types.packed import (
+    FLAG_FLOAT_OUTPUT,
+    FLAG_STRIDED,
+    HEADER_BYTES,
+    MAGIC,
+    OPS,
+    Unpacked,
+    unpack,
+)
 
 
 def is_packed(value: Any) -> bool:
@@ -30,7 +38,7 @@ def pack_again(parts: Unpacked, device: torch.device | str) -> Tensor:
         op, parts.weight.to(device), parts.bias.to(device), parts.multiplier.to(device),
         there(parts.residual_multiplier), there(parts.table), there(parts.float_bias), groups,
         h.x_zero_point, h.out_zero_point, h.qmin, h.qmax, h.clamp_min, h.clamp_max,
-        h.has(FLAG_FLOAT_OUTPUT),
+        h.has(FLAG_FLOAT_OUTPUT), h.has(FLAG_STRIDED),
     )  # fmt: skip
 
 

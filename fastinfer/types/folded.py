@@ -48,7 +48,7 @@ class FoldedLayer:
 
     weight: [N, K] or [N, C/groups, kh, kw] int8; bias: [N] int32; multiplier: [N] float32;
     residual_multiplier: [N] float32 or None; table: [256] uint8 or None; float_bias: [N] float32
-    or None (dynamic layers only).
+    or None (dynamic layers only). strided: the convolution's step is more than 1.
     """
 
     op: str
@@ -66,3 +66,4 @@ class FoldedLayer:
     clamp_min: float = -math.inf
     clamp_max: float = math.inf
     float_output: bool = False
+    strided: bool = False

@@ -13,10 +13,16 @@
 #include "../micro/quantize_rows.h"
 #include "../micro/sparse_float_rows.h"
 #include "../micro/vec_avx2.h"
+#include "../micro/winograd.h"
 
 namespace fastinfer {
 
 using Vec = VecAvx2;
+
+// Measured on Zen 5 with vectors of 256 bits.
+constexpr WinogradCost kWinogradCost = {/*input=*/500, /*weight=*/30, /*product=*/0.34f,
+                                        /*output=*/130, /*direct=*/1.28f, /*direct_result=*/4,
+                                        /*few=*/0.5f, /*many=*/0.4f};
 
 // 16 registers. Words, 6 rows x 16 channels: 12 accumulators, two weights, a broadcast and a
 // product; 8 x 8 where 16 channels would pad. Pairs, 8 rows x 8 channels: narrow panels leave more
@@ -41,7 +47,8 @@ const KernelTable kAvx2Table = {
     /*depthwise_bytes=*/2,
     int8_depthwise<Vec, PairTaps>,
     /*depthwise_columns=*/nullptr,
-    /*winograd=*/{},
+    {winograd_kernels<WinogradWords<Vec>, 2>(kWinogradCost, Heights<6>()),
+     winograd_kernels<WinogradWords<Vec>, 1>(kWinogradCost, Heights<8>())},
     quantize_rows<Vec>,
     interleave3_rows,
     dequantize_rows<Vec>,

@@ -14,10 +14,16 @@
 #include "../micro/pool_rows.h"
 #include "../micro/quantize_rows.h"
 #include "../micro/sparse_float_rows.h"
+#include "../micro/winograd.h"
 
 namespace fastinfer {
 
 using Vec = VecAvx512;
+
+// Measured on Zen 5.
+constexpr WinogradCost kWinogradCost = {/*input=*/450, /*weight=*/40, /*product=*/0.5f,
+                                        /*output=*/175, /*direct=*/2.1f, /*direct_result=*/4,
+                                        /*few=*/0.5f, /*many=*/0.4f};
 
 // Words, 12 rows x 32 channels: 24 accumulators of 32 registers. Costs: two 512-bit ports, by
 // counting instructions; not measured.
@@ -37,7 +43,7 @@ const KernelTable kAvx512Table = {
     /*depthwise_bytes=*/2,
     int8_depthwise<Vec, PairTaps>,
     /*depthwise_columns=*/nullptr,
-    /*winograd=*/{},
+    {winograd_kernels<WinogradWords<Vec>, 2>(kWinogradCost, Heights<12>())},
     quantize_rows<Vec>,
     interleave3_rows,
     dequantize_rows<Vec>,

@@ -31,6 +31,15 @@ inline void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t
   lookup_bytes(x + i, out + i, n - i, table);
 }
 
+// Costs fitted to Zen 5, 2026-11.
+template <int NV>
+constexpr WinogradKernels vnni_winograd() {
+  return winograd_kernels<WinogradBytes<VecAvx512Vnni>, NV>(
+      {/*input=*/450, /*weight=*/40, /*product=*/0.27f, /*output=*/175, /*direct=*/0.58f,
+       /*direct_result=*/2, /*few=*/0.87f, /*many=*/0.8f},
+      Heights<kWinogradRows>());
+}
+
 // Of weights with zeros. The accumulators, a step of each row and a permuted one fill the 32 registers,
 // so tiles are low, and a tile's start and end count for more: fitted to MobileNetV2's layers of 64 to
 // 160 inputs (Granite Rapids, 2026-11).
@@ -72,8 +81,8 @@ constexpr KernelTable vnni_table(const GemmFamily& wide, const GemmFamily& narro
       int8_depthwise_rows<Vec>,
       kIsa == Isa::kAmx ? nullptr : int8_depthwise_columns<Vec>,  // not measured with AMX
       // Tile registers multiply eight times as many int8's at once as vectors do int16's.
-      {kIsa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 2>(Heights<kWinogradRows>()),
-       kIsa == Isa::kAmx ? WinogradKernels{} : winograd_kernels<Vec, 1>(Heights<kWinogradRows>())},
+      {kIsa == Isa::kAmx ? WinogradKernels{} : vnni_winograd<2>(),
+       kIsa == Isa::kAmx ? WinogradKernels{} : vnni_winograd<1>()},
       quantize_rows<Vec>,
       interleave3_rows,
       dequantize_rows<Vec>,

@@ -43,8 +43,22 @@ struct VecAvx2 {
     return _mm256_set1_epi32(v);
   }
   static Int add16(Int a, Int b) { return _mm256_add_epi16(a, b); }
+  static Int sub16(Int a, Int b) { return _mm256_sub_epi16(a, b); }
+  static Int mul16(Int a, Int b) { return _mm256_mullo_epi16(a, b); }
+  template <int kBits>
+  static Int up16(Int v) {
+    return _mm256_slli_epi16(v, kBits);
+  }
   static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int sub32(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  template <int kBits>
+  static Int up32(Int v) {
+    return _mm256_slli_epi32(v, kBits);
+  }
+  template <int kBits>
+  static Int down32(Int v) {
+    return _mm256_srai_epi32(v, kBits);
+  }
   // Half of each, rounded down.
   static Int half32(Int v) { return _mm256_srai_epi32(v, 1); }
   // 2^n for n in -126..127.

@@ -11,20 +11,6 @@ struct VecAvx512Vnni : VecAvx512 {
 
   static Int dot_s16s16(Int acc, Int a, Int b) { return _mm512_dpwssd_epi32(acc, a, b); }
 
-  static Int mul16(Int a, Int b) { return _mm512_mullo_epi16(a, b); }
-  static Int sub16(Int a, Int b) { return _mm512_sub_epi16(a, b); }
-  template <int kBits>
-  static Int up16(Int v) {
-    return _mm512_slli_epi16(v, kBits);
-  }
-  template <int kBits>
-  static Int up32(Int v) {
-    return _mm512_slli_epi32(v, kBits);
-  }
-  template <int kBits>
-  static Int down32(Int v) {
-    return _mm512_srai_epi32(v, kBits);
-  }
   // Of each two bytes the first or the second as int16.
   static Int even_bytes(Int v) { return _mm512_srli_epi16(_mm512_slli_epi16(v, 8), 8); }
   static Int odd_bytes(Int v) { return _mm512_srli_epi16(v, 8); }

@@ -1,5 +1,5 @@
-// A convolution of 3 x 3 by Winograd's F(4 x 4, 3 x 3), exact to the bit, for vectors with a dot product of
-// int16's: 36 products of an input channel instead of the 144 that 4 x 4 results are made of.
+// A convolution of 3 x 3 by Winograd's F(4 x 4, 3 x 3), exact to the bit, for vectors that multiply int16's: 36
+// products of an input channel instead of the 144 that 4 x 4 results are made of.
 //
 // Y = A' [(G g G') * (B' d B)] A, with fractions in G: of 24 times each dimension all are integers. Inputs
 // then fit int16 (100 * 255 / 2 at most), and so do weights (49 * 127). Their products are summed modulo
@@ -17,10 +17,9 @@
 
 #include <utility>
 
-#include "../cache_lines.h"
 #include "../winograd_kernels.h"
 #include "store_tile.h"
-#include "tiles.h"
+#include "winograd_forms.h"
 
 namespace fastinfer {
 namespace {
@@ -71,45 +70,47 @@ inline __attribute__((always_inline)) void winograd_input_line(const Int (&d)[kC
   }
 }
 
-// Lines of pixels into lines of positions; of `left` channels, 64 at most.
-template <class Vec, int kLines>
-inline void winograd_lines(const WinogradInput& w, int64_t c,
-                           int16_t (&to)[kWinogradSide][kWinogradSide][kWinogradBlock]) {
+// A block of channels of a tile: the parts of each position.
+template <class Form>
+using WinogradLines = int16_t[kWinogradSide][kWinogradSide][Form::kParts * Form::Vec::kBytes / 2];
+
+// Lines of pixels into lines of positions, of a block of channels.
+template <class Form, int kLines>
+inline void winograd_lines(const WinogradInput& w, int64_t c, WinogradLines<Form>& to) {
+  using Vec = typename Form::Vec;
   using Int = typename Vec::Int;
-  constexpr int kSide = kLines + 2;
+  constexpr int kSide = kLines + 2, kParts = Form::kParts;
   const int64_t left = w.channels - c;
   const int side = winograd_side(w.columns);
   for (int x = 0; x < side; x++) {
-    Int even[kSide], odd[kSide], t[kSide];
+    Int d[kParts][kSide], t[kSide];
 #pragma GCC unroll 6
     for (int y = 0; y < kSide; y++) {
-      const uint8_t* pixel = w.pixels[y * kWinogradSide + x] + c;
-      const Int v = left >= Vec::kBytes ? Vec::load(pixel) : Vec::load_some(pixel, left);
-      even[y] = Vec::even_bytes(v);
-      odd[y] = Vec::odd_bytes(v);
+      Int words[kParts];
+      Form::words(w.pixels[y * kWinogradSide + x] + c, left, words);
+#pragma GCC unroll 2
+      for (int part = 0; part < kParts; part++) d[part][y] = words[part];
     }
-    winograd_input_line<Vec, kLines>(even, t);
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; part++) {
+      winograd_input_line<Vec, kLines>(d[part], t);
 #pragma GCC unroll 6
-    for (int y = 0; y < kSide; y++) Vec::store(to[y][x], t[y]);
-    winograd_input_line<Vec, kLines>(odd, t);
-#pragma GCC unroll 6
-    for (int y = 0; y < kSide; y++) Vec::store(to[y][x] + kWinogradBlock / 2, t[y]);
+      for (int y = 0; y < kSide; y++) Vec::store(to[y][x] + part * Vec::kBytes / 2, t[y]);
+    }
   }
 }
 
 // The same with columns, of the lines of positions.
-template <class Vec, int kColumns>
-inline void winograd_columns(
-    const WinogradInput& w, int64_t c,
-    const int16_t (&from)[kWinogradSide][kWinogradSide][kWinogradBlock], const int* lines,
-    int count) {
+template <class Form, int kColumns>
+inline void winograd_columns(const WinogradInput& w, int64_t c, const WinogradLines<Form>& from,
+                             const int* lines, int count) {
+  using Vec = typename Form::Vec;
   using Int = typename Vec::Int;
-  constexpr int kSide = kColumns + 2;
-  constexpr int64_t kHalf = kWinogradBlock / 2;
+  constexpr int kSide = kColumns + 2, kAll = Form::kParts * Vec::kBytes / 2;
   for (int y = 0; y < count; y++) {
     int16_t* const to = w.to + c + lines[y] * kWinogradSide * w.position_step;
     const auto& places = w.place.at[kWinogradLevel[lines[y]]];
-    for (int64_t h = 0; h < kWinogradBlock; h += kHalf) {
+    for (int64_t h = 0; h < kAll; h += Vec::kBytes / 2) {
       Int d[kSide], t[kSide];
 #pragma GCC unroll 6
       for (int x = 0; x < kSide; x++) d[x] = Vec::load(from[y][x] + h);
@@ -123,15 +124,15 @@ inline void winograd_columns(
   }
 }
 
-template <class Vec>
+template <class Form>
 __attribute__((noinline)) void winograd_input(const WinogradInput& w) {
-  static_assert(Vec::kBytes == kWinogradBlock);
-  alignas(64) int16_t lines[kWinogradSide][kWinogradSide][kWinogradBlock];
+  static_assert(kWinogradBlock % Form::kChannels == 0);
+  alignas(64) WinogradLines<Form> lines;
   with_count(w.lines, [&]<int kLines>() {
     with_count(w.columns, [&]<int kColumns>() {
-      for (int64_t c = 0; c < w.channels; c += kWinogradBlock) {
-        winograd_lines<Vec, kLines>(w, c, lines);
-        winograd_columns<Vec, kColumns>(w, c, lines, kWinogradTaken<kLines>, kLines + 2);
+      for (int64_t c = 0; c < w.channels; c += Form::kChannels) {
+        winograd_lines<Form, kLines>(w, c, lines);
+        winograd_columns<Form, kColumns>(w, c, lines, kWinogradTaken<kLines>, kLines + 2);
       }
     });
   });
@@ -156,12 +157,14 @@ inline __attribute__((always_inline)) void winograd_weight_pair(const typename V
   }
 }
 
-template <class Vec, int NV, int kPair>
+template <class Form, int NV, int kPair>
 inline void winograd_weight_lines(const WinogradWeights& w) {
+  using Vec = typename Form::Vec;
   using Int = typename Vec::Int;
+  constexpr bool kIsWords = Form::kForm == GemmForm::kWords;
   constexpr int kValues = Vec::kBytes / 2;  // of a vector
-  const int64_t vectors = w.quads * NV, tap_bytes = vectors * Vec::kBytes;
-  const auto half = [&](const int8_t* from, auto widen, int16_t* to) __attribute__((always_inline)) {
+  const int64_t vectors = w.quads * (kIsWords ? 2 : 1) * NV, tap_bytes = vectors * Vec::kBytes;
+  const auto part = [&](const int8_t* from, auto widen, int16_t* to) __attribute__((always_inline)) {
     Int lines[2][3];
 #pragma GCC unroll 3
     for (int x = 0; x < 3; x++) {
@@ -187,77 +190,23 @@ inline void winograd_weight_lines(const WinogradWeights& w) {
     each_row<3>(columns);
   };
   for (int64_t i = 0; i < vectors; i++) {
-    const int8_t* const from = w.weight + i * Vec::kBytes;
-    int16_t* const quad = w.to + (i / NV * 2 * NV + i % NV) * kValues;
-    half(from, [](Int v) { return Vec::even_signed_bytes(v); }, quad);
-    half(from, [](Int v) { return Vec::odd_signed_bytes(v); }, quad + NV * kValues);
+    const int8_t* const from = static_cast<const int8_t*>(w.weight) + i * Vec::kBytes;
+    if constexpr (kIsWords) {
+      part(from, [](Int v) { return v; }, w.to + i * kValues);
+    } else {
+      int16_t* const quad = w.to + (i / NV * 2 * NV + i % NV) * kValues;
+      part(from, [](Int v) { return Vec::even_signed_bytes(v); }, quad);
+      part(from, [](Int v) { return Vec::odd_signed_bytes(v); }, quad + NV * kValues);
+    }
   }
 }
 
-template <class Vec, int NV>
+template <class Form, int NV>
 __attribute__((noinline)) void winograd_weights(const WinogradWeights& w) {
   switch (w.pair) {
-    case 0: return winograd_weight_lines<Vec, NV, 0>(w);
-    case 1: return winograd_weight_lines<Vec, NV, 1>(w);
-    default: return winograd_weight_lines<Vec, NV, 2>(w);
-  }
-}
-
-template <class Vec, int MR, int NV>
-__attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
-  using Int = typename Vec::Int;
-  constexpr int kBlockQuads = Vec::kBytes / 4;
-  constexpr int64_t kAhead = 1024;
-  const RowSteps steps(p.row_bytes);
-  Int acc[MR][NV];
-#pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) acc[r][v] = Vec::zero();
-  }
-  const uint8_t* base[4];
-  steps.set_bases(base, reinterpret_cast<const uint8_t*>(p.rows));
-  const auto* w = reinterpret_cast<const uint8_t*>(p.weight);
-  for (int64_t left = p.quads; left > 0; left -= kBlockQuads) {
-    const int quads = left < kBlockQuads ? static_cast<int>(left) : kBlockQuads;
-    // Two of a row's even channels are one value to broadcast, two odd ones another a vector further.
-    const auto quad = [&](int i) __attribute__((always_inline)) {
-#pragma GCC unroll 2
-      for (int half = 0; half < 2; half++) {
-        Int b[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) b[v] = Vec::load(w + ((i * 2 + half) * NV + v) * Vec::kBytes);
-        // From L2, faster than the CPU does it alone.
-        prefetch<Cache::kL1>(w + (i * 2 + half) * NV * Vec::kBytes + kAhead, NV * Vec::kBytes);
-        each_row<MR>([&]<int R>() __attribute__((always_inline)) {
-          const Int x =
-              Vec::broadcast4(base[R / 4] + steps.template at<R>() + half * Vec::kBytes + i * 4);
-#pragma GCC unroll 4
-          for (int v = 0; v < NV; v++) acc[R][v] = Vec::dot_s16s16(acc[R][v], x, b[v]);
-        });
-      }
-    };
-    const auto next = [&](int count, int64_t bytes) __attribute__((always_inline)) {
-      w += count * 2 * NV * Vec::kBytes;
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) base[i] += bytes;
-    };
-    int k = quads;
-    for (; k >= 2; k -= 2) {
-      quad(0);
-      quad(1);
-      next(2, 8);
-    }
-    if (k > 0) {
-      quad(0);
-      next(1, 4);
-    }
-    next(0, Vec::kBytes);
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) Vec::store(p.sums + (r * NV + v) * Vec::kLanes, acc[r][v]);
+    case 0: return winograd_weight_lines<Form, NV, 0>(w);
+    case 1: return winograd_weight_lines<Form, NV, 1>(w);
+    default: return winograd_weight_lines<Form, NV, 2>(w);
   }
 }
 
@@ -360,12 +309,18 @@ __attribute__((noinline)) void winograd_output(const WinogradOutput& w, const Ep
   }
 }
 
-template <class Vec, int NV, int... R>
-constexpr WinogradKernels winograd_kernels(std::integer_sequence<int, R...>) {
-  return {NV * Vec::kLanes,
-          winograd_input<Vec>,
-          winograd_weights<Vec, NV>,
-          {winograd_products<Vec, R + 1, NV>...},
+template <class Form, int NV, int... R>
+constexpr WinogradKernels winograd_kernels(const WinogradCost& cost,
+                                           std::integer_sequence<int, R...>) {
+  using Vec = typename Form::Vec;
+  static_assert(sizeof...(R) <= kWinogradRows);
+  return {Form::kForm,
+          NV * Vec::kLanes,
+          sizeof...(R),
+          cost,
+          winograd_input<Form>,
+          winograd_weights<Form, NV>,
+          {Form::template products<R + 1, NV>...},
           winograd_output<Vec, NV>};
 }
 
