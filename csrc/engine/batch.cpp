@@ -23,6 +23,9 @@ struct LeastSamples {
   int64_t times, samples;
 };
 constexpr LeastSamples kLeastSamples[] = {{10, 8}, {5, 4}, {0, 2}};
+// More than four only where their values take so much: a call after others' finds them in memory (ResNet-50, 10 MiB
+// for eight samples, takes 0.99 of the time where calls follow one another, and 1.015 where each is the first).
+constexpr int64_t kMostSliceBytes = 8 << 20, kFewSamples = 4;
 // Weights that do not stay in the last cache are read again for every slice: then the batch is better.
 constexpr int64_t kMostWeights = 64 << 20;
 
@@ -56,7 +59,8 @@ class Slices {
     const int64_t weights = whole.weight_bytes() * whole.batch(), values = whole.arena().bytes;
     const auto* found = std::find_if(std::begin(kLeastSamples), std::end(kLeastSamples),
                                      [&](const auto& l) { return weights >= l.times * values; });
-    return found->samples;
+    const int64_t most = kMostSliceBytes * whole.batch() / values;
+    return std::min(found->samples, std::max(kFewSamples, most));
   }
 
   int64_t batch_, count_ = 1;
