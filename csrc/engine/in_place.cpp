@@ -30,10 +30,11 @@ std::vector<size_t> read_by_element(const Instruction& step, const Value& result
   }
 }
 
-class Operands {
+class OperandMemory {
  public:
-  Operands(std::vector<Place>& places, const std::vector<Instruction>& steps,
-           const std::vector<Value>& values, int64_t inputs, const std::vector<int64_t>& outputs)
+  OperandMemory(std::vector<Place>& places, const std::vector<Instruction>& steps,
+                const std::vector<Value>& values, int64_t inputs,
+                const std::vector<int64_t>& outputs)
       : places_(places), steps_(steps), values_(values), is_callers_(values.size()) {
     for (int64_t value = 0; value < inputs; value++) is_callers_[index(value)] = true;
     for (const int64_t value : outputs) is_callers_[index(value)] = true;
@@ -100,7 +101,7 @@ class Operands {
 void reuse_operands(std::vector<Place>& places, const std::vector<Instruction>& steps,
                     const std::vector<Value>& values, int64_t inputs,
                     const std::vector<int64_t>& outputs) {
-  Operands(places, steps, values, inputs, outputs).reuse();
+  OperandMemory(places, steps, values, inputs, outputs).reuse();
 }
 
 }  // namespace fastinfer::engine
