@@ -18,6 +18,23 @@ from typing import IO, Any
 BENCH = Path(__file__).resolve().parents[1]
 #: Characters of a log's end that an error shows.
 SHOWN = 2000
+TRACEBACK = "Traceback (most recent call last)"
+#: Folders of this machine, which say nothing elsewhere, the longest path first.
+_FOLDERS = sorted({str(BENCH.parent), sys.base_prefix, str(Path.home())}, key=len, reverse=True)
+
+
+def last_words(log: str) -> str:
+    """Return what a process said last: its last traceback, or the log's end.
+
+    Whole lines, of SHOWN characters at most, with the names of files relative to the repository,
+    to Python's own folder or to the user's.
+    """
+    said = log[max(log.rfind(TRACEBACK), 0) :].strip()
+    if len(said) > SHOWN:
+        said = said[-SHOWN - 1 :].partition("\n")[2] or said[-SHOWN:]
+    for folder in _FOLDERS:
+        said = said.replace(folder.rstrip("/") + "/", "")
+    return said
 
 
 class ContenderError(RuntimeError):
@@ -81,7 +98,7 @@ class Contender:
         line, _, self._rest = self._rest.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         if "failed" in answer:
-            raise ContenderError(answer["failed"])
+            raise ContenderError(last_words(answer["failed"]))
         return answer
 
     def pause(self) -> None:
@@ -105,7 +122,7 @@ class Contender:
     def _ended(self) -> ContenderError:
         code = self._process.wait()
         self._log.seek(0)
-        said = self._log.read()[-SHOWN:].strip()
+        said = last_words(self._log.read())
         return ContenderError(said or f"its process ended with {code} and said nothing")
 
 

@@ -146,7 +146,6 @@ GemmShare WinogradConv::share(int thread, int threads) const {
 
 WinogradConv::Domain WinogradConv::domain(int64_t tiles) const {
   Domain d{};
-  d.tiles = tiles;
   d.row_values = padded(g_.channels);
   d.rows_step = tiles * d.row_values + kApart;
   d.weights_step = g_.channels * h_.nr + kApart;

@@ -59,7 +59,6 @@ class WinogradConv : ConvOperands {
   };
   // A thread's memory.
   struct Domain {
-    int64_t tiles;  // of a block
     int16_t* rows;
     int64_t row_values, rows_step;  // of a row; from one position to the next
     int16_t* weights;

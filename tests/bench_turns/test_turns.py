@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from gpu_models import contenders as named
 from gpu_models.schedule import CASES, Case, Limits, run_cases
 from gpu_models.worker import Worker, WrongAnswerError, checked_db, serve
-from turns.process import ContenderError, started
+from turns.process import BENCH, SHOWN, TRACEBACK, ContenderError, last_words, started
 from turns.rounds import time_in_turns
 
 HERE = Path(__file__).resolve().parent
@@ -107,6 +108,30 @@ def test_a_process_that_ended_says_so_at_the_next_request(fake):
             process.ask(do="time", seconds=0.0)
     with started(["no_such_module"]) as process, pytest.raises(ContenderError, match="No module"):
         process.ask(do="prepare")
+
+
+def test_last_words_name_no_folder_of_the_machine():
+    trace = f'{TRACEBACK}:\n  File "{BENCH}/peers/worker.py", line 3, in main\nValueError: no'
+    wanted = f'{TRACEBACK}:\n  File "bench/peers/worker.py", line 3, in main\nValueError: no'
+    assert last_words(f"{BENCH}/a.py: a warning\n{trace}\n") == wanted
+    assert last_words(f"{Path.home()}/a.py: out of memory\n") == "a.py: out of memory"
+    assert last_words("") == ""
+    # Whole lines: none begins in the middle of a path.
+    lines = [f"{BENCH}/{i:04}.py" for i in range(400)]
+    said = last_words("\n".join(lines)).splitlines()
+    assert said == [f"bench/{i:04}.py" for i in range(400 - len(said), 400)]
+    assert 0 < len("\n".join(said)) <= SHOWN
+    assert len(last_words("x" * (2 * SHOWN))) == SHOWN
+
+
+def test_results_name_no_folder_of_a_machine():
+    """Those that are committed; a path there starts with none of these folders."""
+    folder = re.compile(r"(?<![\w.-])/(?:home|root|work|tmp|mnt|Users|opt)/")
+    results = sorted((BENCH / "results").glob("*.json"))
+    assert results
+    for path in results:
+        found = folder.search(path.read_text(encoding="utf-8"))
+        assert found is None, f"{path.name}: {found and found.group()}"
 
 
 def test_bars_come_first():

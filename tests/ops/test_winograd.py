@@ -6,11 +6,14 @@ import pytest
 import torch
 from fastinfer._C import conv_way
 
+from fastinfer.nn.int8_conv2d import ConvGeometry, Int8Conv2d
+from fastinfer.nn.packed_module import unpack
 from fastinfer.ops.catalog import OPS
-from fastinfer.testing.cases import OUTPUTS, pack
+from fastinfer.testing.case import generator, random_uint8
+from fastinfer.testing.cases import OUTPUTS, pack, random_weight
 from fastinfer.testing.cases_winograd import winograd_cases
 from fastinfer.testing.compare import assert_equal
-from fastinfer.types.packed import FLAG_WINOGRAD_SUMS, read_header
+from fastinfer.types.packed import FLAG_STRIDED, FLAG_WINOGRAD_SUMS, read_header
 
 #: The largest sum of positive weights whose products with 255 stay below 2^25.
 MOST = (2**25 - 1) // 255
@@ -63,3 +66,25 @@ def test_largest_sums_are_whole(isa, value):
     args = (x, packed, None, 3, [3, 3], [1, 1], [1, 1], [1, 1], 1, True)
     assert (way(args) == "winograd") == (isa in WINOGRAD_ISAS)
     assert_equal(torch.ops.fastinfer.int8_conv2d(*args), REFERENCE(*args))
+
+
+def test_a_step_decides_how_a_weight_is_packed_and_nothing_else(isa):
+    """Winograd's words would be slower where windows are multiplied; a module tells its step."""
+    g = generator("strided")
+    weight = random_weight(g, "normal", 64, 128, 3, 3)
+    x = random_uint8(g, 1, 128, 9, 9).contiguous(memory_format=torch.channels_last)
+    folded = unpack(pack("conv2d", weight, g, OUTPUTS[0], 1, 117))
+    assert not folded.strided
+    layer = Int8Conv2d(folded, ConvGeometry((3, 3), (2, 2), (1, 1)))
+    plain = Int8Conv2d(folded, ConvGeometry((3, 3), (1, 1), (1, 1)))
+    for module, strided in ((layer, True), (plain, False)):
+        assert module.folded().strided == strided
+        packed, header = module.packed.clone(), read_header(module.packed)
+        assert header.has(FLAG_STRIDED) == strided
+        module.repack()
+        assert_equal(module.packed, packed)
+    forms = [read_header(module.packed).form for module in (layer, plain)]
+    assert (forms[0] != forms[1]) == (isa in ("avx2", "avx512"))
+    arguments = (None, 64, [3, 3], [2, 2], [1, 1], [1, 1], 1, False)
+    assert_equal(layer(x), REFERENCE(x, layer.packed, *arguments))
+    assert_equal(layer(x), torch.ops.fastinfer.int8_conv2d(x, plain.packed, *arguments))

@@ -210,6 +210,27 @@ __attribute__((noinline)) void winograd_weights(const WinogradWeights& w) {
   }
 }
 
+template <class Form, int MR, int NV>
+__attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
+  using Vec = typename Form::Vec;
+  static_assert(MR <= 4 * Form::kBases, "a base reaches four rows");
+  const RowSteps steps(p.row_bytes);
+  typename Vec::Int acc[MR][NV];
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[r][v] = Vec::zero();
+  }
+  const uint8_t* base[Form::kBases];
+  steps.set_bases(base, reinterpret_cast<const uint8_t*>(p.rows));
+  Form::multiply(steps, base, reinterpret_cast<const uint8_t*>(p.weight), p.quads, acc);
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) Vec::store(p.sums + (r * NV + v) * Vec::kLanes, acc[r][v]);
+  }
+}
+
 // A' m, of kWinogradTaken; times 3 and the powers of two of kWinogradTwos.
 template <class Vec, int kCount, class Int = typename Vec::Int>
 inline __attribute__((always_inline)) void winograd_output_line(const Int (&m)[kCount + 2],
@@ -320,7 +341,7 @@ constexpr WinogradKernels winograd_kernels(const WinogradCost& cost,
           cost,
           winograd_input<Form>,
           winograd_weights<Form, NV>,
-          {Form::template products<R + 1, NV>...},
+          {winograd_products<Form, R + 1, NV>...},
           winograd_output<Vec, NV>};
 }
 

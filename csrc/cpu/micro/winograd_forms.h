@@ -10,24 +10,8 @@
 namespace fastinfer {
 namespace {
 
-template <class Vec, int MR, int NV>
-inline __attribute__((always_inline)) void clear_sums(typename Vec::Int (&acc)[MR][NV]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) acc[r][v] = Vec::zero();
-  }
-}
-
-template <class Vec, int MR, int NV>
-inline __attribute__((always_inline)) void put_sums(const typename Vec::Int (&acc)[MR][NV],
-                                                    int32_t* to) {
-#pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) Vec::store(to + (r * NV + v) * Vec::kLanes, acc[r][v]);
-  }
-}
+// Bytes of weights from those that are multiplied to those asked for: from L2, faster than the CPU does it alone.
+constexpr int64_t kWeightsAhead = 1024;
 
 // Activations and weights as bytes in panels of kRows: two of a row's even channels are one value to broadcast,
 // two odd ones another a vector further.
@@ -36,6 +20,7 @@ struct WinogradBytes {
   using Vec = V;
   using Int = typename Vec::Int;
   static constexpr GemmForm kForm = GemmForm::kRows;
+  static constexpr int kBases = 4;  // of kWinogradRows rows: see RowSteps
   static constexpr int kParts = 2;  // vectors of int16 that a block of a pixel's channels makes
   static constexpr int64_t kChannels = Vec::kBytes;  // of a block
 
@@ -47,16 +32,12 @@ struct WinogradBytes {
   }
 
   template <int MR, int NV>
-  static __attribute__((noinline)) void products(const WinogradProducts& p) {
+  static inline __attribute__((always_inline)) void multiply(const RowSteps& steps,
+                                                             const uint8_t* (&base)[kBases],
+                                                             const uint8_t* w, int64_t all_quads,
+                                                             Int (&acc)[MR][NV]) {
     constexpr int kBlockQuads = Vec::kBytes / 4;
-    constexpr int64_t kAhead = 1024;
-    const RowSteps steps(p.row_bytes);
-    Int acc[MR][NV];
-    clear_sums<Vec>(acc);
-    const uint8_t* base[4];
-    steps.set_bases(base, reinterpret_cast<const uint8_t*>(p.rows));
-    const auto* w = reinterpret_cast<const uint8_t*>(p.weight);
-    for (int64_t left = p.quads; left > 0; left -= kBlockQuads) {
+    for (int64_t left = all_quads; left > 0; left -= kBlockQuads) {
       const int quads = left < kBlockQuads ? static_cast<int>(left) : kBlockQuads;
       // Two of a row's even channels are one value to broadcast, two odd ones another a vector further.
       const auto quad = [&](int i) __attribute__((always_inline)) {
@@ -65,8 +46,8 @@ struct WinogradBytes {
           Int b[NV];
 #pragma GCC unroll 4
           for (int v = 0; v < NV; v++) b[v] = Vec::load(w + ((i * 2 + half) * NV + v) * Vec::kBytes);
-          // From L2, faster than the CPU does it alone.
-          prefetch<Cache::kL1>(w + (i * 2 + half) * NV * Vec::kBytes + kAhead, NV * Vec::kBytes);
+          prefetch<Cache::kL1>(w + (i * 2 + half) * NV * Vec::kBytes + kWeightsAhead,
+                               NV * Vec::kBytes);
           each_row<MR>([&]<int R>() __attribute__((always_inline)) {
             const Int x =
                 Vec::broadcast4(base[R / 4] + steps.template at<R>() + half * Vec::kBytes + i * 4);
@@ -92,7 +73,6 @@ struct WinogradBytes {
       }
       next(0, Vec::kBytes);
     }
-    put_sums<Vec>(acc, p.sums);
   }
 };
 
@@ -102,6 +82,7 @@ struct WinogradWords {
   using Vec = V;
   using Int = typename Vec::Int;
   static constexpr GemmForm kForm = GemmForm::kWords;
+  static constexpr int kBases = 3;
   static constexpr int kParts = 1;
   static constexpr int64_t kChannels = Vec::kBytes / 2;
 
@@ -112,21 +93,16 @@ struct WinogradWords {
   }
 
   template <int MR, int NV>
-  static __attribute__((noinline)) void products(const WinogradProducts& p) {
-    static_assert(MR <= 12, "three bases reach twelve rows");
-    constexpr int64_t kAhead = 1024;
-    const RowSteps steps(p.row_bytes);
-    Int acc[MR][NV];
-    clear_sums<Vec>(acc);
-    const uint8_t* base[3];
-    steps.set_bases(base, reinterpret_cast<const uint8_t*>(p.rows));
-    const auto* w = reinterpret_cast<const uint8_t*>(p.weight);
+  static inline __attribute__((always_inline)) void multiply(const RowSteps& steps,
+                                                             const uint8_t* (&base)[kBases],
+                                                             const uint8_t* w, int64_t all_quads,
+                                                             Int (&acc)[MR][NV]) {
     // Not unrolled: gcc would move the second step's loads up and spill.
-    for (int64_t k = 2 * p.quads; k > 0; k--) {
+    for (int64_t k = 2 * all_quads; k > 0; k--) {
       Int b[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) b[v] = Vec::load(w + v * Vec::kBytes);
-      prefetch<Cache::kL1>(w + kAhead, NV * Vec::kBytes);
+      prefetch<Cache::kL1>(w + kWeightsAhead, NV * Vec::kBytes);
       each_row<MR>([&]<int R>() __attribute__((always_inline)) {
         const Int x = Vec::broadcast4(base[R / 4] + steps.template at<R>());
 #pragma GCC unroll 4
@@ -138,7 +114,6 @@ struct WinogradWords {
 #pragma GCC unroll 3
       for (int i = 0; i < 3; i++) base[i] += 4;
     }
-    put_sums<Vec>(acc, p.sums);
   }
 };
 
