@@ -134,7 +134,7 @@ float estimate_dense(const GemmFamily& family, int lanes, const int8_t* weight,
 }
 
 // What Winograd's convolution leaves of a dense layer's time, so that no sparse kernel is taken that is slower.
-// Whether it runs is not known here: that depends on the step and the image.
+// Whether it runs depends on the image, too, which is not known here.
 float winograd_part(const KernelTable& table, const GemmFamily& family, const PackedHeader& h) {
   constexpr int32_t kManyChannels = 128;
   const WinogradKernels* kernels = table.winograd_of(family.form, family.nr);

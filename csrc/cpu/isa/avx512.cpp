@@ -20,7 +20,9 @@ namespace fastinfer {
 
 using Vec = VecAvx512;
 
-// Measured on Zen 5.
+// By counting instructions, but for what it leaves of a layer, which is measured. On a Zen 5 held to this ISA layers
+// of six networks for which it is chosen take 0.37 to 0.96 of their time, but DenseNet-121's of 128 to 32
+// channels on 7 x 7 pixels, of 8 us, 1.07 to 1.16 on two threads.
 constexpr WinogradCost kWinogradCost = {/*input=*/450, /*weight=*/40, /*product=*/0.5f,
                                         /*output=*/175, /*direct=*/2.1f, /*direct_result=*/4,
                                         /*few=*/0.5f, /*many=*/0.4f};
