@@ -2,7 +2,7 @@
 
 Every contender has a process of its own; they are timed in turns on the same inputs, and calibrated
 with the same ones. `vs` above 1: fastinfer is faster. What a contender cannot do is said, not left
-out.
+out. `handover ns`, before the rounds and after them: see measure_handover.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness import results_path, show, write_json
+from harness import measure_handover, results_path, show, write_json
 from peers.contenders import CONTENDERS, EAGER, ON_REQUEST, OPENVINO_INT8, OURS
 from peers.picture import plot_ratios
 from peers.rounds import started
@@ -64,7 +64,9 @@ def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
             running, failed = start_all(stack, options.contenders, workload, threads)
             for case in cases:
                 peaks = compiled_at(running, failed, case)
+                handover = [measure_handover()]
                 measured, late = time_in_turns(running, OURS, options.rounds, options.seconds)
+                handover.append(measure_handover())
                 failed |= late
                 rows += [
                     {
@@ -76,6 +78,7 @@ def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
                         "ours_vs": result.ratio,
                         "bar": case.bar if name == OPENVINO_INT8 else None,
                         "run_peak_mb": peaks[name],
+                        "handover_ns": handover,
                         **running[name].facts,
                     }
                     for name, result in measured.items()
@@ -95,7 +98,10 @@ def times_table(rows: list[Row]) -> list[Row]:
         if "failed" in row:
             continue
         key = (row["model"], row["batch"], row["threads"])
-        line = lines.setdefault(key, {"model": key[0], "b": key[1], "T": key[2]})
+        handover = "/".join("-" if ns is None else f"{ns:.0f}" for ns in row["handover_ns"])
+        line = lines.setdefault(
+            key, {"model": key[0], "b": key[1], "T": key[2], "handover ns": handover}
+        )
         line[row["contender"]] = row["median_ms"]
         if row["contender"] == OPENVINO_INT8:
             line["vs openvino int8"], line["bar"] = row["ours_vs"], row["bar"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import platform
 import re
@@ -20,7 +21,7 @@ from fastinfer.report_text import format_table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PEAK_FLAGS = ("-std=c++20", "-O2", "-mavx2", "-mfma", "-pthread")
+PROGRAM_FLAGS = ("-std=c++20", "-O2", "-mavx2", "-mfma", "-pthread")
 
 
 def read_shapes(name: str) -> list[dict[str, Any]]:
@@ -37,21 +38,47 @@ def measure_peak(threads: Sequence[int]) -> dict[int, dict[str, Any]]:
 
     Takes about a second per entry.
     """
+    program = _built("peak")
+    if program is None:
+        return {}
+    return {
+        count: json.loads(
+            subprocess.run([program, str(count)], check=True, capture_output=True, text=True).stdout
+        )
+        for count in threads
+    }
+
+
+def measure_handover() -> float | None:
+    """Return the ns that a line of cache takes from one CPU to another and back; takes 50 ms.
+
+    CPUs that share an L3 take 50 (Zen 4), those that do not 350: threads then wait for what others
+    made, and virtual machines are moved from one to the other. None where handover.cpp cannot be
+    built, or there is one CPU.
+    """
+    program = _built("handover")
+    if program is None:
+        return None
+    ran = subprocess.run([program], check=False, capture_output=True, text=True)
+    return float(ran.stdout) if ran.returncode == 0 else None
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return the folder of this process's programs; it goes when the process ends."""
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def _built(name: str) -> str | None:
+    """Return the program made of <name>.cpp; None where it cannot be built."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "peak")
-        build = [compiler, *PEAK_FLAGS, str(HERE / "peak.cpp"), "-o", program]
-        subprocess.run(build, check=True, capture_output=True, text=True)
-        return {
-            count: json.loads(
-                subprocess.run(
-                    [program, str(count)], check=True, capture_output=True, text=True
-                ).stdout
-            )
-            for count in threads
-        }
+        return None
+    program = str(Path(_folder().name) / name)
+    build = [compiler, *PROGRAM_FLAGS, str(HERE / f"{name}.cpp"), "-o", program]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    return program
 
 
 def machine_facts() -> dict[str, Any]:

@@ -161,7 +161,7 @@ void DilatedConv::run_panels(const Frame& frame, const Block& block, int64_t p, 
   run.streams_weight = panels > 1 && near + run.panel_bytes > kNearBytes;
   const EvenTiles tiles(g_.out_width, kernels.mr_max);
   run.runs = static_cast<int>(g_.kh * g_.kw);
-  if (!is_last) fetch_next_panel(run, view_, p, block.count * tiles.count);
+  if (!is_last) fetch_panel(run, view_, p + panels, block.count * tiles.count);
   const int64_t group = p / h_.panels_per_group;
   const int64_t group_bytes = takes_tiles(h_) ? h_.c_per_group / frame.chunk * frame.pitch
                                               : int64_t{h_.c_per_group};

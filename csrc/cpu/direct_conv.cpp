@@ -178,7 +178,7 @@ void DirectConv::run_panels(const Block& block, const GemmTiles& window, int64_t
     run.a += y * line_step_;
   }
   const EvenTiles tiles(width, most_tile_rows(view_, width, g_.out_pixels()));
-  if (!is_last) fetch_next_panel(run, view_, p, block.count * tiles.count);
+  if (!is_last) fetch_panel(run, view_, p + panels, block.count * tiles.count);
   // Kernels take several lines whose tiles are of one height.
   const int64_t together = tiles.longer == 0 ? block.count - y : 1;
   run.lines = together;

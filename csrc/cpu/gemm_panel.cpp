@@ -15,7 +15,8 @@ GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, 
   const bool reads_far = form == GemmForm::kTiles ||
                          (form == GemmForm::kSparse &&
                           h.op == static_cast<int32_t>(PackedOp::kLinear));
-  const bool is_heavy = reads_far && h.weight_bytes > 2 * input_bytes;
+  const bool is_heavy = (reads_far && h.weight_bytes > 2 * input_bytes) ||
+                        (form == GemmForm::kRows && h.weight_bytes > 8 * input_bytes);
   if (is_heavy ? by_rows * kPackingRows < by_panels : by_rows <= by_panels * kPackingRows) {
     return {share_of(rows, thread, threads), {0, panels}};
   }
@@ -95,15 +96,15 @@ constexpr int64_t kFewSparseTiles = 10;
 
 }  // namespace
 
-void fetch_next_panel(GemmTiles& run, const PackedView& view, int64_t panel, int64_t tiles) {
+void fetch_panel(GemmTiles& run, const PackedView& view, int64_t panel, int64_t tiles) {
   const PackedHeader& h = *view.header;
   for (const int64_t section : {h.bias, h.multiplier, h.residual_multiplier}) {
-    prefetch<Cache::kL1>(view.base + section + (panel + 1) * h.nr * 4, int64_t{h.nr} * 4);
+    prefetch<Cache::kL1>(view.base + section + panel * h.nr * 4, int64_t{h.nr} * 4);
   }
   const auto form = static_cast<GemmForm>(h.form);
   const bool pays = form == GemmForm::kRows || (form == GemmForm::kSparse && tiles <= kFewSparseTiles);
   if (!pays || fetches(run) == 0) return;
-  const GemmTiles next = panel_tiles(view, panel + 1);
+  const GemmTiles next = panel_tiles(view, panel);
   run.ahead = static_cast<const uint8_t*>(next.weight);
   run.ahead_end = run.ahead + next.panel_bytes;
   run.is_read_once = view.is_read_once;

@@ -36,7 +36,8 @@ struct GemmShare {
 // Over rows every thread packs its own and reads all weights, over panels the other way round. Panels
 // for an evener share, and with kTiles (and linear layers with kSparse) where weights are twice the
 // input and more: from L3 a core has them at less than 30 GB/s (Granite Rapids), slower than it
-// multiplies a small image by them.
+// multiplies a small image by them. With kRows where they are eight times the input: as fast where threads share an
+// L3, and where each has its own ResNet-50's layers of 7 x 7 took 1.03 to 1.25 times as long by rows (Zen 4).
 GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, int thread,
                      int threads);
 
@@ -68,10 +69,10 @@ constexpr int64_t kNearBytes = 40 * 1024;
 // The weights of a panel, for rows that lie together; the caller sets a, row_stride and tiles.
 GemmTiles panel_tiles(const PackedView& view, int64_t panel);
 
-// Has the kernels bring the next panel's weights near while all `tiles` of this one pass. Networks
+// Has the kernels bring the weights of another panel near while all `tiles` of theirs pass. Networks
 // hold more weights than an L2, so each layer finds its own in L3 or in memory, and a panel is begun
 // with every line waited for. ResNet-50 on Zen 5: the layers of 7 x 7 took 1.4 times as long.
-void fetch_next_panel(GemmTiles& run, const PackedView& view, int64_t panel, int64_t tiles);
+void fetch_panel(GemmTiles& run, const PackedView& view, int64_t panel, int64_t tiles);
 // With fewer rows it pays for nothing: lines are asked for as fast as they are used, which CPUs do alone
 // (Zen 5: 4 rows of 1024 x 1024 from L2 took 1.2 times as long, 8 of 4096 x 4096 from L3 0.74 times).
 constexpr int64_t kFetchingRows = 6;
@@ -92,6 +93,28 @@ void each_panels(const PackedView& view, int64_t p0, int64_t p1, const Call& cal
   const int64_t whole = p1 - is_cut;
   for (int64_t p = p0; p < whole; p += most) call(p, std::min(most, whole - p));
   if (is_cut) call(whole, int64_t{1});
+}
+
+// Panels [p0, p1) of one group for a thread whose rows are followed by another's, line of cache of the results by line,
+// each for half of the rows and then for the others: call(panel, half, next), next: fetch_panel's, or -1.
+//
+// A CPU that has written a column of lines asks for those of the rows after the last. They are the other thread's, who
+// begins its next panel there: in the same line, unless the rows were halved. To get them back takes long where
+// threads share no L3 (Zen 4: the second one took 1.4 times as long for ResNet-50's layers of 1024 channels).
+template <class Call>
+void each_line_of_panels(const PackedView& view, int64_t p0, int64_t p1, const Call& call) {
+  const PackedHeader& h = *view.header;
+  const int64_t of_line = kLineBytes / h.nr;
+  for (int64_t p = p0, end; p < p1; p = end) {
+    end = std::min(p1, p + of_line - p % h.panels_per_group % of_line);
+    for (const int half : {0, 1}) {
+      for (int64_t q = p; q < end; q++) {
+        const int64_t next = half == 0 ? q + 1 : end + (q - p);
+        const bool is_near = half == 0 && (p > p0 || next == end);  // from the line before, or the first half
+        call(q, half, is_near || next >= p1 ? -1 : next);
+      }
+    }
+  }
 }
 
 // Panels of each group one after the other. call(first, end).

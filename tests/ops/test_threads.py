@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastinfer.testing.cases import Conv, cases, conv_case, depthwise_case, linear_case
+from fastinfer.ops.catalog import OPS
+from fastinfer.testing.cases import OUTPUTS, Conv, cases, conv_case, depthwise_case, linear_case
 from fastinfer.testing.cases_between import between_cases
 from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.compare import assert_equal
@@ -33,6 +34,21 @@ DYNAMIC = [
 ]
 BETWEEN = [c for c in between_cases() if sum(t.numel() for t in tensors(c.build())) > 20000]
 
+POINTWISE = {"kernel": (1, 1), "padding": (0, 0)}
+#: Rows that a thread takes in two halves for each line of cache of the results, where a neighbour
+#: has the next ones: panels that share the last line and ones that do not, groups, several blocks,
+#: zeros.
+HALVED = [
+    linear_case((603,), 203, 300),
+    linear_case((150,), 203, 1024, OUTPUTS[1]),
+    linear_case((150,), 256, 1024, OUTPUTS[4]),
+    linear_case((1500,), 136, 72, OUTPUTS[3]),
+    linear_case((301,), 168, 768, weights="shared"),
+    conv_case(Conv(2, 48, (21, 19), 200, **POINTWISE)),
+    conv_case(Conv(1, 192, (31, 30), 176, groups=2, **POINTWISE)),
+    conv_case(Conv(1, 64, (41, 40), 80, stride=(2, 2), **POINTWISE)),
+]
+
 
 @pytest.mark.parametrize("case", [*LARGE, *DYNAMIC, *BETWEEN], ids=str)
 def test_threads(case, threads):
@@ -44,3 +60,12 @@ def test_threads(case, threads):
         results.append(value if isinstance(value, tuple) else (value,))
     for one, two in zip(*results, strict=True):
         assert_equal(two, one)
+
+
+@pytest.mark.parametrize("case", HALVED, ids=str)
+def test_rows_in_halves(case, isa, threads):
+    args = case.build()
+    wanted = next(op for op in OPS if op.name == case.op).reference(*args)
+    for count in (1, 2, 3):
+        threads(count)
+        assert_equal(getattr(torch.ops.fastinfer, case.op)(*args), wanted)

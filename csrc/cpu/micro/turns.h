@@ -19,11 +19,10 @@ constexpr int kMostFours = 4;
 // each dot product has a load of its own.
 constexpr int kLeastTurnRows = 4, kMostTurnRows = 7;
 
-// Asks for the residuals of the tile after the next one. In a network they have left L2: at batch 16 ResNet-50's layers
-// of 64 inputs waited for them for a tenth of their time (Zen 5).
+// Asks for a tile's residuals. In a network they have left L2: at batch 16 ResNet-50's layers of 64 inputs waited for
+// them for a tenth of their time (Zen 5).
 template <int MR>
 inline __attribute__((always_inline)) void fetch_residual(const uint8_t* residual, int64_t ldc) {
-  residual += 2 * MR * ldc;
 #pragma GCC unroll 8
   for (int r = 0; r < MR; r++, residual += ldc) prefetch<Cache::kL1>(residual, 1);
 }
@@ -58,7 +57,14 @@ inline __attribute__((always_inline)) void tiles_in_turn(const GemmTiles& t, con
   const auto tile = [&](Int(&now)[MR][NV], const Int(&last)[MR][NV])
                         __attribute__((always_inline)) {
     start_tile<Vec>(now, e.bias);
-    if constexpr (kResidual) fetch_residual<MR>(here.residual, here.ldc);
+    if constexpr (kResidual) {
+      // Those of the tile after the next one; at the end of the next panel's first ones. What follows the last tile is
+      // another thread's, which writes there now and would have to get its lines back.
+      const int64_t past = done + 2 - all;
+      fetch_residual<MR>(past < 0 ? here.residual + 2 * MR * here.ldc
+                                  : e.residual_u8 + NV * Vec::kLanes + past * MR * here.ldc,
+                         here.ldc);
+    }
     products(a, now, [&]<int kFour>() __attribute__((always_inline)) {
       finish_four.template operator()<kFour>(last);
     });
