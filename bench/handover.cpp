@@ -11,7 +11,8 @@
 
 namespace {
 
-constexpr int kTurns = 20000, kTries = 5;
+// The first turns wait for a CPU to wake.
+constexpr int kFirst = 100, kTurns = 20000, kTries = 5;
 
 alignas(128) std::atomic<int> turn{0};
 
@@ -22,9 +23,9 @@ bool pin(int cpu) {
   return sched_setaffinity(0, sizeof(set), &set) == 0;
 }
 
-// One thread makes the even numbers, the other the odd ones.
-void take_turns(int first) {
-  for (int i = first; i < 2 * kTurns; i += 2) {
+// One thread makes the odd numbers, the other the even ones.
+void take_turns(int first, int count) {
+  for (int i = first; i < first + 2 * count; i += 2) {
     while (turn.load(std::memory_order_acquire) != i) {
     }
     turn.store(i + 1, std::memory_order_release);
@@ -47,12 +48,13 @@ int main() {
     turn = 0;
     std::thread other([&] {
       if (!pin(cpus[1])) is_pinned = false;
-      take_turns(1);
+      take_turns(1, kFirst + kTurns);
     });
+    take_turns(0, kFirst);
     const auto start = std::chrono::steady_clock::now();
-    take_turns(0);
-    other.join();
+    take_turns(2 * kFirst, kTurns);
     const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - start;
+    other.join();
     found.push_back(time.count() / kTurns);
   }
   if (!is_pinned) return 1;
