@@ -52,7 +52,7 @@ def measure_peak(threads: Sequence[int]) -> dict[int, dict[str, Any]]:
 def measure_handover() -> float | None:
     """Return the ns that a line of cache takes from one CPU to another and back; takes 50 ms.
 
-    CPUs that share an L3 take 50 (Zen 4), those that do not 350: threads then wait for what others
+    CPUs that share an L3 take 54 (Zen 4), those that do not 330: threads then wait for what others
     made, and virtual machines are moved from one to the other. None where handover.cpp cannot be
     built, or there is one CPU.
     """

@@ -90,12 +90,14 @@ class GemmDriver {
   // Tiles [t0, t1) times panels [p0, p1).
   void part(int64_t t0, int64_t t1, int64_t p0, int64_t p1) const {
     const int64_t per_group = h_.panels_per_group, count = t1 - t0;
-    const int64_t blocks = divide_up(count, std::clamp<int64_t>(block_rows() / most_rows_, 1, count));
+    const int64_t most = std::clamp<int64_t>(block_rows() / most_rows_, 1, count);
+    const auto blocks = static_cast<int>(divide_up(count, most));
     for (int64_t g = p0 / per_group; g * per_group < p1; g++) {
       const int64_t first = std::max(p0, g * per_group);
       const int64_t last = std::min(p1, (g + 1) * per_group);
-      for (int64_t b = 0; b < blocks; b++) {
-        block_of_tiles(g, first, last, t0 + count * b / blocks, t0 + count * (b + 1) / blocks, count < tiles_);
+      for (int b = 0; b < blocks; b++) {
+        const Range tiles = share_of(count, b, blocks);
+        block_of_tiles(g, first, last, t0 + tiles.begin, t0 + tiles.end, count < tiles_);
       }
     }
   }
@@ -104,14 +106,11 @@ class GemmDriver {
   void block_of_tiles(int64_t g, int64_t p0, int64_t p1, int64_t t0, int64_t t1, bool is_shared) const {
     const uint8_t* packed = is_direct_ ? nullptr : pack_rows(g, t0, t1);
     if (is_shared && p1 - p0 > 1 && takes_halves(t1 - t0, tile_row(t1) - tile_row(t0))) {
-      const int64_t middle = (t0 + t1) / 2;
-      const int64_t skipped = (tile_row(middle) - tile_row(t0)) * row_bytes_;
       each_line_of_panels(view_, p0, p1, [&](int64_t p, int half, int64_t next) {
-        if (half == 0) {
-          run_panels(g, p, 1, t0, middle, packed, next);
-        } else {
-          run_panels(g, p, 1, middle, t1, packed ? packed + skipped : nullptr, next);
-        }
+        const Range tiles = share_of(t1 - t0, half, 2);
+        const int64_t first = t0 + tiles.begin;
+        const uint8_t* rows = packed ? packed + (tile_row(first) - tile_row(t0)) * row_bytes_ : nullptr;
+        run_panels(g, p, 1, first, t0 + tiles.end, rows, next);
       });
     } else {
       each_panels(view_, p0, p1, [&](int64_t p, int64_t count) {

@@ -15,8 +15,8 @@ GemmShare gemm_share(const PackedView& view, int64_t rows, int64_t input_bytes, 
   const bool reads_far = form == GemmForm::kTiles ||
                          (form == GemmForm::kSparse &&
                           h.op == static_cast<int32_t>(PackedOp::kLinear));
-  const bool is_heavy = (reads_far && h.weight_bytes > 2 * input_bytes) ||
-                        (form == GemmForm::kRows && h.weight_bytes > 8 * input_bytes);
+  const int64_t times = reads_far ? 2 : form == GemmForm::kRows ? 8 : 0;
+  const bool is_heavy = times > 0 && h.weight_bytes > times * input_bytes;
   if (is_heavy ? by_rows * kPackingRows < by_panels : by_rows <= by_panels * kPackingRows) {
     return {share_of(rows, thread, threads), {0, panels}};
   }
