@@ -36,7 +36,9 @@ PATTERNS: dict[str, Pattern] = {
     "unstructured 75%": Unstructured(0.25),
     "unstructured 90%": Unstructured(0.1),
 }
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
+#: Multiplied as they are, multiplied with a stride, and by Winograd's algorithm where dense.
+BREAK_EVEN_LAYERS = ("1024x14 -> 256 1x1/1", "256x28 -> 256 3x3/2", "256x14 -> 256 3x3/1")
 MODELS = ("resnet50", "mobilenet_v2")
 #: Inputs and outputs of the linear layer that is read from memory, and how many of them there are.
 GEMV, COPIES = 4096, 40
@@ -55,12 +57,17 @@ def layer_call(weight: Tensor, x: Tensor, stride: int) -> tuple[Any, str]:
     n, kernel = weight.shape[0], weight.shape[2]
     packed = torch.ops.fastinfer.int8_prepack(
         "conv2d", weight, torch.zeros(n, dtype=torch.int32), torch.full((n,), 1e-4), None, None,
-        None, 1, 0, 128, 0, 255, -float("inf"), float("inf"), False,
+        None, 1, 0, 128, 0, 255, -float("inf"), float("inf"), False, stride > 1,
     )  # fmt: skip
     pairs = ([kernel] * 2, [stride] * 2, [kernel // 2] * 2, [1, 1])
     arguments = (x, packed, None, n, *pairs, 1, False)
     header = read_header(packed)
     return checked("int8_conv2d", arguments)[0], f"{FORMS[header.form]} {header.nr}"
+
+
+def layer_name(shape: dict[str, Any]) -> str:
+    """Return a convolution's channels, size, outputs, kernel and stride, as tables have them."""
+    return "{channels}x{size} -> {out_channels} {kernel}x{kernel}/{stride}".format(**shape)
 
 
 def random_layer(row: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -87,9 +94,7 @@ def time_layers(threads: int, seconds: float) -> list[dict[str, Any]]:
             timed = time_interleaved(calls, min_time_s=seconds, threads=threads)
         dense = timed["dense"].median_ms
         row = {
-            "layer": "{channels}x{size} -> {out_channels} {kernel}x{kernel}/{stride}".format(
-                **shape
-            ),
+            "layer": layer_name(shape),
             "threads": threads,
             "dense us": 1e3 * dense,
         }
@@ -99,24 +104,26 @@ def time_layers(threads: int, seconds: float) -> list[dict[str, Any]]:
 
 def break_even(threads: int, seconds: float) -> list[dict[str, Any]]:
     """Return times as fast as dense at small shares of zeros, and the form that was chosen."""
-    shape = {"channels": 256, "size": 14, "out_channels": 256, "kernel": 3}
-    weight, x = random_layer(shape)
     rows = []
-    for share in (2, 1):
-        for zeros in SHARES:
-            pattern = NM(round(64 * (1 - zeros)), share=share)
-            dense, _ = layer_call(weight, x, 1)
-            sparse, form = layer_call(pruned(weight, pattern), x, 1)
-            with torch.inference_mode():
-                timed = time_interleaved(
-                    {"dense": dense, "sparse": sparse}, min_time_s=seconds, threads=threads
-                )
-            ratio = timed["dense"].median_ms / timed["sparse"].median_ms
-            pattern_name = "nm64x2" if share == 2 else "nm64"
-            rows.append(
-                {"pattern": pattern_name, "zeros %": 100 * (1 - pattern.density), "form": form,
-                 "vs dense": ratio}
-            )  # fmt: skip
+    for shape in read_shapes("resnet50"):
+        if layer_name(shape) not in BREAK_EVEN_LAYERS:
+            continue
+        weight, x = random_layer(shape)
+        dense, _ = layer_call(weight, x, shape["stride"])
+        for share in (2, 1):
+            for zeros in SHARES:
+                pattern = NM(round(64 * (1 - zeros)), share=share)
+                sparse, form = layer_call(pruned(weight, pattern), x, shape["stride"])
+                with torch.inference_mode():
+                    timed = time_interleaved(
+                        {"dense": dense, "sparse": sparse}, min_time_s=seconds, threads=threads
+                    )
+                ratio = timed["dense"].median_ms / timed["sparse"].median_ms
+                pattern_name = "nm64x2" if share == 2 else "nm64"
+                rows.append(
+                    {"layer": layer_name(shape), "pattern": pattern_name,
+                     "zeros %": 100 * (1 - pattern.density), "form": form, "vs dense": ratio}
+                )  # fmt: skip
     return rows
 
 
