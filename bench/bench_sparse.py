@@ -36,7 +36,7 @@ PATTERNS: dict[str, Pattern] = {
     "unstructured 75%": Unstructured(0.25),
     "unstructured 90%": Unstructured(0.1),
 }
-SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.32, 0.36, 0.4, 0.5, 0.6, 0.7)
 #: Multiplied as they are, multiplied with a stride, and by Winograd's algorithm where dense.
 BREAK_EVEN_LAYERS = ("1024x14 -> 256 1x1/1", "256x28 -> 256 3x3/2", "256x14 -> 256 3x3/1")
 MODELS = ("resnet50", "mobilenet_v2")

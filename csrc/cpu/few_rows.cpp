@@ -13,7 +13,7 @@ constexpr int64_t kMostNearBytes = 3 << 20;
 // A quad of one row takes no less than this, however much of it is read from L2; a panel's call.
 constexpr double kLeastQuad = 5.5, kPanelCall = 130;
 // What a sparse image must win by, and the most of the tiles' bytes that it may take.
-constexpr double kMargin = 1.1, kMostBytes = 0.6;
+constexpr double kMargin = 1.13, kMostBytes = 0.6;
 // Tiles have been compared up to two of 32 rows.
 constexpr int32_t kMostRows = 64;
 

@@ -133,11 +133,12 @@ void int8_gemm_sparse_turns(const GemmTiles& t, const Epilogue& e) {
 // timed: how many products a core does beside its permutes depends on how they follow one another.
 template <class Vec, int NV>
 int64_t sparse_rounds(int64_t rounds) {
-  constexpr int kRows = 7, kSteps = 4, kQuads = 16, kWidth = NV * Vec::kLanes;
+  constexpr int kRows = 7, kSteps = 8, kQuads = 16, kWidth = NV * Vec::kLanes;
   alignas(64) static constexpr uint8_t kInput[kRows * kSteps * Vec::kBytes] = {};
   alignas(64) static constexpr int8_t
       kWeight[kSteps * kQuads * (1 + NV) * Vec::kBytes + kSparseAhead] = {};
-  static constexpr uint8_t kPicks[kSteps] = {kQuads, kQuads, kQuads, kQuads};
+  static constexpr uint8_t kPicks[kSteps] = {kQuads, kQuads, kQuads, kQuads,
+                                             kQuads, kQuads, kQuads, kQuads};
   static constexpr int32_t kOffset = 0, kBias[kWidth] = {};
   static constexpr float kMultiplier[kWidth] = {};
   uint8_t out[kRows * kWidth];
