@@ -31,12 +31,12 @@ inline void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t
   lookup_bytes(x + i, out + i, n - i, table);
 }
 
-// Costs fitted to Zen 5, 2026-11; what is left of a dense layer (few, many) is the least on Zen 4 and 5.
+// Costs fitted to Zen 5, 2026-11; what is left of a dense layer (few, many) lies between that and Zen 4.
 template <int NV>
 constexpr WinogradKernels vnni_winograd() {
   return winograd_kernels<WinogradBytes<VecAvx512Vnni>, NV>(
       {/*input=*/450, /*weight=*/40, /*product=*/0.27f, /*output=*/175, /*direct=*/0.58f,
-       /*direct_result=*/2, /*few=*/0.75f, /*many=*/0.66f},
+       /*direct_result=*/2, /*few=*/0.8f, /*many=*/0.72f},
       Heights<kWinogradRows>());
 }
 
