@@ -116,24 +116,20 @@ SparseCount count_sparse(const int8_t* weight, const PackedHeader& h) {
   return found;
 }
 
+// branches: steps at whose end a core guesses wrong.
 SparseWork sparse_work(const GemmFamily& family, int lanes, const PackedHeader& h,
-                       const SparseCount& count) {
+                       const SparseCount& count, int64_t branches) {
   const int64_t panels = int64_t{h.groups} * h.panels_per_group;
   const float vectors = static_cast<float>(h.nr / lanes), single = family.cost.single;
   return {count.bytes, panels, count.quads, single * vectors * picked_ratio(family.sparse),
-          single * static_cast<float>(count.steps) +
+          single * static_cast<float>(branches) +
               static_cast<float>(panels) * vectors * family.cost.result};
 }
 
 // Of all panels of a group on average: zeros may be in few of them.
-float estimate_sparse(const GemmFamily& family, int lanes, const PackedHeader& h,
-                      const SparseCount& count) {
-  const auto vectors = static_cast<float>(h.nr / lanes);
-  const float products = static_cast<float>(count.quads) * vectors * picked_ratio(family.sparse);
-  const float results = static_cast<float>(int64_t{h.groups} * h.panels_per_group) * vectors;
-  const float all = family.cost.single * (products + static_cast<float>(count.changes)) +
-                    family.cost.result * results;
-  return all / static_cast<float>(h.groups);
+float estimate_sparse(const SparseWork& work, const PackedHeader& h) {
+  const double all = static_cast<double>(work.quads) * work.quad + work.others;
+  return static_cast<float>(all / h.groups);
 }
 
 // Cycles of one row of A times one group's dense weights. `h` has the family set.
@@ -203,8 +199,9 @@ std::optional<PackedHeader> choose_family(const KernelTable& table, const int8_t
     float cost;
     if (is_sparse) {
       const SparseCount count = count_sparse(weight, h);
-      sparse.push_back({h, sparse_work(family, table.lanes, h, count)});
-      cost = estimate_sparse(family, table.lanes, h, count) * kSparseMargin;
+      // Calls of few rows are chosen by what was measured: a guess missed at each step.
+      sparse.push_back({h, sparse_work(family, table.lanes, h, count, count.steps)});
+      cost = estimate_sparse(sparse_work(family, table.lanes, h, count, count.changes), h) * kSparseMargin;
     } else {
       cost = estimate_dense(family, table.lanes, weight, h) * winograd_part(table, family, h);
     }
