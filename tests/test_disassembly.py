@@ -23,10 +23,12 @@ KERNELS = [
     ("avx512vnni", "int8_gemm_row", 2),
     ("avx512vnni", "int8_gemm_sparse", 15),
     ("avx512vnni", "sparse_float_rows_of", 4),
+    ("avx512vnni", "winograd_late_products", 24),
+    ("avx512vnni", "winograd_products", 28),
     ("amx", "int8_gemm_sparse", 20),
     ("amx", "int8_gemm_row", 2),
 ]
-MULTIPLY = re.compile(r"^v(pmaddubsw|pmaddwd|pdpbusd|fmadd\d+ps)\b")
+MULTIPLY = re.compile(r"^v(pmaddubsw|pmaddwd|pdpbusd|pdpwssd|fmadd\d+ps)\b")
 VECTOR_ON_STACK = re.compile(r"%[xyz]mm\d+.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm\d+")
 
 

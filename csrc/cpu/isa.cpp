@@ -91,6 +91,11 @@ bool cpu_supports(Isa isa) {
   return false;
 }
 
+bool adds_beside_products() {
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+}
+
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;
   for (Isa isa : kAll) {

@@ -14,6 +14,9 @@ const char* isa_name(Isa isa);
 bool cpu_supports(Isa isa);
 std::vector<std::string> supported_isas();
 Isa current_isa();
+// Whether vectors of 64 bytes are added in other units than those that multiply: in AMD's cores. Intel's have two
+// units for both.
+bool adds_beside_products();
 // Throws std::invalid_argument for an unknown name or one this CPU lacks.
 void set_isa(const std::string& name);
 

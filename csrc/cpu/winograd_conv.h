@@ -76,6 +76,7 @@ class WinogradConv : ConvOperands {
   Tile tile(int64_t index) const;
   WinogradRows transform_inputs(const Domain& d, const Range& tiles) const;
   void multiply(const Domain& d, const WinogradRows& rows, int64_t panel, bool is_last) const;
+  void multiply_late(const Domain& d, const WinogradRows& rows, int64_t panel, bool is_last) const;
   void transform_results(const Domain& d, int64_t tiles, int64_t panel) const;
   void look_up(const Domain& d, int64_t tiles, const Range& panels) const;
 };

@@ -13,6 +13,7 @@ namespace fastinfer {
 constexpr int kWinogradSide = 6, kWinogradOut = 4;
 constexpr int kWinogradPositions = kWinogradSide * kWinogradSide;
 constexpr int kWinogradRows = 14;  // of a matrix at a time, at most
+constexpr int kWinogradLateRows = 6;  // of each of two
 constexpr int kWinogradBlock = 64;  // a row has a multiple of so many channels
 
 // A tile at an edge with 3 results or fewer in a dimension has 5 or 4 positions there, of these levels.
@@ -61,6 +62,15 @@ struct WinogradProducts {
   int32_t* sums;  // [row][nr]
 };
 
+// The same of two positions of a line, kWinogradPairs[...], whose columns are made while they are multiplied.
+struct WinogradLateProducts {
+  const int16_t* rows[2];
+  int64_t row_bytes;
+  const int16_t* weight;  // [quad][pair of channels][vector of nr][3 columns of taps][a vector]
+  int64_t quads;
+  int32_t* sums[2];  // [row][nr]
+};
+
 // A tile's products of a panel into its results.
 struct WinogradOutput {
   const int32_t* sums;
@@ -81,6 +91,14 @@ struct WinogradCost {
   float few, many;  // no cycles: what Winograd leaves of a layer's time, of few and of many channels
 };
 
+// Kernels for few tiles: a weight is brought into the domain by lines only, and by columns as it is multiplied.
+struct WinogradLate {
+  // Of 1 to kWinogradLateRows rows, by pair of positions; the last ones of kWinogradPairs[2]'s first alone.
+  using Products = void (*)(const WinogradLateProducts&);
+  void (*weights)(const WinogradWeights&);  // null: there are none
+  Products products[4][kWinogradLateRows];
+};
+
 // For panels of this form, of `nr` channels; 0: there are none.
 struct WinogradKernels {
   GemmForm form;
@@ -91,6 +109,7 @@ struct WinogradKernels {
   void (*weights)(const WinogradWeights&);
   void (*products[kWinogradRows])(const WinogradProducts&);  // of 1 to most_rows rows
   void (*output)(const WinogradOutput&, const Epilogue&);    // ldc: from a column to the next
+  WinogradLate late;
 };
 
 }  // namespace fastinfer

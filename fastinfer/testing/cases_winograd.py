@@ -12,7 +12,8 @@ from fastinfer.testing.case import Case
 from fastinfer.testing.cases import OUTPUTS, UNBOUNDED, Conv, conv_case, dynamic_conv_case
 
 #: Tiles of one to four lines and columns, whole blocks of 64 channels and not, panels that are not
-#: full and narrow ones, several blocks of tiles, padding and none.
+#: full and narrow ones, several blocks of tiles, padding and none; many tiles, and so few that on
+#: any CPU weights come into the domain as they are multiplied.
 WINOGRAD = (
     *(Conv(1, 128, (17 + i, 20 - i), 64) for i in range(4)),
     Conv(2, 64, (16, 16), 64),
@@ -23,6 +24,8 @@ WINOGRAD = (
     Conv(1, 128, (18, 22), 64, padding=(0, 0)),
     Conv(1, 96, (20, 16), 48, padding=(2, 3)),
     Conv(1, 512, (16, 16), 32),
+    *(Conv(1, 128, (45 + i, 48 - i), 64) for i in range(4)),
+    *(Conv(1, 512, (4, 24 - i), 64) for i in range(3)),
 )
 #: Rows of pixels apart: even ones, of two lengths, with taps that see padding only.
 _DILATED = (

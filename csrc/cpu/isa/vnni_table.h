@@ -18,6 +18,7 @@
 #include "../micro/quantize_rows.h"
 #include "../micro/sparse_float_rows.h"
 #include "../micro/winograd.h"
+#include "../micro/winograd_late.h"
 
 namespace fastinfer {
 namespace {
@@ -34,10 +35,13 @@ inline void lookup_rows(const uint8_t* x, uint8_t* out, int64_t n, const uint8_t
 // Costs fitted to Zen 5, 2026-11; what is left of a dense layer (few, many) lies between that and Zen 4.
 template <int NV>
 constexpr WinogradKernels vnni_winograd() {
-  return winograd_kernels<WinogradBytes<VecAvx512Vnni>, NV>(
-      {/*input=*/450, /*weight=*/40, /*product=*/0.27f, /*output=*/175, /*direct=*/0.58f,
-       /*direct_result=*/2, /*few=*/0.8f, /*many=*/0.72f},
-      Heights<kWinogradRows>());
+  using Form = WinogradBytes<VecAvx512Vnni>;
+  constexpr WinogradCost kCost = {/*input=*/450, /*weight=*/40, /*product=*/0.27f, /*output=*/175,
+                                  /*direct=*/0.58f, /*direct_result=*/2, /*few=*/0.8f,
+                                  /*many=*/0.72f};
+  if constexpr (NV == 1) return winograd_kernels<Form, NV>(kCost, Heights<kWinogradRows>());
+  return winograd_kernels<Form, NV>(kCost, Heights<kWinogradRows>(),
+                                    winograd_late<Form, NV>(Heights<kWinogradLateRows>()));
 }
 
 // Of weights with zeros. The accumulators, a step of each row and a permuted one fill the 32 registers,

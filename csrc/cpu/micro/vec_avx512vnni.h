@@ -14,8 +14,6 @@ struct VecAvx512Vnni : VecAvx512 {
   // Of each two bytes the first or the second as int16.
   static Int even_bytes(Int v) { return _mm512_srli_epi16(_mm512_slli_epi16(v, 8), 8); }
   static Int odd_bytes(Int v) { return _mm512_srli_epi16(v, 8); }
-  static Int even_signed_bytes(Int v) { return _mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8); }
-  static Int odd_signed_bytes(Int v) { return _mm512_srai_epi16(v, 8); }
 
   // Moves the bytes of each int32 up; those that leave it are lost.
   template <int kBytes>

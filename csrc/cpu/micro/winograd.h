@@ -6,8 +6,8 @@
 // 2^32, where 9 has an inverse: what is left of the 576 is a shift, by 6 bits at most. So a sum comes out
 // whole if it fits 26 bits: kWinogradSum. Rows of G differ by factors, which A makes up for:
 //
-//   G:  6 0 0 | -1 -1 -1 | -1 1 -1 | 1 2 4 | 1 -2 4 | 0 0 6
-//   A': 1 4 4 1 1 0 (of 24) | 0 2 -2 1 -1 0 (of 12) | 0 1 1 1 1 0 (of 6) | 0 1 -1 2 -2 1 (of 6)
+//   G:  6 0 0 | 1 1 1 | -1 1 -1 | 1 2 4 | 1 -2 4 | 0 0 6
+//   A': 1 -4 4 1 1 0 (of 24) | 0 -2 -2 1 -1 0 (of 12) | 0 -1 1 1 1 0 (of 6) | 0 -1 -1 2 -2 1 (of 6)
 //
 // These are values of polynomials at 0, 1, -1, 2, -2 and infinity. A tile with 3 results in a dimension takes
 // all but -2, one with 2 all but the two 2's, of the same weights: F(3, 3) and F(2, 3) but for factors.
@@ -138,48 +138,69 @@ __attribute__((noinline)) void winograd_input(const WinogradInput& w) {
   });
 }
 
-// Elements kWinogradPairs[kPair] of G g.
-template <class Vec, int kPair>
-inline __attribute__((always_inline)) void winograd_weight_pair(const typename Vec::Int (&g)[3],
+// Elements kWinogradPairs[kPair] of G g: taps.operator()<i, kTimes>() is g[i] so many times.
+template <class Vec, int kPair, class Taps>
+inline __attribute__((always_inline)) void winograd_weight_pair(const Taps& taps,
                                                                 typename Vec::Int (&t)[2]) {
-  const auto six = [](auto v) { return Vec::mul16(v, Vec::set16(6)); };
   if constexpr (kPair == 0) {
-    t[0] = six(g[0]);
-    t[1] = six(g[2]);
+    t[0] = taps.template operator()<0, 6>();
+    t[1] = taps.template operator()<2, 6>();
   } else if constexpr (kPair == 1) {
-    const auto sum = Vec::add16(g[0], g[2]);
-    t[0] = Vec::sub16(Vec::zero(), Vec::add16(sum, g[1]));
-    t[1] = Vec::sub16(g[1], sum);
+    const auto sum = Vec::add16(taps.template operator()<0, 1>(), taps.template operator()<2, 1>());
+    const auto middle = taps.template operator()<1, 1>();
+    t[0] = Vec::add16(sum, middle);
+    t[1] = Vec::sub16(middle, sum);
   } else {
-    const auto even = Vec::add16(g[0], Vec::template up16<2>(g[2])), odd = Vec::add16(g[1], g[1]);
+    const auto even = Vec::add16(taps.template operator()<0, 1>(), taps.template operator()<2, 4>());
+    const auto odd = taps.template operator()<1, 2>();
     t[0] = Vec::add16(even, odd);
     t[1] = Vec::sub16(even, odd);
   }
 }
 
-template <class Form, int NV, int kPair>
+// Taps for winograd_weight_pair.
+template <class Vec>
+inline __attribute__((always_inline)) auto winograd_times(const typename Vec::Int (&g)[3]) {
+  return [&g]<int kTap, int kTimes>() __attribute__((always_inline)) {
+    return times16<Vec, kTimes>(g[kTap]);
+  };
+}
+
+// kLate: by lines only, three columns of taps of a vector one after the other, position_step from line to line.
+template <class Form, int NV, int kPair, bool kLate>
 inline void winograd_weight_lines(const WinogradWeights& w) {
   using Vec = typename Form::Vec;
   using Int = typename Vec::Int;
   constexpr bool kIsWords = Form::kForm == GemmForm::kWords;
   constexpr int kValues = Vec::kBytes / 2;  // of a vector
   const int64_t vectors = w.quads * (kIsWords ? 2 : 1) * NV, tap_bytes = vectors * Vec::kBytes;
-  const auto part = [&](const int8_t* from, auto widen, int16_t* to) __attribute__((always_inline)) {
+  const auto part = [&]<int kPart>(const int8_t* from, int64_t vector)
+      __attribute__((always_inline)) {
+    int16_t* const to = w.to + vector * kValues * (kLate ? 3 : 1);
     Int lines[2][3];
 #pragma GCC unroll 3
     for (int x = 0; x < 3; x++) {
-      Int g[3], t[2];
-#pragma GCC unroll 3
-      for (int y = 0; y < 3; y++) g[y] = widen(Vec::load(from + (y * 3 + x) * tap_bytes));
-      winograd_weight_pair<Vec, kPair>(g, t);
+      const auto taps = [&]<int kTap, int kTimes>() __attribute__((always_inline)) {
+        return Form::template weights<kPart, kTimes>(Vec::load(from + (kTap * 3 + x) * tap_bytes));
+      };
+      Int t[2];
+      winograd_weight_pair<Vec, kPair>(taps, t);
       lines[0][x] = t[0];
       lines[1][x] = t[1];
+    }
+    if constexpr (kLate) {
+#pragma GCC unroll 2
+      for (int y = 0; y < 2; y++) {
+#pragma GCC unroll 3
+        for (int x = 0; x < 3; x++) Vec::store(to + y * w.position_step + x * kValues, lines[y][x]);
+      }
+      return;
     }
     const auto columns = [&]<int kColumns>() __attribute__((always_inline)) {
 #pragma GCC unroll 2
       for (int y = 0; y < 2; y++) {
         Int t[2];
-        winograd_weight_pair<Vec, kColumns>(lines[y], t);
+        winograd_weight_pair<Vec, kColumns>(winograd_times<Vec>(lines[y]), t);
 #pragma GCC unroll 2
         for (int i = 0; i < 2; i++) {
           const int x = kWinogradPairs[kColumns][i];
@@ -192,21 +213,21 @@ inline void winograd_weight_lines(const WinogradWeights& w) {
   for (int64_t i = 0; i < vectors; i++) {
     const int8_t* const from = static_cast<const int8_t*>(w.weight) + i * Vec::kBytes;
     if constexpr (kIsWords) {
-      part(from, [](Int v) { return v; }, w.to + i * kValues);
+      part.template operator()<0>(from, i);
     } else {
-      int16_t* const quad = w.to + (i / NV * 2 * NV + i % NV) * kValues;
-      part(from, [](Int v) { return Vec::even_signed_bytes(v); }, quad);
-      part(from, [](Int v) { return Vec::odd_signed_bytes(v); }, quad + NV * kValues);
+      const int64_t even = i / NV * 2 * NV + i % NV;
+      part.template operator()<0>(from, even);
+      part.template operator()<1>(from, even + NV);
     }
   }
 }
 
-template <class Form, int NV>
+template <class Form, int NV, bool kLate>
 __attribute__((noinline)) void winograd_weights(const WinogradWeights& w) {
   switch (w.pair) {
-    case 0: return winograd_weight_lines<Form, NV, 0>(w);
-    case 1: return winograd_weight_lines<Form, NV, 1>(w);
-    default: return winograd_weight_lines<Form, NV, 2>(w);
+    case 0: return winograd_weight_lines<Form, NV, 0, kLate>(w);
+    case 1: return winograd_weight_lines<Form, NV, 1, kLate>(w);
+    default: return winograd_weight_lines<Form, NV, 2, kLate>(w);
   }
 }
 
@@ -238,20 +259,20 @@ inline __attribute__((always_inline)) void winograd_output_line(const Int (&m)[k
   const auto twice = [](Int v) { return Vec::add32(v, v); };
   const auto thrice = [&](Int v) { return Vec::add32(v, twice(v)); };
   if constexpr (kCount == 4) {
-    const Int s1 = Vec::add32(m[1], m[2]), d1 = Vec::sub32(m[1], m[2]);
+    const Int s1 = Vec::sub32(m[2], m[1]), d1 = Vec::add32(m[1], m[2]);
     const Int s3 = Vec::add32(m[3], m[4]), d3 = Vec::sub32(m[3], m[4]);
     y[0] = Vec::add32(Vec::add32(m[0], s3), Vec::template up32<2>(s1));
-    y[1] = Vec::add32(twice(d1), d3);
+    y[1] = Vec::sub32(d3, twice(d1));
     y[2] = Vec::add32(s1, s3);
-    y[3] = Vec::add32(Vec::add32(d1, m[5]), twice(d3));
+    y[3] = Vec::add32(Vec::sub32(m[5], d1), twice(d3));
   } else if constexpr (kCount == 3) {
     const Int a = thrice(m[1]), b = twice(m[3]);
-    y[0] = Vec::add32(m[0], twice(Vec::add32(a, Vec::add32(m[2], m[3]))));
-    y[1] = Vec::add32(Vec::sub32(a, m[2]), b);
-    y[2] = Vec::add32(Vec::add32(a, m[2]), Vec::add32(twice(b), m[4]));
+    y[0] = Vec::add32(m[0], twice(Vec::sub32(Vec::add32(m[2], m[3]), a)));
+    y[1] = Vec::sub32(b, Vec::add32(a, m[2]));
+    y[2] = Vec::add32(Vec::sub32(m[2], a), Vec::add32(twice(b), m[4]));
   } else {
-    y[0] = Vec::add32(m[0], thrice(Vec::sub32(m[2], m[1])));
-    y[1] = Vec::sub32(m[3], thrice(Vec::add32(m[1], m[2])));
+    y[0] = Vec::add32(m[0], thrice(Vec::add32(m[1], m[2])));
+    y[1] = Vec::add32(m[3], thrice(Vec::sub32(m[1], m[2])));
   }
 }
 template <int kCount>
@@ -332,7 +353,8 @@ __attribute__((noinline)) void winograd_output(const WinogradOutput& w, const Ep
 
 template <class Form, int NV, int... R>
 constexpr WinogradKernels winograd_kernels(const WinogradCost& cost,
-                                           std::integer_sequence<int, R...>) {
+                                           std::integer_sequence<int, R...>,
+                                           const WinogradLate& late = {}) {
   using Vec = typename Form::Vec;
   static_assert(sizeof...(R) <= kWinogradRows);
   return {Form::kForm,
@@ -340,9 +362,10 @@ constexpr WinogradKernels winograd_kernels(const WinogradCost& cost,
           sizeof...(R),
           cost,
           winograd_input<Form>,
-          winograd_weights<Form, NV>,
+          winograd_weights<Form, NV, false>,
           {winograd_products<Form, R + 1, NV>...},
-          winograd_output<Vec, NV>};
+          winograd_output<Vec, NV>,
+          late};
 }
 
 }  // namespace

@@ -13,6 +13,15 @@ namespace {
 // Bytes of weights from those that are multiplied to those asked for: from L2, faster than the CPU does it alone.
 constexpr int64_t kWeightsAhead = 1024;
 
+template <class Vec, int kTimes>
+inline __attribute__((always_inline)) typename Vec::Int times16(typename Vec::Int v) {
+  static_assert(kTimes == 1 || kTimes == 2 || kTimes == 4 || kTimes == 6);
+  if constexpr (kTimes == 1) return v;
+  if constexpr (kTimes == 2) return Vec::add16(v, v);
+  if constexpr (kTimes == 4) return Vec::template up16<2>(v);
+  return Vec::mul16(v, Vec::set16(6));
+}
+
 // Activations and weights as bytes in panels of kRows: two of a row's even channels are one value to broadcast,
 // two odd ones another a vector further.
 template <class V>
@@ -29,6 +38,12 @@ struct WinogradBytes {
     const Int v = left >= kChannels ? Vec::load(pixel) : Vec::load_some(pixel, left);
     to[0] = Vec::even_bytes(v);
     to[1] = Vec::odd_bytes(v);
+  }
+
+  // The even bytes of weights, or with kPart 1 the odd ones, so many times.
+  template <int kPart, int kTimes>
+  static inline __attribute__((always_inline)) Int weights(Int v) {
+    return Vec::mul_u8s8_add16(Vec::set16(kPart == 0 ? kTimes : kTimes << 8), v);
   }
 
   template <int MR, int NV>
@@ -90,6 +105,11 @@ struct WinogradWords {
     uint8_t some[kChannels] = {};
     if (left < kChannels) std::memcpy(some, pixel, static_cast<size_t>(left));
     to[0] = Vec::widen_u8_to_16(left < kChannels ? some : pixel);
+  }
+
+  template <int kPart, int kTimes>
+  static inline __attribute__((always_inline)) Int weights(Int v) {
+    return times16<Vec, kTimes>(v);
   }
 
   template <int MR, int NV>
