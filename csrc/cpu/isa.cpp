@@ -49,6 +49,10 @@ std::atomic<Isa>& selected() {
 
 // When the library is loaded: a child forked while another thread is in the first call would wait for it.
 [[maybe_unused]] const std::atomic<Isa>& at_load = selected();
+const bool is_amd = [] {
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd") != 0;
+}();
 
 }  // namespace
 
@@ -91,10 +95,7 @@ bool cpu_supports(Isa isa) {
   return false;
 }
 
-bool adds_beside_products() {
-  __builtin_cpu_init();
-  return __builtin_cpu_is("amd");
-}
+bool adds_beside_products() { return is_amd; }
 
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;

@@ -158,7 +158,7 @@ inline __attribute__((always_inline)) void winograd_weight_pair(const Taps& taps
   }
 }
 
-// Taps for winograd_weight_pair.
+// Taps of vectors of int16 for winograd_weight_pair.
 template <class Vec>
 inline __attribute__((always_inline)) auto winograd_times(const typename Vec::Int (&g)[3]) {
   return [&g]<int kTap, int kTimes>() __attribute__((always_inline)) {
@@ -231,25 +231,35 @@ __attribute__((noinline)) void winograd_weights(const WinogradWeights& w) {
   }
 }
 
+template <class Vec, int MR, int NV, class Int = typename Vec::Int>
+inline __attribute__((always_inline)) void winograd_start(Int (&acc)[MR][NV]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[r][v] = Vec::zero();
+  }
+}
+
+template <class Vec, int MR, int NV, class Int = typename Vec::Int>
+inline __attribute__((always_inline)) void winograd_store(const Int (&acc)[MR][NV], int32_t* sums) {
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) Vec::store(sums + (r * NV + v) * Vec::kLanes, acc[r][v]);
+  }
+}
+
 template <class Form, int MR, int NV>
 __attribute__((noinline)) void winograd_products(const WinogradProducts& p) {
   using Vec = typename Form::Vec;
   static_assert(MR <= 4 * Form::kBases, "a base reaches four rows");
   const RowSteps steps(p.row_bytes);
   typename Vec::Int acc[MR][NV];
-#pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) acc[r][v] = Vec::zero();
-  }
+  winograd_start<Vec>(acc);
   const uint8_t* base[Form::kBases];
   steps.set_bases(base, reinterpret_cast<const uint8_t*>(p.rows));
   Form::multiply(steps, base, reinterpret_cast<const uint8_t*>(p.weight), p.quads, acc);
-#pragma GCC unroll 16
-  for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) Vec::store(p.sums + (r * NV + v) * Vec::kLanes, acc[r][v]);
-  }
+  winograd_store<Vec>(acc, p.sums);
 }
 
 // A' m, of kWinogradTaken; times 3 and the powers of two of kWinogradTwos.

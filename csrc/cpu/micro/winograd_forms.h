@@ -13,6 +13,7 @@ namespace {
 // Bytes of weights from those that are multiplied to those asked for: from L2, faster than the CPU does it alone.
 constexpr int64_t kWeightsAhead = 1024;
 
+// Int16's times a factor of G.
 template <class Vec, int kTimes>
 inline __attribute__((always_inline)) typename Vec::Int times16(typename Vec::Int v) {
   static_assert(kTimes == 1 || kTimes == 2 || kTimes == 4 || kTimes == 6);
@@ -107,6 +108,7 @@ struct WinogradWords {
     to[0] = Vec::widen_u8_to_16(left < kChannels ? some : pixel);
   }
 
+  // Weights so many times; there is one part.
   template <int kPart, int kTimes>
   static inline __attribute__((always_inline)) Int weights(Int v) {
     return times16<Vec, kTimes>(v);

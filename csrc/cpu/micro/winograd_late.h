@@ -1,8 +1,8 @@
-// Winograd's products with few tiles, where bringing a weight into the domain costs as much as multiplying it.
+// Winograd's products with few tiles, by which a weight is multiplied only a few times once it is in the domain.
 //
-// Half of it is done while it is multiplied: vectors that stand for a line's three columns of taps become the
-// weights of two positions by up to five additions, which the units that do not multiply have time for. So
-// half as many vectors are written to L2, and three are read where two were.
+// Half of the way there is made as it is multiplied: of a line's three columns of taps two to five operations make
+// the weights of two positions, for which the units that do not multiply have time. So half as many vectors are
+// written to L2, and three are read where two were. Decision 31 has what it gains.
 #pragma once
 
 #include <utility>
@@ -24,11 +24,7 @@ __attribute__((noinline)) void winograd_late_products(const WinogradLateProducts
 #pragma GCC unroll 2
   for (int i = 0; i < kCount; i++) {
     steps.set_bases(base[i], reinterpret_cast<const uint8_t*>(p.rows[i]));
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) acc[i][r][v] = Vec::zero();
-    }
+    winograd_start<Vec>(acc[i]);
   }
   const auto* w = reinterpret_cast<const uint8_t*>(p.weight);
   const auto step = [&]() __attribute__((always_inline)) {
@@ -75,15 +71,7 @@ __attribute__((noinline)) void winograd_late_products(const WinogradLateProducts
     next(2 * Vec::kBytes - 4 * quads);
   }
 #pragma GCC unroll 2
-  for (int i = 0; i < kCount; i++) {
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; r++) {
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) {
-        Vec::store(p.sums[i] + (r * NV + v) * Vec::kLanes, acc[i][r][v]);
-      }
-    }
-  }
+  for (int i = 0; i < kCount; i++) winograd_store<Vec>(acc[i], p.sums[i]);
 }
 
 template <class Form, int NV, int... R>
