@@ -15,6 +15,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("int8_conv2d_dynamic", TORCH_BOX(&fastinfer::int8_conv2d_dynamic_cpu));
   m.impl("int8_region", TORCH_BOX(&fastinfer::int8_region_cpu));
   m.impl("int8_region_call", TORCH_BOX(&fastinfer::int8_region_call_cpu));
+  m.impl("int8_region_call_one", TORCH_BOX(&fastinfer::int8_region_call_one_cpu));
   m.impl("int8_lookup", TORCH_BOX(&fastinfer::int8_lookup_cpu));
   m.impl("int8_add", TORCH_BOX(&fastinfer::int8_add_cpu));
   m.impl("int8_mul", TORCH_BOX(&fastinfer::int8_mul_cpu));

@@ -110,4 +110,19 @@ std::vector<Tensor> int8_region_call_cpu(std::vector<Tensor> inputs, int64_t reg
   return {};
 }
 
+Tensor int8_region_call_one_cpu(Tensor input, int64_t region) {
+  try {
+    const auto bound = bound_region(region);
+    std::vector<Tensor> inputs;
+    inputs.push_back(std::move(input));
+    std::vector<Tensor> outputs = run_region(std::move(inputs), weights_now(*bound), bound->program);
+    if (outputs.size() == 1) return std::move(outputs[0]);
+    throw std::invalid_argument("int8_region_call_one: region: expected one with 1 output, got " +
+                                std::to_string(outputs.size()) + "; use int8_region_call");
+  } catch (const std::invalid_argument& error) {
+    STD_TORCH_CHECK(false, error.what());
+  }
+  return {};
+}
+
 }  // namespace fastinfer

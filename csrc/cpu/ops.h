@@ -74,5 +74,6 @@ std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tens
                                     std::string program);
 int64_t int8_region_bind_cpu(std::vector<Tensor> packed, std::string program);
 std::vector<Tensor> int8_region_call_cpu(std::vector<Tensor> inputs, int64_t region);
+Tensor int8_region_call_one_cpu(Tensor input, int64_t region);
 
 }  // namespace fastinfer

@@ -47,6 +47,7 @@ class RegionModule(nn.Module):
         # Looked up here: between two calls the way there through torch.ops leaves the caches.
         # Of an op with kernels in C++ OpOverload.__call__ does no more than call _op.
         self._call_bound = torch.ops.fastinfer.int8_region_call.default._op
+        self._call_one = torch.ops.fastinfer.int8_region_call_one.default._op
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return what the graph's nodes would."""
@@ -79,8 +80,8 @@ class RegionModule(nn.Module):
             return None
         if torch._C._len_torch_dispatch_stack() != 0 or not bound.holds():
             return None
-        outputs: list[Tensor] = self._call_bound((x,), bound.number)
-        return outputs[0]
+        result: Tensor = self._call_one(x, bound.number)
+        return result
 
     def _has_hooks(self) -> bool:
         return any(m._forward_hooks or m._forward_pre_hooks for m in self._modules_of)

@@ -150,8 +150,11 @@ INT8_REGION = OpSpec(
 )
 
 #: The same in two: what does not change from call to call is given once, for a number. Of the CPU
-#: kernels, without shape rules or references, and for calls that nothing traces.
+#: kernels, without shape rules or references, and for calls that nothing traces. The third is the
+#: second for regions of one input and one output: between two calls the code that packs lists
+#: leaves the caches.
 BOUND_REGION_SCHEMAS = (
     "int8_region_bind(Tensor[] packed, str program) -> int",
     "int8_region_call(Tensor[] inputs, int region) -> Tensor[]",
+    "int8_region_call_one(Tensor input, int region) -> Tensor",
 )

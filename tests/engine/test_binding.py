@@ -173,6 +173,28 @@ def test_is_released_with_its_module():
         torch.ops.fastinfer.int8_region_call(inputs, number)
 
 
+def bound_to(packed, program):
+    region, holder = region_of(packed, program)
+    return Bound(program, (holder,), region.sources)
+
+
+def test_one_tensor_in_and_out_is_the_same_call():
+    _, region, x = converted()
+    bound = bound_to(region.packed(), region.program)
+    (wanted,) = int8_region_ref([x], region.packed(), region.program)
+    assert_equal(torch.ops.fastinfer.int8_region_call_one(x, bound.number), wanted)
+
+
+@pytest.mark.parametrize("n_inputs", [1, 2])
+def test_one_tensor_does_not_stand_for_lists(n_inputs):
+    case = next(c for c in CASES if len(c.build()[0]) == n_inputs)
+    inputs, packed, program = case.build()
+    bound = bound_to(packed, program)
+    message = "call_one: region: expected one with 1 output, got" if n_inputs == 1 else "2 inputs"
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.fastinfer.int8_region_call_one(inputs[0], bound.number)
+
+
 def test_refuses_wrong_buffers_when_bound():
     _, packed, program = CASES[0].build()
     with pytest.raises(RuntimeError, match="expected uint8 or float32, got Long"):
