@@ -59,6 +59,7 @@ enum PackedFlag : int32_t {
   kFlagSmall = 32,      // no result leaves +-2^21 before its clamp, its residual included
   kFlagWinogradSums = 64,  // CPU: no sum of a 3 x 3 convolution leaves what WinogradConv finds whole
   kFlagStrided = 128,      // the convolution's step is known to be more than 1
+  kFlagColumns = 256,      // CPU: a window is one run, column by column: (kw, kh, c)
 };
 
 constexpr char kPackedMagic[4] = {'F', 'I', 'P', 'K'};

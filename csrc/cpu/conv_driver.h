@@ -37,7 +37,8 @@ class ConvDriver {
         winograd_(view, g, x, fill, output),
         dilated_(view, g, x, fill, output),
         direct_(view, g, x, fill, output),
-        rows_{x, g, view.header->c_per_group, window_pitch(*view.header), fill},
+        rows_{x, g, view.header->c_per_group, window_pitch(*view.header), fill,
+              view.header->has(kFlagColumns)},
         windows_(view, rows_, g.out_pixels(), output) {}
   ConvDriver(const ConvDriver&) = delete;  // windows_ refers to rows_
   ConvDriver& operator=(const ConvDriver&) = delete;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "column_run.h"
 #include "copy_pixels.h"
 #include "scratch.h"
 
@@ -23,6 +24,7 @@ constexpr int64_t kLeastRows = 5;
 
 struct OffsetsScratch;
 struct FrameScratch;
+struct LinesScratch;
 
 // Runs lie together over a whole kernel row, or over one tap.
 bool is_row_run(const PackedHeader& h, const ConvGeometry& g) {
@@ -40,6 +42,12 @@ int64_t tile_lines(const PackedHeader& h, const ConvGeometry& g) {
 
 int64_t framed_line(const ConvGeometry& g) { return (g.width + 2 * g.pad_w) * g.channels; }
 
+// What the lines of a tile take.
+int64_t near_bytes(const PackedHeader& h, const ConvGeometry& g, int64_t lines) {
+  if (h.has(kFlagColumns)) return lines * g.kh * framed_line(g);
+  return input_lines(g, lines) * framed_line(g);
+}
+
 }  // namespace
 
 bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
@@ -48,6 +56,7 @@ bool DirectConv::suits(const PackedView& view, const ConvGeometry& g) {
                          g.pad_h == 0 && g.pad_w == 0;
   const auto form = static_cast<GemmForm>(h.form);
   if (form == GemmForm::kGroups) return true;  // windows have one group's inputs
+  if (h.has(kFlagColumns)) return g.dilation_w == 1 && near_bytes(h, g, 1) <= row_block_bytes(h);
   if (!reads_runs(form) || is_matrix || g.out_width == 0) return false;
   if (!is_row_run(h, g) && !splits_into_taps(h)) return false;
   const int64_t row_stride = g.stride_w * g.channels;
@@ -74,9 +83,14 @@ DirectConv::DirectConv(const PackedView& view, const ConvGeometry& g, const uint
     : ConvOperands(view, g, x, fill, output) {
   kernels_ = &view.table->family(static_cast<GemmForm>(h_.form), h_.nr).kernels;
   lines_ = tile_lines(h_, g);
+  near_bytes_ = near_bytes(h_, g, lines_);
+  if (by_columns()) {
+    line_bytes_ = line_step_ = near_bytes(h_, g, 1);
+    block_lines_ = std::max<int64_t>(1, row_block_bytes(h_) / line_bytes_);
+    return;
+  }
   line_bytes_ = framed_line(g);
   line_step_ = g.stride_h * line_bytes_;
-  near_bytes_ = input_lines(g, lines_) * line_bytes_;
   const int64_t free_lines = row_block_bytes(h_) / line_bytes_ - input_lines(g, 1);
   block_lines_ = std::max<int64_t>(0, free_lines) / g.stride_h + 1;
 }
@@ -100,7 +114,8 @@ void DirectConv::part(const Range& lines, const Range& panels) const {
     const int64_t image = l / g_.out_height, first = l % g_.out_height;
     const int64_t count = std::min({block_lines_, lines.end - l, g_.out_height - first});
     const uint8_t* base =
-        is_framed() ? frame(image, first, count)
+        by_columns() ? frame_columns(image, first, count)
+        : is_framed() ? frame(image, first, count)
                     : x_ + (image * g_.height + first * g_.stride_h) * line_bytes_;
     each_group(view_, panels, [&](int64_t p, int64_t end) {
       each_panels(view_, p, end, [&](int64_t panel, int64_t together) {
@@ -133,21 +148,46 @@ const uint8_t* DirectConv::frame(int64_t image, int64_t first, int64_t count) co
   return base;
 }
 
+// The lines of each output line's windows column by column, with their padding.
+const uint8_t* DirectConv::frame_columns(int64_t image, int64_t first, int64_t count) const {
+  const int64_t column = g_.kh * g_.channels, inside = g_.width * g_.pixel_step;
+  const int64_t space = count * line_bytes_ + kColumnSlack + kRunSlack;
+  uint8_t* const base = scratch<FrameScratch>(space + inside);
+  uint8_t* const outside = base + space;
+  std::memset(outside, fill_, static_cast<size_t>(inside));
+  auto* const lines = reinterpret_cast<const uint8_t**>(
+      scratch<LinesScratch>(g_.kh * static_cast<int64_t>(sizeof(const uint8_t*))));
+  const ColumnLines columns(g_.kh, g_.channels);
+  const auto side = static_cast<size_t>(g_.pad_w * column);
+  uint8_t* to = base;
+  for (int64_t l = first; l < first + count; l++, to += line_bytes_) {
+    for (int64_t i = 0; i < g_.kh; i++) {
+      const int64_t y = l * g_.stride_h - g_.pad_h + i * g_.dilation_h;
+      const bool is_line = y >= 0 && y < g_.height;
+      lines[i] = is_line ? x_ + (image * g_.height + y) * inside : outside;
+    }
+    std::memset(to, fill_, side);
+    view_.table->columns(columns, {lines, g_.pixel_step, g_.width, to + side});
+    std::memset(to + side + g_.width * column, fill_, side);
+  }
+  return base;
+}
+
 // Where the runs of a window lie; `offsets` are this thread's until its next call.
 GemmTiles DirectConv::window_runs() const {
-  const int64_t taps = is_row_run(h_, g_) ? 1 : g_.kw;
+  const int64_t taps = is_row_run(h_, g_) ? 1 : g_.kw, rows = by_columns() ? 1 : g_.kh;
   auto* offsets = reinterpret_cast<int32_t*>(
-      scratch<OffsetsScratch>(g_.kh * taps * static_cast<int64_t>(sizeof(int32_t))));
-  for (int64_t i = 0; i < g_.kh; i++) {
+      scratch<OffsetsScratch>(rows * taps * static_cast<int64_t>(sizeof(int32_t))));
+  for (int64_t i = 0; i < rows; i++) {
     for (int64_t j = 0; j < taps; j++) {
       offsets[i * taps + j] = static_cast<int32_t>(i * g_.dilation_h * line_bytes_ +
                                                    j * g_.dilation_w * g_.channels);
     }
   }
   GemmTiles window{};
-  window.row_stride = g_.stride_w * g_.channels;
+  window.row_stride = g_.stride_w * (by_columns() ? g_.kh : 1) * g_.channels;
   window.offsets = offsets;
-  window.runs = static_cast<int>(g_.kh * taps);
+  window.runs = static_cast<int>(rows * taps);
   window.singles = static_cast<int>(h_.run_quads() / taps);
   window.step_quads = tile_steps(window.singles).quads;
   return window;

@@ -3,7 +3,8 @@
 // In NHWC the inputs of neighbouring output pixels of a line lie a fixed distance apart, and those of
 // one row of the convolution kernel next to each other: a tile of output pixels is a tile of a GEMM
 // whose rows are runs of bytes. Padding is made by copying each line of the image once, with a frame,
-// which also brings together pixels that lie apart.
+// which also brings together pixels that lie apart. Of few channels the lines of a row of windows are copied
+// one beside the other (kFlagColumns): then a window is one run.
 #pragma once
 
 #include "conv_operands.h"
@@ -34,12 +35,14 @@ class DirectConv : ConvOperands {
 
   bool is_framed() const {
     const bool reads_past = joins_groups() && g_.channels % h_.nr != 0;
-    return g_.pad_h > 0 || g_.pad_w > 0 || h_.run_quads() * 4 != h_.run || !g_.is_dense() ||
+    return by_columns() || g_.pad_h > 0 || g_.pad_w > 0 || h_.run_quads() * 4 != h_.run || !g_.is_dense() ||
            reads_past;
   }
+  bool by_columns() const { return h_.has(kFlagColumns); }
   bool joins_groups() const { return static_cast<GemmForm>(h_.form) == GemmForm::kGroups; }
   void part(const Range& lines, const Range& panels) const;
   const uint8_t* frame(int64_t image, int64_t first, int64_t count) const;
+  const uint8_t* frame_columns(int64_t image, int64_t first, int64_t count) const;
   GemmTiles window_runs() const;
   int64_t run_tiles(GemmTiles& run, int64_t p, int64_t m) const;
   void run_panels(const Block& block, const GemmTiles& window, int64_t p, int64_t panels,

@@ -6,6 +6,7 @@
 
 #include "../epilogue.h"
 #include "../packed.h"
+#include "column_run.h"
 #include "isa.h"
 #include "winograd_kernels.h"
 
@@ -281,6 +282,7 @@ struct KernelTable {
   void (*quantize)(const float* x, uint8_t* q, int64_t n, float inverse_scale, int32_t zero_point);
   // Planes of n bytes, `apart` bytes from one to the next, into n pixels of three channels.
   void (*interleave3)(const uint8_t* planes, int64_t apart, int64_t n, uint8_t* out);
+  void (*columns)(const ColumnLines&, const ColumnRun&);
   void (*dequantize)(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point);
   // Widens [*lo, *hi] to hold x; NaN is skipped.
   void (*min_max)(const float* x, int64_t n, float* lo, float* hi);

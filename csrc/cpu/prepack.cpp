@@ -121,12 +121,27 @@ void pack_panels(const int8_t* weight, PackedHeader& h, PackedBuffer& buffer) {
   }
 }
 
+// (kh, kw, c) -> (kw, kh, c).
+std::vector<int8_t> by_columns(const int8_t* weight, const PackedHeader& h) {
+  const int64_t channels = h.c_per_group, rows = h.kh, columns = h.kw;
+  std::vector<int8_t> out(static_cast<size_t>(int64_t{h.n} * h.k));
+  int8_t* to = out.data();
+  for (int64_t n = 0; n < h.n; n++, weight += h.k) {
+    for (int64_t x = 0; x < columns; x++) {
+      for (int64_t y = 0; y < rows; y++, to += channels) {
+        std::memcpy(to, weight + (y * columns + x) * channels, static_cast<size_t>(channels));
+      }
+    }
+  }
+  return out;
+}
+
 // Returns the header of a second image for calls of few rows, where there is one: it has those
 // sections that are not the first one's.
 std::optional<PackedHeader> pack_gemm(const KernelTable& table, const int8_t* weight,
                                       PackedHeader& h, PackedBuffer& buffer) {
   std::optional<PackedHeader> few_rows = choose_family(table, weight, h);
-  pack_panels(weight, h, buffer);
+  pack_panels(h.has(kFlagColumns) ? by_columns(weight, h).data() : weight, h, buffer);
   if (few_rows) pack_panels(weight, *few_rows, buffer);
   return few_rows;
 }

@@ -23,13 +23,14 @@ inline void copy_bytes(uint8_t* to, const uint8_t* from, int64_t n) {
 }
 
 // Row m is output pixel m's window in the order (kh, kw, c), the rows of the kernel `pitch` bytes
-// apart; padding holds `fill`.
+// apart, or in the order (kw, kh, c); padding holds `fill`.
 struct WindowRows {
   const uint8_t* x;  // NHWC
   ConvGeometry g;
   int64_t channels;  // of one group
   int64_t pitch;
   uint8_t fill;
+  bool by_columns;
 
   bool is_direct() const {
     return g.kh == 1 && g.kw == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
@@ -59,7 +60,7 @@ struct WindowRows {
  private:
   // With one group, no dilation and pixels that lie together a kernel row is one run of bytes.
   bool is_run() const {
-    return channels == g.channels && g.dilation_w == 1 && (g.is_dense() || g.kw == 1);
+    return !by_columns && channels == g.channels && g.dilation_w == 1 && (g.is_dense() || g.kw == 1);
   }
 
   // Pixels [ox, ox + count) of one output row.
@@ -114,7 +115,7 @@ struct WindowRows {
     for (int64_t i = 0; i < g.kh; i++) {
       const int64_t y = y0 + i * g.dilation_h;
       uint8_t* row_to = to + i * pitch;
-      if (y < 0 || y >= g.height) {
+      if (!by_columns && (y < 0 || y >= g.height)) {
         std::memset(row_to, fill, static_cast<size_t>(g.kw * channels));
         continue;
       }
@@ -133,8 +134,8 @@ struct WindowRows {
       }
       for (int64_t j = 0; j < g.kw; j++) {
         const int64_t at = x0 + j * g.dilation_w;
-        uint8_t* tap = row_to + j * channels;
-        if (at < 0 || at >= g.width) {
+        uint8_t* tap = by_columns ? to + (j * g.kh + i) * channels : row_to + j * channels;
+        if (y < 0 || y >= g.height || at < 0 || at >= g.width) {
           std::memset(tap, fill, static_cast<size_t>(channels));
         } else {
           copy_bytes(tap, line + at * g.pixel_step, channels);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastinfer.testing.case import Case
 from fastinfer.testing.cases import cases
+from fastinfer.testing.cases_columns import column_cases
 from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_groups import group_cases
 from fastinfer.testing.cases_region import region_cases
@@ -19,6 +20,7 @@ def every_case() -> list[Case]:
     """Return every case, each with a label of its own."""
     return [
         *cases(),
+        *column_cases(),
         *depthwise_cases(),
         *tile_cases(),
         *group_cases(),

@@ -30,6 +30,7 @@ FLAG_UNBOUNDED = 16
 FLAG_SMALL = 32
 FLAG_WINOGRAD_SUMS = 64
 FLAG_STRIDED = 128
+FLAG_COLUMNS = 256
 
 _STRUCT = struct.Struct("<4s17i2f2i11q")
 
@@ -339,7 +340,9 @@ def unpack(packed: torch.Tensor) -> Unpacked:
         weight = _depthwise_weight(packed, h)
     else:
         weight = _gemm_weight(packed, h)
-    if not canonical and OPS[h.op] == "conv2d":  # packed k runs over (kh, kw, c)
+    if not canonical and h.has(FLAG_COLUMNS):  # packed k runs over (kw, kh, c)
+        weight = weight.view(h.n, h.kw, h.kh, h.c_per_group).permute(0, 3, 2, 1)
+    elif not canonical and OPS[h.op] == "conv2d":  # over (kh, kw, c)
         weight = weight.view(h.n, h.kh, h.kw, h.c_per_group).permute(0, 3, 1, 2)
     weight = weight.reshape(h.weight_shape).contiguous()
 

@@ -273,6 +273,11 @@ inline __m512i _mm512_broadcast_i32x4(__m128i v) {
   for (int i = 0; i < 4; i++) std::memcpy(out.byte + 16 * i, &v, 16);
   return out;
 }
+inline __m512i _mm512_inserti32x4(const __m512i& v, __m128i part, int place) {
+  __m512i out = v;
+  std::memcpy(out.byte + 16 * place, &part, 16);
+  return out;
+}
 inline __m512i _mm512_permutex2var_epi8(const __m512i& a, const __m512i& index, const __m512i& b) {
   return emulated::each<uint8_t>([&](int i) {
     const __m512i& from = (index.byte[i] & 64) != 0 ? b : a;

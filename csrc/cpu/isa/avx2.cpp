@@ -1,5 +1,6 @@
 // The AVX2 table.
 #include "../micro/channel_means.h"
+#include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
@@ -52,6 +53,7 @@ const KernelTable kAvx2Table = {
      winograd_kernels<WinogradWords<Vec>, 1>(kWinogradCost, Heights<8>())},
     quantize_rows<Vec>,
     interleave3_rows,
+    column_bytes,
     dequantize_rows<Vec>,
     min_max_rows<Vec>,
     lookup_bytes,

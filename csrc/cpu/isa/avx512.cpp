@@ -1,5 +1,6 @@
 // The AVX-512 table for CPUs without VNNI.
 #include "../micro/channel_means.h"
+#include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
 #include "../micro/vec_avx512.h"
 
@@ -48,6 +49,7 @@ const KernelTable kAvx512Table = {
     {winograd_kernels<WinogradWords<Vec>, 2>(kWinogradCost, Heights<12>())},
     quantize_rows<Vec>,
     interleave3_rows,
+    column_bytes,
     dequantize_rows<Vec>,
     min_max_rows<Vec>,
     lookup_bytes,

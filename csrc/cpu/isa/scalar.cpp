@@ -4,6 +4,7 @@
 
 #include "../kernel_table.h"
 #include "../micro/channel_means.h"
+#include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
 #include "../micro/interleave_rows.h"
 #include "../micro/lerp_plane.h"
@@ -224,6 +225,7 @@ const KernelTable kScalarTable = {
     /*winograd=*/{},
     quantize,
     interleave3_bytes,
+    column_bytes,
     dequantize,
     min_max,
     lookup,

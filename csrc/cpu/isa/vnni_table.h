@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../micro/channel_means.h"
+#include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
 #include "../micro/lerp_plane.h"
 #include "../micro/vec_avx512vnni.h"
@@ -89,6 +90,7 @@ constexpr KernelTable vnni_table(const GemmFamily& wide, const GemmFamily& narro
        kIsa == Isa::kAmx ? WinogradKernels{} : vnni_winograd<1>()},
       quantize_rows<Vec>,
       interleave3_rows,
+      column_lines<Vec>,
       dequantize_rows<Vec>,
       min_max_rows<Vec>,
       lookup_rows,

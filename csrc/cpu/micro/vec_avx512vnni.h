@@ -38,6 +38,17 @@ struct VecAvx512Vnni : VecAvx512 {
   // Byte i is byte index[i] of its own 16.
   static Int pick_in_parts(Int v, Int index) { return _mm512_shuffle_epi8(v, index); }
 
+  // 16 bytes each.
+  static Int load_quarters(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
+    const auto load = [](const uint8_t* p) __attribute__((always_inline)) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    };
+    const Int two = _mm512_inserti32x4(broadcast16(a), load(b), 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(two, load(c), 2), load(d), 3);
+  }
+  // Byte i is byte index[i] of a and b, of 128.
+  static Int pick_of_two(Int a, Int b, Int index) { return _mm512_permutex2var_epi8(a, index, b); }
+
   // Byte i is byte index[i] of v, of 64.
   static Int pick_bytes(Int v, Int index) { return _mm512_permutexvar_epi8(index, v); }
 
