@@ -48,6 +48,7 @@ class RegionModule(nn.Module):
         # Of an op with kernels in C++ OpOverload.__call__ does no more than call _op.
         self._call_bound = torch.ops.fastinfer.int8_region_call.default._op
         self._call_one = torch.ops.fastinfer.int8_region_call_one.default._op
+        self._is_of_one = region.n_inputs == 1 and len(region.outputs) == 1
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return what the graph's nodes would."""
@@ -58,6 +59,9 @@ class RegionModule(nn.Module):
                 if self._has_hooks():
                     return self._run_nodes(inputs)
                 bound = self._binding.bound = Bound(self.program, self._modules_of, self._sources)
+            if self._is_of_one:
+                result: Tensor = self._call_one(inputs[0], bound.number)
+                return result
             outputs = self._call_bound(inputs, bound.number)
         else:
             if self._has_hooks():

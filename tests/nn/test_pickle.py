@@ -208,8 +208,12 @@ def test_gradients_of_what_comes_behind_and_before():
             head(fast(stem(x))).sum().backward()
         with pytest.raises(RuntimeError, match="has no gradient"):
             torch.func.grad(lambda value: fast(value).sum())(x)
-    with pytest.raises(RuntimeError, match="Batching rule not implemented"):
-        torch.func.vmap(fast)(x.unsqueeze(1))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap_calls_a_region_of_one_tensor_for_each_sample():
+    fast, x, _ = converted("mlp")
+    assert_same(torch.func.vmap(fast)(x.unsqueeze(1)).squeeze(1), fast(x))
 
 
 def tensors_of(value):

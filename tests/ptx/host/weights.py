@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastinfer.types.packed import (
+    FLAG_COLUMNS,
     FORMS,
     HEADER_BYTES,
     LAYOUTS,
@@ -40,8 +41,8 @@ def pack_for_cuda(parts: Unpacked) -> tuple[np.ndarray, PackedHeader]:
     h = replace(
         h, layout=LAYOUTS.index("cuda"), form=FORMS.index("fragments") if has_panels else 0,
         nr=PANEL, panels_per_group=panels, run=h.c_per_group if OPS[h.op] == "conv2d" else h.k,
-        index=0, index_bytes=0, pixels=0, residual_multiplier=0, table=0, weight_sum=0,
-        float_bias=0,
+        flags=h.flags & ~FLAG_COLUMNS, index=0, index_bytes=0, pixels=0, residual_multiplier=0,
+        table=0, weight_sum=0, float_bias=0,
     )  # fmt: skip
 
     def add(values: np.ndarray) -> int:
