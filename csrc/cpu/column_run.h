@@ -1,7 +1,6 @@
 // Lines of an image one beside the other, column by column. Torch-free.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 namespace fastinfer {
@@ -12,14 +11,17 @@ constexpr int kColumnLines = 8, kColumnPart = 16;
 // kColumnPart bytes of each line at a time, `pixels` whole pixels, the first of them or the last, and put `bytes` of
 // them where an index says: byte line * kColumnPart + i is byte i of a line's.
 struct ColumnLines {
-  int64_t count, channels;
-  int64_t pixels = 0, bytes = 0;  // 0: too many lines or channels for vectors
+  int64_t count, channels, pixels, bytes = 0;
   alignas(64) uint8_t first[kColumnLines * kColumnPart] = {}, last[kColumnLines * kColumnPart] = {};
 
-  ColumnLines(int64_t lines, int64_t pixel_bytes) : count(lines), channels(pixel_bytes) {
-    const int64_t column = count * channels;
-    if (count > kColumnLines || column > kColumnLines * kColumnPart) return;
-    pixels = std::min(kColumnPart / channels, kColumnLines * kColumnPart / column);
+  // Whether vectors take a pixel of so many bytes of so many lines at once.
+  static constexpr bool fit(int64_t lines, int64_t pixel_bytes) {
+    return lines <= kColumnLines && pixel_bytes <= kColumnPart;
+  }
+
+  // Of what fits.
+  ColumnLines(int64_t lines, int64_t pixel_bytes)
+      : count(lines), channels(pixel_bytes), pixels(kColumnPart / pixel_bytes) {
     const int64_t rest = kColumnPart - pixels * channels;
     for (int64_t p = 0; p < pixels; p++) {
       for (int64_t line = 0; line < count; line++) {

@@ -24,7 +24,6 @@ constexpr int64_t kLeastRows = 5;
 
 struct OffsetsScratch;
 struct FrameScratch;
-struct LinesScratch;
 
 // Runs lie together over a whole kernel row, or over one tap.
 bool is_row_run(const PackedHeader& h, const ConvGeometry& g) {
@@ -114,8 +113,7 @@ void DirectConv::part(const Range& lines, const Range& panels) const {
     const int64_t image = l / g_.out_height, first = l % g_.out_height;
     const int64_t count = std::min({block_lines_, lines.end - l, g_.out_height - first});
     const uint8_t* base =
-        by_columns() ? frame_columns(image, first, count)
-        : is_framed() ? frame(image, first, count)
+        is_framed() ? frame(image, first, count)
                     : x_ + (image * g_.height + first * g_.stride_h) * line_bytes_;
     each_group(view_, panels, [&](int64_t p, int64_t end) {
       each_panels(view_, p, end, [&](int64_t panel, int64_t together) {
@@ -130,6 +128,7 @@ void DirectConv::part(const Range& lines, const Range& panels) const {
 
 // The input lines of output lines [first, first + count), each with its padding.
 const uint8_t* DirectConv::frame(int64_t image, int64_t first, int64_t count) const {
+  if (by_columns()) return frame_columns(image, first, count);
   const int64_t lines = input_lines(g_, count), y0 = first * g_.stride_h - g_.pad_h;
   const auto side = static_cast<size_t>(g_.pad_w * g_.channels);
   const int64_t inside = g_.width * g_.channels;
@@ -155,8 +154,7 @@ const uint8_t* DirectConv::frame_columns(int64_t image, int64_t first, int64_t c
   uint8_t* const base = scratch<FrameScratch>(space + inside);
   uint8_t* const outside = base + space;
   std::memset(outside, fill_, static_cast<size_t>(inside));
-  auto* const lines = reinterpret_cast<const uint8_t**>(
-      scratch<LinesScratch>(g_.kh * static_cast<int64_t>(sizeof(const uint8_t*))));
+  const uint8_t* lines[kColumnLines];
   const ColumnLines columns(g_.kh, g_.channels);
   const auto side = static_cast<size_t>(g_.pad_w * column);
   uint8_t* to = base;

@@ -42,7 +42,7 @@ bool takes_columns(const PackedHeader& h) {
   const auto form = static_cast<GemmForm>(h.form);
   if (h.op != static_cast<int32_t>(PackedOp::kConv2d) || h.groups != 1 || h.kh == 1) return false;
   if (form != GemmForm::kRows && form != GemmForm::kTiles) return false;
-  if (ColumnLines(h.kh, h.c_per_group).pixels == 0) return false;
+  if (!ColumnLines::fit(h.kh, h.c_per_group)) return false;
   PackedHeader columns = h;
   columns.run = h.k;
   const int64_t products = int64_t{h.quads() - columns.quads()} * h.panels_per_group * h.nr / kPickLanes;

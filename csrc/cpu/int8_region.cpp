@@ -64,12 +64,17 @@ std::vector<engine::Weight> weights_now(const BoundRegion& region) {
   return weights;
 }
 
+// is_of_one: an op whose answer is one tensor called it.
 std::vector<Tensor> run_region(std::vector<Tensor> inputs, std::vector<engine::Weight> weights,
-                               const std::string& program) {
+                               const std::string& program, bool is_of_one) {
   for (Tensor& t : inputs) t = as_input(t);
   engine::PlanKey key{current_isa(), std::move(weights), {}};
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
   const auto plan = engine::RegionCache::instance().plan(program, key);
+  if (is_of_one && plan->outputs() != 1) {
+    throw std::invalid_argument("int8_region_call_one: region: expected one with 1 output, got " +
+                                std::to_string(plan->outputs()) + "; use int8_region_call");
+  }
   std::vector<const void*> from;
   for (const Tensor& t : inputs) from.push_back(t.const_data_ptr());
   std::vector<Tensor> outputs;
@@ -83,12 +88,22 @@ std::vector<Tensor> run_region(std::vector<Tensor> inputs, std::vector<engine::W
   return outputs;
 }
 
+std::vector<Tensor> run_bound(std::vector<Tensor> inputs, int64_t region, bool is_of_one) {
+  try {
+    const auto bound = bound_region(region);
+    return run_region(std::move(inputs), weights_now(*bound), bound->program, is_of_one);
+  } catch (const std::invalid_argument& error) {
+    STD_TORCH_CHECK(false, error.what());
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program) {
   try {
-    return run_region(std::move(inputs), weights_of(packed), program);
+    return run_region(std::move(inputs), weights_of(packed), program, /*is_of_one=*/false);
   } catch (const std::invalid_argument& error) {
     STD_TORCH_CHECK(false, error.what());
   }
@@ -101,28 +116,13 @@ int64_t int8_region_bind_cpu(std::vector<Tensor> packed, std::string program) {
 }
 
 std::vector<Tensor> int8_region_call_cpu(std::vector<Tensor> inputs, int64_t region) {
-  try {
-    const auto bound = bound_region(region);
-    return run_region(std::move(inputs), weights_now(*bound), bound->program);
-  } catch (const std::invalid_argument& error) {
-    STD_TORCH_CHECK(false, error.what());
-  }
-  return {};
+  return run_bound(std::move(inputs), region, /*is_of_one=*/false);
 }
 
 Tensor int8_region_call_one_cpu(Tensor input, int64_t region) {
-  try {
-    const auto bound = bound_region(region);
-    std::vector<Tensor> inputs;
-    inputs.push_back(std::move(input));
-    std::vector<Tensor> outputs = run_region(std::move(inputs), weights_now(*bound), bound->program);
-    if (outputs.size() == 1) return std::move(outputs[0]);
-    throw std::invalid_argument("int8_region_call_one: region: expected one with 1 output, got " +
-                                std::to_string(outputs.size()) + "; use int8_region_call");
-  } catch (const std::invalid_argument& error) {
-    STD_TORCH_CHECK(false, error.what());
-  }
-  return {};
+  std::vector<Tensor> inputs;
+  inputs.push_back(std::move(input));
+  return run_bound(std::move(inputs), region, /*is_of_one=*/true)[0];
 }
 
 }  // namespace fastinfer

@@ -221,6 +221,13 @@ def _residuals(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
     return p, (p.pool(p.add(x, x), "max"), p.conv(p.mul(x, p.lookup(x)), c))
 
 
+def _few(c: int) -> tuple[ImageProgram, tuple[int, ...]]:
+    """Return layers that read 3 channels of a wider image, their windows column by column."""
+    p = ImageProgram(c + 4)
+    own = p.slice(p.conv(0, c + 4), 2, 5)
+    return p, (p.conv(p.slice(0, 1, 4), 64, 3), p.conv(own, 64, 3), p.mean(p.conv(own, 64, 7)))
+
+
 PROGRAMS: dict[str, Build] = {
     "inception": _inception,
     "dense": _dense,
@@ -230,6 +237,7 @@ PROGRAMS: dict[str, Build] = {
     "sliced": _sliced,
     "grouped": _grouped,
     "residuals": _residuals,
+    "few": _few,
 }
 #: Channels of a part: below, at and above vectors and panels.
 WIDTHS = (3, 17, 32, 63, 65)

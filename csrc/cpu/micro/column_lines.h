@@ -23,7 +23,7 @@ template <class Vec>
 void column_lines(const ColumnLines& l, const ColumnRun& run) {
   static_assert(Vec::kBytes == 64 && kColumnPart * 4 == Vec::kBytes && kColumnLines == 8);
   const int64_t end = run.n * l.channels - kColumnPart;
-  if (l.pixels == 0 || run.step != l.channels || end < 0) return column_bytes(l, run);
+  if (run.step != l.channels || end < 0) return column_bytes(l, run);
   const uint8_t* line[kColumnLines];
   for (int64_t i = 0; i < kColumnLines; i++) line[i] = run.lines[i < l.count ? i : 0];
   const auto part = [&](uint8_t* to, int64_t at, const uint8_t* index) __attribute__((always_inline)) {
