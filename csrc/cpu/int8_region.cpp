@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "../engine/batch.h"
+#include "../engine/thread_pool.h"
 #include "bound_regions.h"
 #include "conv_geometry.h"
 #include "ops.h"
@@ -64,9 +65,17 @@ std::vector<engine::Weight> weights_now(const BoundRegion& region) {
   return weights;
 }
 
+// Threads for the call that begins. Workers need some 50 us to wake, so that they do while the call still
+// looks at its weights and makes its outputs.
+int threads_of_call() {
+  const auto threads = static_cast<int>(torch::stable::get_num_threads());
+  if (threads > 1) engine::ThreadPool::instance().wake();
+  return threads;
+}
+
 // is_of_one: an op whose answer is one tensor called it.
 std::vector<Tensor> run_region(std::vector<Tensor> inputs, std::vector<engine::Weight> weights,
-                               const std::string& program, bool is_of_one) {
+                               const std::string& program, int threads, bool is_of_one) {
   for (Tensor& t : inputs) t = as_input(t);
   engine::PlanKey key{current_isa(), std::move(weights), {}};
   for (const Tensor& t : inputs) key.inputs.push_back(value_of(t));
@@ -83,15 +92,15 @@ std::vector<Tensor> run_region(std::vector<Tensor> inputs, std::vector<engine::W
     outputs.push_back(empty_output(plan->output(i)));
     to.push_back(outputs.back().mutable_data_ptr());
   }
-  const auto threads = static_cast<int>(torch::stable::get_num_threads());
   engine::run_batch(program, key, *plan, from, to, threads);
   return outputs;
 }
 
 std::vector<Tensor> run_bound(std::vector<Tensor> inputs, int64_t region, bool is_of_one) {
   try {
+    const int threads = threads_of_call();
     const auto bound = bound_region(region);
-    return run_region(std::move(inputs), weights_now(*bound), bound->program, is_of_one);
+    return run_region(std::move(inputs), weights_now(*bound), bound->program, threads, is_of_one);
   } catch (const std::invalid_argument& error) {
     STD_TORCH_CHECK(false, error.what());
   }
@@ -103,7 +112,8 @@ std::vector<Tensor> run_bound(std::vector<Tensor> inputs, int64_t region, bool i
 std::vector<Tensor> int8_region_cpu(std::vector<Tensor> inputs, std::vector<Tensor> packed,
                                     std::string program) {
   try {
-    return run_region(std::move(inputs), weights_of(packed), program, /*is_of_one=*/false);
+    const int threads = threads_of_call();
+    return run_region(std::move(inputs), weights_of(packed), program, threads, /*is_of_one=*/false);
   } catch (const std::invalid_argument& error) {
     STD_TORCH_CHECK(false, error.what());
   }

@@ -58,6 +58,11 @@ class Signal {
   void raise() {
     // In one order with `sleepers_`: either the sleeper sees the new value or it is seen here.
     value_.fetch_add(1, std::memory_order_seq_cst);
+    wake();
+  }
+
+  // Wakes who sleeps, though the value has not changed: for one that is about to, since waking takes time.
+  void wake() {
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
 #if defined(__linux__)
     syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);

@@ -31,6 +31,9 @@ class ThreadPool {
   // The process's pool; never destroyed, so that its threads outlive static destructors.
   static ThreadPool& instance();
 
+  // Wakes workers that are parked: for a caller who will have a job for them before they park again.
+  void wake() { posted_.wake(); }
+
   // Runs the job on this thread and on at most threads - 1 others. Throws what the job throws.
   void run(int threads, const std::shared_ptr<Job>& job);
 
