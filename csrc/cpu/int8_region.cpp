@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "../engine/batch.h"
-#include "../engine/thread_pool.h"
 #include "bound_regions.h"
 #include "conv_geometry.h"
 #include "ops.h"
@@ -69,7 +68,7 @@ std::vector<engine::Weight> weights_now(const BoundRegion& region) {
 // looks at its weights and makes its outputs.
 int threads_of_call() {
   const auto threads = static_cast<int>(torch::stable::get_num_threads());
-  if (threads > 1) engine::ThreadPool::instance().wake();
+  engine::wake_workers(threads);
   return threads;
 }
 

@@ -192,4 +192,8 @@ void run_batch(const std::string& program, const PlanKey& key, const Plan& whole
   add_record(std::move(record));
 }
 
+void wake_workers(int threads) {
+  if (threads > 1) ThreadPool::instance().wake();
+}
+
 }  // namespace fastinfer::engine

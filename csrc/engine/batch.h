@@ -17,4 +17,7 @@ namespace fastinfer::engine {
 void run_batch(const std::string& program, const PlanKey& key, const Plan& whole,
                std::span<const void* const> inputs, std::span<void* const> outputs, int threads);
 
+// Wakes workers that are parked, where a call of run_batch with so many threads is about to come.
+void wake_workers(int threads);
+
 }  // namespace fastinfer::engine

@@ -66,7 +66,7 @@ struct Manner {
 
 // As csrc/cpu/int8_region.cpp calls the engine. All memory of the call is freed when it returns.
 void call(const Case& c, const Manner& manner) {
-  if (manner.threads > 1) ThreadPool::instance().wake();
+  wake_workers(manner.threads);
   const std::string program = c.program + std::string(static_cast<size_t>(manner.spaces), ' ');
   const std::vector<Bytes> copies = manner.has_own_weights ? c.weights : std::vector<Bytes>();
   PlanKey key{c.isa, {}, c.shapes};
