@@ -64,8 +64,8 @@ std::vector<engine::Weight> weights_now(const BoundRegion& region) {
   return weights;
 }
 
-// Threads for the call that begins. Workers need some 50 us to wake, so that they do while the call still
-// looks at its weights and makes its outputs.
+// How many the call that begins may use. Parked workers take some 50 us to wake: they do while the call looks at
+// its weights and makes its outputs.
 int threads_of_call() {
   const auto threads = static_cast<int>(torch::stable::get_num_threads());
   engine::wake_workers(threads);
