@@ -85,7 +85,13 @@ SOURCES = [
     "csrc/engine/steps/linear.cpp",
     "csrc/engine/steps/moves.cpp",
     "csrc/engine/steps/upsample.cpp",
+    "csrc/engine/strided.cpp",
+    "csrc/engine/traits.cpp",
     "csrc/engine/steps/float_rows.cpp",
+    "csrc/engine/steps/float_elements.cpp",
+    "csrc/engine/steps/float_sums.cpp",
+    "csrc/engine/steps/rearrange.cpp",
+    "csrc/cpu/float_sums.cpp",
 ]
 
 # The choice among instruction sets, every unit of csrc/cpu/isa, and the flags each alone is built

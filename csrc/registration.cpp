@@ -26,6 +26,11 @@ STABLE_TORCH_LIBRARY_IMPL(fastinfer, CPU, m) {
   m.impl("float_layer_norm", TORCH_BOX(&fastinfer::float_layer_norm_cpu));
   m.impl("float_softmax", TORCH_BOX(&fastinfer::float_softmax_cpu));
   m.impl("float_global_avg_pool2d", TORCH_BOX(&fastinfer::float_global_avg_pool2d_cpu));
+  m.impl("float_reduce", TORCH_BOX(&fastinfer::float_reduce_cpu));
+  m.impl("float_group_norm", TORCH_BOX(&fastinfer::float_group_norm_cpu));
+  m.impl("float_matmul", TORCH_BOX(&fastinfer::float_matmul_cpu));
+  m.impl("float_attention", TORCH_BOX(&fastinfer::float_attention_cpu));
+  m.impl("float_unary", TORCH_BOX(&fastinfer::float_unary_cpu));
   m.impl("sparse_float_linear", TORCH_BOX(&fastinfer::sparse_float_linear_cpu));
   m.impl("sparse_float_conv2d", TORCH_BOX(&fastinfer::sparse_float_conv2d_cpu));
   m.impl("int8_upsample2d", TORCH_BOX(&fastinfer::int8_upsample2d_cpu));

@@ -7,6 +7,7 @@
 #include "../epilogue.h"
 #include "../packed.h"
 #include "column_run.h"
+#include "float_kernels.h"
 #include "isa.h"
 #include "winograd_kernels.h"
 
@@ -303,6 +304,7 @@ struct KernelTable {
   void (*softmax)(const SoftmaxRows&);
   void (*channel_means)(const ChannelMeans&);
   void (*lerp_plane)(const LerpPlaneRun&);
+  FloatKernels floats;
 
   SparseFloatKernels sparse_float;
 

@@ -59,6 +59,12 @@ Tensor float_upsample2d_cpu(Tensor x, std::optional<Tensor> like,
 Tensor float_layer_norm_cpu(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
                             double eps, int64_t dim);
 Tensor float_softmax_cpu(Tensor x, int64_t dim);
+Tensor float_reduce_cpu(Tensor x, std::vector<int64_t> dims, std::string function);
+Tensor float_group_norm_cpu(Tensor x, int64_t groups, std::optional<Tensor> weight,
+                            std::optional<Tensor> bias, double eps);
+Tensor float_matmul_cpu(Tensor a, Tensor b);
+Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale);
+Tensor float_unary_cpu(Tensor x, std::string function);
 Tensor float_global_avg_pool2d_cpu(Tensor x);
 Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,
                                std::optional<Tensor> bias, std::optional<Tensor> residual,

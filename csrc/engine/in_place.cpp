@@ -23,7 +23,10 @@ std::vector<size_t> read_by_element(const Instruction& step, const Value& result
     case StepKind::kAdd:
     case StepKind::kMul:
       return {0, 1};
+    case StepKind::kFloatBinary:
+      return step.reads.size() == 1 ? std::vector<size_t>{0} : std::vector<size_t>{0, 1};
     case StepKind::kLookup:
+    case StepKind::kFloatUnary:
       return {0};
     default:
       return {};
@@ -80,7 +83,8 @@ class OperandMemory {
   }
 
   static bool is_pair(const Instruction& step) {
-    return step.kind == StepKind::kAdd || step.kind == StepKind::kMul;
+    return step.kind == StepKind::kAdd || step.kind == StepKind::kMul ||
+           step.kind == StepKind::kFloatBinary;
   }
 
   // Views of it move with a value.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <map>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -12,7 +13,9 @@
 #include "first_error.h"
 #include "futex.h"
 #include "in_place.h"
+#include "strided.h"
 #include "thread_pool.h"
+#include "traits.h"
 #include "views.h"
 
 namespace fastinfer::engine {
@@ -23,12 +26,13 @@ constexpr StepMaker kMakers[] = {
     make_lookup,     make_max_pool2d,          make_avg_pool2d,
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
     make_slice, make_channel_shuffle, make_upsample2d, make_layer_norm,
-    make_softmax, make_global_avg_pool2d, make_float_upsample2d, make_interleave,
-    make_shuffled_slice,
+    make_softmax, make_global_avg_pool2d, make_float_upsample2d, make_float_unary,
+    make_float_binary, make_float_reduce, make_float_group_norm, make_float_matmul, make_float_attention, make_permute,
+    make_reshape, make_roll, make_pad, make_strided_slice, make_pixel_shuffle, make_join, make_contiguous,
+    make_interleave, make_shuffled_slice, make_copy,
 };
-static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kShuffledSlice) + 1);
+static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kCopy) + 1);
 
-// All steps there are work on each sample alone.
 int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Value>& values,
                      int64_t inputs) {
   const auto leading = [&](int64_t index) {
@@ -38,20 +42,15 @@ int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Va
   const int64_t batch = values.empty() ? 0 : leading(0);
   bool is_common = true;
   for (int64_t input = 0; input < inputs; input++) is_common &= leading(input) == batch;
-  for (const Instruction& step : steps) is_common &= leading(step.out) == batch;
+  for (const Instruction& step : steps) {
+    is_common &= leading(step.out) == batch && !mixes_samples(step, values);
+  }
   return is_common ? batch : 0;
 }
 
 int64_t bytes_with_gaps(const Value& value, const Place& place) {
   if (place.gap == 0) return value.bytes();
   return value.bytes() / value.shape[1] * (value.shape[1] + place.gap);
-}
-
-// Whether a step wants no more of its operand `index` than height and width.
-bool reads_size(const Instruction& step, size_t index) {
-  const bool is_upsample =
-      step.kind == StepKind::kUpsample2d || step.kind == StepKind::kFloatUpsample2d;
-  return is_upsample && index == 1;
 }
 
 }  // namespace
@@ -183,11 +182,9 @@ Plan::Plan(const Program& program, const std::vector<Value>& inputs,
   values_ = inputs;
   values_.resize(static_cast<size_t>(program.values));
   const std::vector<Instruction> instructions =
-      with_interleaved_values(with_shuffled_slices(program.steps, outputs_));
-  places_ = own_places(values_.size());
-  make_steps(instructions, weights, table);
-  // Now shapes are known, and with them what can lie in what: steps are made again for that.
-  places_ = shared_places(instructions, values_, inputs_, outputs_);
+      with_layouts(with_shuffled_slices(program.steps, outputs_), weights, table);
+  // Now shapes are known, and with them what can lie in what: steps are made for that.
+  places_ = shared_places(std::move(places_), instructions, values_, inputs_, outputs_);
   reuse_operands(places_, instructions, values_, inputs_, outputs_);
   open_gaps(places_, instructions, values_, inputs_, outputs_);
   make_steps(instructions, weights, table);
@@ -212,29 +209,62 @@ void Plan::make_steps(const std::vector<Instruction>& instructions,
   }
 }
 
-// quantize reads NCHW memory; for any other step a copy in NHWC memory is made first.
-std::vector<Instruction> Plan::with_interleaved_values(const std::vector<Instruction>& steps) {
+// Finds every value's shape and layout; where a step wants another layout a copy in that is made first.
+std::vector<Instruction> Plan::with_layouts(const std::vector<Instruction>& steps,
+                                            const std::vector<Weight>& weights,
+                                            const KernelTable& table) {
+  places_ = own_places(values_.size());
   std::vector<Instruction> found;
-  std::vector<int64_t> copies(values_.size(), -1);
-  const auto copy = [&](int64_t value) {
-    int64_t& made = copies[static_cast<size_t>(value)];
-    if (made < 0) {
-      made = static_cast<int64_t>(values_.size());
-      values_.emplace_back();
-      found.push_back({StepKind::kInterleave, made, {value}, {}});
+  std::map<std::pair<int64_t, bool>, int64_t> copies;  // of a value in planes or not
+  Context context{values_, weights, table, places_, are_read_once(weight_bytes_)};
+  const auto value_at = [&](int64_t index) -> Value& { return values_[static_cast<size_t>(index)]; };
+  const auto append = [&](Instruction step) {
+    if (std::optional<View> view = view_of(step, context)) {
+      const Place& from = places_[static_cast<size_t>(step.reads[0])];
+      places_[static_cast<size_t>(step.out)] = {from.owner, from.first + view->first, 0, true};
+      value_at(step.out) = std::move(view->value);
+    } else {
+      kMakers[static_cast<size_t>(step.kind)](step, context);
     }
-    return made;
+    found.push_back(std::move(step));
   };
-  std::vector<bool> is_planar;
-  for (const Value& value : values_) is_planar.push_back(value.is_planar);
+  const auto copy = [&](int64_t value, bool in_planes) {
+    const auto [at, is_new] = copies.try_emplace({value, in_planes}, static_cast<int64_t>(values_.size()));
+    if (!is_new) return at->second;
+    const bool is_planar = value_at(value).is_planar;
+    values_.emplace_back();
+    places_.push_back({at->second, 0});
+    if (is_planar && !in_planes) {
+      append({StepKind::kInterleave, at->second, {value}, {}});
+    } else {
+      append({StepKind::kCopy, at->second, {value}, {in_planes ? 1 : 0}});
+    }
+    return at->second;
+  };
+  std::vector<bool> may_be_planar(values_.size());  // as a result of the program
   for (Instruction step : steps) {
     for (size_t i = 0; i < step.reads.size(); i++) {
-      int64_t& value = step.reads[i];
-      const bool reads_planes = step.kind == StepKind::kQuantize || reads_size(step, i);
-      if (is_planar[static_cast<size_t>(value)] && !reads_planes) value = copy(value);
+      const Value& value = value_at(step.reads[i]);
+      const Layout wanted = wanted_layout(step, i);
+      if (wanted == Layout::kAny) continue;
+      const bool is_dense = value.strides.empty(), is_image = value.shape.size() == 4;
+      const bool is_right = wanted == Layout::kDense || !is_image ||
+                            value.is_planar == (wanted == Layout::kPlanes);
+      if (is_dense && is_right) continue;
+      const bool in_planes = wanted == Layout::kPlanes ||
+                             (wanted == Layout::kDense && dense_like(value, value.shape).is_planar);
+      step.reads[i] = copy(step.reads[i], in_planes);
     }
-    is_planar[static_cast<size_t>(step.out)] = step.kind == StepKind::kFloatUpsample2d;
-    found.push_back(std::move(step));
+    may_be_planar[static_cast<size_t>(step.out)] =
+        step.kind == StepKind::kFloatUpsample2d || step.kind == StepKind::kContiguous;
+    append(std::move(step));
+  }
+  // The caller gets images in NHWC memory, but for those that only he reads.
+  for (int64_t& output : outputs_) {
+    const Value& value = value_at(output);
+    const bool is_right = !value.is_planar || may_be_planar[static_cast<size_t>(output)];
+    const bool is_view = places_[static_cast<size_t>(output)].is_view;
+    if (!value.strides.empty() || !is_right || is_view) output = copy(output, false);
   }
   return found;
 }

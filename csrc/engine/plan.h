@@ -52,7 +52,9 @@ class Plan : public std::enable_shared_from_this<Plan> {
   };
   using Memory = std::unique_ptr<uint8_t, void (*)(void*)>;
 
-  std::vector<Instruction> with_interleaved_values(const std::vector<Instruction>& steps);
+  std::vector<Instruction> with_layouts(const std::vector<Instruction>& steps,
+                                        const std::vector<Weight>& weights,
+                                        const KernelTable& table);
   void make_steps(const std::vector<Instruction>& instructions,
                   const std::vector<Weight>& weights, const KernelTable& table);
   void place();
@@ -61,7 +63,7 @@ class Plan : public std::enable_shared_from_this<Plan> {
 
   const int64_t inputs_;
   std::vector<Value> values_;
-  const std::vector<int64_t> outputs_;
+  std::vector<int64_t> outputs_;
   std::vector<Planned> steps_;
   ArenaPlan arena_;
   int64_t batch_ = 0, weight_bytes_ = 0, copied_bytes_ = 0;

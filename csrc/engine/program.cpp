@@ -31,7 +31,7 @@ class Words {
     const std::string text = word();
     char* end = nullptr;
     int64_t value;
-    if (text.find('x') == std::string::npos) {
+    if (text.find_first_of("xin") == std::string::npos) {
       value = std::strtoll(text.c_str(), &end, 10);
     } else {
       const double real = std::strtod(text.c_str(), &end);

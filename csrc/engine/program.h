@@ -32,10 +32,25 @@ enum class StepKind : int64_t {
   kSoftmax,
   kGlobalAvgPool2d,
   kFloatUpsample2d,
+  kFloatUnary,
+  kFloatBinary,
+  kFloatReduce,
+  kFloatGroupNorm,
+  kFloatMatmul,
+  kFloatAttention,
+  kPermute,
+  kReshape,
+  kRoll,
+  kPad,
+  kStridedSlice,
+  kPixelShuffle,
+  kJoin,
+  kContiguous,
   kCount,
-  // A plan's own: an NCHW value to NHWC; a slice of what kChannelShuffle would make.
+  // A plan's own: an NCHW value to NHWC; a slice of what kChannelShuffle would make; a value in another layout.
   kInterleave = kCount,
   kShuffledSlice,
+  kCopy,
 };
 
 struct Instruction {

@@ -49,7 +49,8 @@ struct Context {
   Value& value(int64_t index) const { return values[static_cast<size_t>(index)]; }
   // Bytes from a pixel of a uint8 image to the next.
   int64_t pixel_step(int64_t index) const {
-    const int64_t owner = places[static_cast<size_t>(index)].owner;
+    const Place& place = places[static_cast<size_t>(index)];
+    const int64_t owner = place.is_view ? index : place.owner;
     return value(owner).shape[1] + places[static_cast<size_t>(owner)].gap;
   }
 };
@@ -78,6 +79,21 @@ std::unique_ptr<Step> make_layer_norm(const Instruction& instruction, Context& c
 std::unique_ptr<Step> make_softmax(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_global_avg_pool2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_float_upsample2d(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_unary(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_binary(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_reduce(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_group_norm(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_matmul(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_permute(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_reshape(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_roll(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_pad(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_strided_slice(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_pixel_shuffle(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_contiguous(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_join(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_copy(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_shuffled_slice(const Instruction& instruction, Context& context);
 
 // An instruction's words one after the other, in the order its dataclass has them.

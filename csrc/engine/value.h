@@ -13,7 +13,10 @@ enum class Dtype : int64_t { kUint8, kFloat };
 struct Value {
   Dtype dtype = Dtype::kUint8;
   std::vector<int64_t> shape;
-  bool is_planar = false;  // a 4-D input, or what kFloatUpsample2d makes, in NCHW memory
+  bool is_planar = false;  // of 4 dimensions in NCHW memory: an input, or what a step made so
+  // Elements from one index of each dimension to the next, where they lie in yet another order: in this one a step
+  // made them, or this is a view of another value. Empty: as said above.
+  std::vector<int64_t> strides = {};
 
   bool operator==(const Value&) const = default;
   int64_t elements() const {
@@ -26,8 +29,10 @@ struct Value {
 
 // Where a value's bytes lie: in memory of its own, as channels from `first` on of a wider image, its owner,
 // or where an operand lay that was read for the last time. An owner is its own. gap: unused bytes after each of an owner's pixels.
+// is_view: it is elements of the owner by its own shape and strides, from byte `first` on, not channels.
 struct Place {
   int64_t owner, first, gap = 0;
+  bool is_view = false;
 };
 
 // Where the values of one call are: index is the value.

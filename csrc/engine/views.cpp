@@ -87,16 +87,16 @@ std::vector<bool> lie_apart(const std::vector<Instruction>& steps, const std::ve
 // Each value's link to what it is channels of, until no more can be linked.
 class Links {
  public:
-  Links(const std::vector<Instruction>& steps, const std::vector<Value>& values, int64_t inputs,
-        const std::vector<int64_t>& outputs)
+  Links(std::vector<Place> places, const std::vector<Instruction>& steps,
+        const std::vector<Value>& values, int64_t inputs, const std::vector<int64_t>& outputs)
       : steps_(steps),
         values_(values),
-        places_(own_places(values.size())),
+        places_(std::move(places)),
         can_(lie_apart(steps, values, inputs, outputs, false)) {}
 
   std::vector<Place> places() {
     for (const Instruction& step : steps_) {
-      if (step.kind != StepKind::kSlice || !can(step.out)) continue;
+      if (step.kind != StepKind::kSlice || !can(step.out) || is_view(step.reads[0])) continue;
       link(step.out, step.reads[0], step.words[0]);
     }
     for (const Instruction* cat : cats()) {
@@ -115,7 +115,10 @@ class Links {
   int64_t width(int64_t value) const { return channels_of(values_[static_cast<size_t>(value)]); }
   void link(int64_t value, int64_t owner, int64_t first) { place(value) = {owner, first}; }
 
+  bool is_view(int64_t value) { return place(value).is_view; }
+
   Place root(int64_t value) {
+    if (is_view(value)) return place(value);
     Place found{value, 0};
     for (Place next = place(value); next.owner != found.owner; next = place(found.owner)) {
       found = {next.owner, found.first + next.first};
@@ -143,7 +146,10 @@ class Links {
   bool lies_in_another(const Instruction& cat) {
     if (!can(cat.out) || place(cat.out).owner != cat.out) return false;
     const Place whole = root(cat.reads[0]);
-    if (whole.owner == cat.out) return false;
+    const auto is_part_view = [&](int64_t part) { return is_view(part); };
+    if (whole.owner == cat.out || std::any_of(cat.reads.begin(), cat.reads.end(), is_part_view)) {
+      return false;
+    }
     int64_t first = whole.first;
     const CatOperands operands = read_cat(cat);
     for (size_t i = 0; i < cat.reads.size(); i++) {
@@ -227,10 +233,10 @@ std::vector<Place> own_places(size_t values) {
   return places;
 }
 
-std::vector<Place> shared_places(const std::vector<Instruction>& steps,
+std::vector<Place> shared_places(std::vector<Place> places, const std::vector<Instruction>& steps,
                                  const std::vector<Value>& values, int64_t inputs,
                                  const std::vector<int64_t>& outputs) {
-  return Links(steps, values, inputs, outputs).places();
+  return Links(std::move(places), steps, values, inputs, outputs).places();
 }
 
 void open_gaps(std::vector<Place>& places, const std::vector<Instruction>& steps,
@@ -275,6 +281,7 @@ int64_t copied_bytes(const Instruction& step, const std::vector<Value>& values,
 bool is_view(const Instruction& step, const std::vector<Value>& values,
              const std::vector<Place>& places) {
   const Place& out = places[static_cast<size_t>(step.out)];
+  if (out.is_view) return true;
   if (step.kind == StepKind::kCat) {
     return !step.reads.empty() && copied_parts(step, values, places).empty();
   }

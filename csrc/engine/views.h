@@ -18,7 +18,8 @@ std::vector<Place> own_places(size_t values);
 
 // Where values lie best: parts of a cat inside its result, a slice inside what it is cut from, wherever
 // the steps that make and read them can step over other channels. `values` have their shapes.
-std::vector<Place> shared_places(const std::vector<Instruction>& steps,
+// places: every value's own, or as a view of another.
+std::vector<Place> shared_places(std::vector<Place> places, const std::vector<Instruction>& steps,
                                  const std::vector<Value>& values, int64_t inputs,
                                  const std::vector<int64_t>& outputs);
 

@@ -44,6 +44,16 @@ def is_uint8(node: fx.Node) -> bool:
     return node.meta.get(_DTYPE) is torch.uint8
 
 
+def is_value(node: fx.Node) -> bool:
+    """Return True for a node whose value the engine can hold: uint8 or float32, no number alone."""
+    return node.meta.get(_DTYPE) in (torch.uint8, torch.float32) and bool(shape(node))
+
+
+def set_shape(node: fx.Node, sizes: tuple[int, ...]) -> None:
+    """Note the example's shape of a node that was made after it was seen."""
+    node.meta[_SHAPE] = sizes
+
+
 _SPLITS = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
 
 
@@ -117,10 +127,10 @@ def _upsample(graph: fx.Graph, node: fx.Node, before: list[fx.Node]) -> None:
     made.meta = dict(node.meta)
     node.replace_all_uses_with(made)
     graph.erase_node(node)
-    _erase_unread(graph, sources)
+    erase_unread(graph, sources)
 
 
-def _erase_unread(graph: fx.Graph, nodes: list[fx.Node]) -> None:
+def erase_unread(graph: fx.Graph, nodes: list[fx.Node]) -> None:
     """Erase what computed a size that nothing needs any more."""
     while nodes:
         node = nodes.pop()

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule, Source
+from fastinfer.lower.island_nodes import island_operation, islands
+from fastinfer.lower.island_views import prepare_islands, restore_reshapes
+from fastinfer.lower.operation import SOURCE, Operation, table_of
 from fastinfer.lower.region_borders import region_reports
-from fastinfer.lower.region_nodes import Shapes, channel_slices, is_uint8, rank, shape, upsamples
+from fastinfer.lower.region_nodes import (
+    Shapes,
+    channel_slices,
+    is_uint8,
+    is_value,
+    rank,
+    shape,
+    upsamples,
+)
 from fastinfer.nn import Int8Conv2d, Int8Linear
 from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.report import Report
@@ -26,81 +36,55 @@ own = torch.ops.fastinfer
 SHORTEST = 2
 
 
-@dataclass(frozen=True)
-class _Operation:
-    """A node as a step: the nodes it reads, its arguments, and the buffers it names, in order.
-
-    The place of a buffer's index among the arguments is where `sources` go: see _SOURCE.
-    """
-
-    kind: str
-    reads: tuple[fx.Node, ...]
-    arguments: tuple[Any, ...] = ()
-    sources: tuple[Source, ...] = ()
-
-
-#: Stands among the arguments for the index of the next source.
-_SOURCE = object()
-
-
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
-def _packed_module(module: nn.Module, node: fx.Node) -> _Operation | None:
+def _packed_module(module: nn.Module, node: fx.Node) -> Operation | None:
     """Return the step of a call of a packed module, None when the engine has none for it."""
     reads = tuple(a for a in node.args if isinstance(a, fx.Node))
     if node.kwargs or len(reads) != len(node.args):
         return None
     if type(module) is Int8Linear and rank(reads[0]) not in (None, 4):
-        arguments = (_SOURCE, module.out_features, module.float_output)
-        return _Operation("int8_linear", reads, arguments, ((module, "packed"),))
+        arguments = (SOURCE, module.out_features, module.float_output)
+        return Operation("int8_linear", reads, arguments, ((module, "packed"),))
     if type(module) is Int8Conv2d:
         geometry = [
             _pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
         ]
         if module._op is own.int8_depthwise_conv2d.default:
-            arguments = (_SOURCE, *geometry, module.float_output)
-            return _Operation("int8_depthwise_conv2d", reads, arguments, ((module, "packed"),))
+            arguments = (SOURCE, *geometry, module.float_output)
+            return Operation("int8_depthwise_conv2d", reads, arguments, ((module, "packed"),))
         arguments = (
-            _SOURCE, module.out_features, *geometry, module.groups, module.float_output,
+            SOURCE, module.out_features, *geometry, module.groups, module.float_output,
         )  # fmt: skip
-        return _Operation("int8_conv2d", reads, arguments, ((module, "packed"),))
+        return Operation("int8_conv2d", reads, arguments, ((module, "packed"),))
     return None
 
 
-def _table(node: Any, graph_module: fx.GraphModule) -> Source | None:
-    """Return the module and the name of the tensor a get_attr node reads, None for another node."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    path, _, name = str(node.target).rpartition(".")
-    holder = graph_module.get_submodule(path)
-    return (holder, name) if isinstance(getattr(holder, name), Tensor) else None
-
-
-def _quantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _quantize(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, scale, zero_point = node.args[:3]
     assert isinstance(x, fx.Node)
-    return _Operation("quantize", (x,), (scale, zero_point))
+    return Operation("quantize", (x,), (scale, zero_point))
 
 
-def _dequantize(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _dequantize(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, scale, zero_point = node.args
     assert isinstance(x, fx.Node)
-    return _Operation("dequantize", (x,), (scale, zero_point))
+    return Operation("dequantize", (x,), (scale, zero_point))
 
 
-def _flatten(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _flatten(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, *dims = node.args
     assert isinstance(x, fx.Node)
     count = rank(x)
     start, end = (*dims, *(0, -1)[len(dims) :])
     if count is None or count < 2 or start != 1 or end not in (-1, count - 1):
         return None
-    return _Operation("flatten", (x,), ())
+    return Operation("flatten", (x,), ())
 
 
-def _slice(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _slice(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, dim, first, last, *step = node.args
     assert isinstance(x, fx.Node)
     if rank(x) != 4 or dim != 1 or step not in ([], [1]) or not isinstance(last, int):
@@ -109,72 +93,72 @@ def _slice(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
     sizes = shape(x)
     assert sizes is not None
     channels = sizes[1]
-    return _Operation("slice", (x,), tuple(slice(first, last).indices(channels)[:2]))
+    return Operation("slice", (x,), tuple(slice(first, last).indices(channels)[:2]))
 
 
-def _channel_shuffle(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _channel_shuffle(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, groups = node.args
     assert isinstance(x, fx.Node)
-    return _Operation("channel_shuffle", (x,), (groups,))
+    return Operation("channel_shuffle", (x,), (groups,))
 
 
-def _lookup(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+def _lookup(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     x, table = node.args
-    source = _table(table, graph_module)
+    source = table_of(table, graph_module)
     if source is None:
         return None
     assert isinstance(x, fx.Node)
-    return _Operation("int8_lookup", (x,), (_SOURCE,), (source,))
+    return Operation("int8_lookup", (x,), (SOURCE,), (source,))
 
 
-def _max_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _max_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, *pairs, ceil_mode = node.args
     assert isinstance(x, fx.Node)
-    return _Operation("int8_max_pool2d", (x,), (*map(_pair, pairs), bool(ceil_mode)))
+    return Operation("int8_max_pool2d", (x,), (*map(_pair, pairs), bool(ceil_mode)))
 
 
-def _avg_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _avg_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, kernel, stride, padding, ceil_mode, include_pad, *numbers = node.args
     assert isinstance(x, fx.Node)
     pairs = (_pair(kernel), _pair(stride), _pair(padding))
     flags = (bool(ceil_mode), bool(include_pad))
-    return _Operation("int8_avg_pool2d", (x,), (*pairs, *flags, *numbers))
+    return Operation("int8_avg_pool2d", (x,), (*pairs, *flags, *numbers))
 
 
-def _adaptive_avg_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _adaptive_avg_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, size, *numbers = node.args
     assert isinstance(x, fx.Node)
-    return _Operation("int8_adaptive_avg_pool2d", (x,), (_pair(size), *numbers))
+    return Operation("int8_adaptive_avg_pool2d", (x,), (_pair(size), *numbers))
 
 
-def _add(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+def _add(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     x, y, *numbers, table = node.args
     assert isinstance(x, fx.Node) and isinstance(y, fx.Node)
     if table is None:
-        return _Operation("int8_add", (x, y), (*numbers, -1))
-    source = _table(table, graph_module)
+        return Operation("int8_add", (x, y), (*numbers, -1))
+    source = table_of(table, graph_module)
     if source is None:
         return None
-    return _Operation("int8_add", (x, y), (*numbers, _SOURCE), (source,))
+    return Operation("int8_add", (x, y), (*numbers, SOURCE), (source,))
 
 
-def _mul(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _mul(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, y, *numbers = node.args
     assert isinstance(x, fx.Node) and isinstance(y, fx.Node)
-    return _Operation("int8_mul", (x, y), tuple(numbers))
+    return Operation("int8_mul", (x, y), tuple(numbers))
 
 
-def _cat(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _cat(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     parts, dim, multipliers, zero_points, out_zero_point = node.args
     assert isinstance(parts, (list, tuple))
     # In NHWC memory the other dimensions' order is not the engine's.
     if rank(parts[0]) is None or (rank(parts[0]) == 4 and dim not in (0, 1)):
         return None
     numbers = (dim, tuple(multipliers), tuple(zero_points), out_zero_point)
-    return _Operation("int8_cat", tuple(parts), numbers)
+    return Operation("int8_cat", tuple(parts), numbers)
 
 
-def _upsample(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _upsample(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, like, size, factors, *flags = node.args
     assert isinstance(x, fx.Node) and isinstance(size, (list, tuple))
     assert isinstance(factors, (list, tuple))
@@ -182,10 +166,10 @@ def _upsample(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
         return None
     reads = (x, like) if isinstance(like, fx.Node) else (x,)
     kind = "float_upsample2d" if node.target is own.float_upsample2d.default else "int8_upsample2d"
-    return _Operation(kind, reads, (tuple(size) or (0, 0), *(factors or (0.0, 0.0)), *flags))
+    return Operation(kind, reads, (tuple(size) or (0, 0), *(factors or (0.0, 0.0)), *flags))
 
 
-def _layer_norm(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+def _layer_norm(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     x, weight, bias, eps, dim = node.args
     assert isinstance(x, fx.Node)
     if not _is_along_rows(node, dim):
@@ -196,33 +180,42 @@ def _layer_norm(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | Non
         if parameter is None:
             arguments.append(-1)
             continue
-        source = _table(parameter, graph_module)
+        source = table_of(parameter, graph_module)
         if source is None:
             return None
-        arguments.append(_SOURCE)
+        arguments.append(SOURCE)
         sources.append(source)
-    return _Operation("float_layer_norm", (x,), (*arguments, eps), tuple(sources))
+    return Operation("float_layer_norm", (x,), (*arguments, eps), tuple(sources))
 
 
-def _softmax(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _softmax(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, dim = node.args
     assert isinstance(x, fx.Node)
-    return _Operation("float_softmax", (x,), (dim,)) if _is_along_rows(node, dim) else None
+    return Operation("float_softmax", (x,), (dim,)) if _is_along_rows(node, dim) else None
 
 
-def _global_avg_pool(node: fx.Node, _: fx.GraphModule) -> _Operation | None:
+def _global_avg_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     (x,) = node.args
     assert isinstance(x, fx.Node)
-    return _Operation("float_global_avg_pool2d", (x,))
+    return Operation("float_global_avg_pool2d", (x,))
 
 
 def _is_along_rows(node: fx.Node, dim: Any) -> bool:
-    """Return True when dim is what lies together in the engine's memory."""
+    """Return True when the engine has rows along dim: the last one, or an image's channels."""
     count = rank(node)
-    return count is not None and count > 1 and dim == (1 if count == 4 else count - 1)
+    return count is not None and count > 1 and (dim == count - 1 or (dim == 1 and count == 4))
 
 
-_FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]] = {
+def _contiguous(node: fx.Node, _: fx.GraphModule) -> Operation | None:
+    """Return the step of what lays a float image out for the caller."""
+    (x,) = node.args
+    assert isinstance(x, fx.Node)
+    if rank(x) != 4 or is_uint8(x) or not is_value(x):
+        return None
+    return Operation("contiguous", (x,))
+
+
+_FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], Operation | None]] = {
     own.quantize.default: _quantize,
     own.dequantize.default: _dequantize,
     aten.flatten.using_ints: _flatten,
@@ -243,7 +236,7 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], _Operation | None]]
 }
 
 
-def _operation(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None:
+def _operation(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     """Return node as a step of the engine, None when it has none."""
     if node.op == "call_module":
         return _packed_module(graph_module.get_submodule(str(node.target)), node)
@@ -256,17 +249,29 @@ def _operation(node: fx.Node, graph_module: fx.GraphModule) -> _Operation | None
     return None
 
 
+def _is_contiguous(node: fx.Node) -> bool:
+    """Return True for a copy in rows that is a step of the region that made the value."""
+    is_copy = node.target is aten.contiguous.default and len(node.args) == 1
+    return is_copy and not node.kwargs and _contiguous(node, node.graph.owning_module) is not None  # type: ignore[arg-type]
+
+
 class _Support(OperatorSupportBase):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self._graph_module = graph_module
+        self._islands = islands(graph_module, self._is_anchor)
+
+    def _is_anchor(self, node: fx.Node) -> bool:
+        return _operation(node, self._graph_module) is not None
+
+    def _is_step(self, node: fx.Node) -> bool:
+        return node in self._islands or self._is_anchor(node)
 
     def is_node_supported(self, submodules: Mapping[str, nn.Module], node: fx.Node) -> bool:
         """Return True when node is a step of the engine."""
         if node.op == "get_attr":  # belongs to the ops that name it, if they all are steps
-            return _table(node, self._graph_module) is not None and all(
-                _operation(user, self._graph_module) is not None for user in node.users
-            )
-        return _operation(node, self._graph_module) is not None
+            is_table = table_of(node, self._graph_module) is not None
+            return is_table and all(map(self._is_step, node.users))
+        return self._is_step(node)
 
 
 def with_regions(
@@ -281,12 +286,19 @@ def with_regions(
     result = Shapes(graph_module).run(*inputs)
     channel_slices(graph_module.graph)
     upsamples(graph_module.graph)
+    prepare_islands(graph_module, lambda node: _operation(node, graph_module) is not None)
     graph_module.recompile()
     partitioner = CapabilityBasedPartitioner(
         graph_module, _Support(graph_module), allows_single_node_partition=True
     )
     partitions = [p for p in partitioner.propose_partitions() if _is_worth(p.nodes)]
+    # torch's own copy would have its threads wait for the next call on the engine's cores.
+    for partition in partitions:
+        made = {node: None for n in partition.nodes for node in n.users if _is_contiguous(node)}
+        partition.nodes.update(made)
     if not partitions:
+        restore_reshapes(graph_module.graph)
+        graph_module.recompile()
         return graph_module, [], result
     fused = partitioner.fuse_partitions(partitions, prefix="region_")
     regions = []
@@ -299,6 +311,7 @@ def with_regions(
             region = _region_module(part)
             fused.set_submodule(str(node.target), region)
             regions.append(region)
+    restore_reshapes(fused.graph)
     fused.recompile()
     return fused, regions, result
 
@@ -335,15 +348,19 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
         elif node.op == "get_attr":
             continue
         else:
-            operation = _operation(node, part)
+            operation = _operation(node, part) or island_operation(node, part)
+            if operation is None and _is_contiguous(node):
+                operation = _contiguous(node, part)
             assert operation is not None, node.format_node()
             values[node] = len(values)
             new = iter(range(len(sources), len(sources) + len(operation.sources)))
             sources += operation.sources
-            arguments = tuple(next(new) if a is _SOURCE else a for a in operation.arguments)
+            arguments = tuple(next(new) if a is SOURCE else a for a in operation.arguments)
             reads = tuple(values[r] for r in operation.reads)
             steps.append(Step(operation.kind, values[node], reads, arguments))
             names.append(_name(node))
+    restore_reshapes(part.graph)
+    part.recompile()
     return RegionModule(renumbered(steps, inputs, outputs), sources, part, names)
 
 

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from fastinfer.ops.float_rows import FLOAT_GLOBAL_AVG_POOL2D, FLOAT_LAYER_NORM, FLOAT_SOFTMAX
+from fastinfer.ops.float_sums import (
+    FLOAT_ATTENTION,
+    FLOAT_GROUP_NORM,
+    FLOAT_MATMUL,
+    FLOAT_REDUCE,
+    FLOAT_UNARY,
+)
 from fastinfer.ops.float_upsample import FLOAT_UPSAMPLE2D
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_CONV2D_DYNAMIC, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR, INT8_LINEAR_DYNAMIC
@@ -43,6 +50,11 @@ OPS: tuple[OpSpec, ...] = (
     FLOAT_SOFTMAX,
     FLOAT_GLOBAL_AVG_POOL2D,
     FLOAT_UPSAMPLE2D,
+    FLOAT_REDUCE,
+    FLOAT_GROUP_NORM,
+    FLOAT_MATMUL,
+    FLOAT_ATTENTION,
+    FLOAT_UNARY,
     SPARSE_FLOAT_LINEAR,
     SPARSE_FLOAT_CONV2D,
     INT8_REGION,

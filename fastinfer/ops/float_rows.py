@@ -39,7 +39,7 @@ def _result(x: Tensor, dim: int) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
-def _sum(x: Tensor) -> Tensor:
+def lane_sum(x: Tensor) -> Tensor:
     """Return the sums of the last dimension in the order of LANES, [..., 1]."""
     terms = -(-x.shape[-1] // LANES)
     padded = torch.nn.functional.pad(x, (0, terms * LANES - x.shape[-1]))
@@ -53,13 +53,14 @@ def _sum(x: Tensor) -> Tensor:
     return total
 
 
-def _exp(x: Tensor) -> Tensor:
+def exponential(x: Tensor) -> Tensor:
+    """Return exp(x), float32, by the polynomial of this file."""
     bounded = torch.clamp(x, _LEAST, _MOST)
-    n = torch.round(bounded * _float(_LOG2_E))
-    r = (bounded - n * _float(_LN2_HIGH)) - n * _float(_LN2_LOW)
+    n = torch.round(bounded * in_float32(_LOG2_E))
+    r = (bounded - n * in_float32(_LN2_HIGH)) - n * in_float32(_LN2_LOW)
     p = torch.full_like(r, _POLYNOMIAL[0])
     for coefficient in _POLYNOMIAL[1:]:
-        p = p * r + _float(coefficient)
+        p = p * r + in_float32(coefficient)
     y = ((p * r) * r + r) + 1.0
     whole = torch.nan_to_num(n).to(torch.int32)
     half = whole >> 1
@@ -68,7 +69,8 @@ def _exp(x: Tensor) -> Tensor:
     return y
 
 
-def _float(value: float) -> Tensor:
+def in_float32(value: float) -> Tensor:
+    """Return a number as a float32 tensor, so that what it meets is rounded to float32."""
     return torch.tensor(value, dtype=torch.float32)
 
 
@@ -95,11 +97,11 @@ def float_layer_norm_ref(
         if t is not None and (t.dtype != torch.float32 or t.shape != (n,)):
             raise ValueError(f"{op}: expected {name} [{n}] float32, got {list(t.shape)} {t.dtype}")
     rows = x.movedim(dim, -1)
-    count = _float(float(n))
-    away = rows - _sum(rows) / count
-    variance = _sum(away * away) / count
+    count = in_float32(float(n))
+    away = rows - lane_sum(rows) / count
+    variance = lane_sum(away * away) / count
     # torch's float32 root is not always the nearest float32; that of float64 is, once rounded.
-    inverse = 1.0 / torch.sqrt((variance + _float(eps)).double()).float()
+    inverse = 1.0 / torch.sqrt((variance + in_float32(eps)).double()).float()
     y = away * inverse
     if weight is not None:
         y = y * weight
@@ -125,8 +127,8 @@ def float_softmax_ref(x: Tensor, dim: int) -> Tensor:
     if out.numel() == 0:
         return out
     rows = x.movedim(dim, -1)
-    powers = _exp(rows - rows.amax(-1, keepdim=True))
-    return out.copy_((powers * (1.0 / _sum(powers))).movedim(-1, dim))
+    powers = exponential(rows - rows.amax(-1, keepdim=True))
+    return out.copy_((powers * (1.0 / lane_sum(powers))).movedim(-1, dim))
 
 
 def float_global_avg_pool2d_fake(x: Tensor) -> Tensor:
@@ -146,7 +148,8 @@ def float_global_avg_pool2d_ref(x: Tensor) -> Tensor:
             f"{list(x.shape)}"
         )
     out = float_global_avg_pool2d_fake(x)
-    return out.copy_((_sum(x.flatten(2)) / _float(float(x.shape[2] * x.shape[3]))).unsqueeze(-1))
+    count = in_float32(float(x.shape[2] * x.shape[3]))
+    return out.copy_((lane_sum(x.flatten(2)) / count).unsqueeze(-1))
 
 
 FLOAT_LAYER_NORM = OpSpec(

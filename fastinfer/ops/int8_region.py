@@ -10,6 +10,13 @@ import torch
 from torch import Tensor
 
 from fastinfer.ops.float_rows import FLOAT_GLOBAL_AVG_POOL2D, FLOAT_LAYER_NORM, FLOAT_SOFTMAX
+from fastinfer.ops.float_sums import (
+    FLOAT_ATTENTION,
+    FLOAT_GROUP_NORM,
+    FLOAT_MATMUL,
+    FLOAT_REDUCE,
+    FLOAT_UNARY,
+)
 from fastinfer.ops.float_upsample import FLOAT_UPSAMPLE2D
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
 from fastinfer.ops.int8_linear import INT8_LINEAR
@@ -21,6 +28,7 @@ from fastinfer.ops.int8_pool import (
     INT8_MAX_POOL2D,
 )
 from fastinfer.ops.int8_upsample import INT8_UPSAMPLE2D
+from fastinfer.ops.island_steps import ISLAND_STEPS, run_island_step
 from fastinfer.ops.quantize import DEQUANTIZE, QUANTIZE
 from fastinfer.ops.spec import OpSpec
 from fastinfer.types.region import Region, Step
@@ -43,6 +51,11 @@ _STEP_OPS = (
     FLOAT_SOFTMAX,
     FLOAT_GLOBAL_AVG_POOL2D,
     FLOAT_UPSAMPLE2D,
+    FLOAT_REDUCE,
+    FLOAT_GROUP_NORM,
+    FLOAT_MATMUL,
+    FLOAT_ATTENTION,
+    FLOAT_UNARY,
 )
 _REFERENCES: dict[str, Callable[..., Any]] = {op.name: op.reference for op in _STEP_OPS}
 _FAKES: dict[str, Callable[..., Any]] = {op.name: op.fake for op in _STEP_OPS}
@@ -69,6 +82,10 @@ def run_step(
         groups = _index(arguments[0])
         parts = x.reshape(n, groups, c // groups, h, w)
         return _nhwc(parts.transpose(1, 2).reshape(n, c, h, w))
+    if kind == "contiguous":
+        return torch.empty_like(x, memory_format=torch.contiguous_format).copy_(x)
+    if kind in ISLAND_STEPS:
+        return run_island_step(step, reads, packed, functions)
     function = functions[kind]
     result: Tensor
     if kind == "quantize":
@@ -95,7 +112,9 @@ def run_step(
         result = function(*reads, *numbers, packed[_index(table)] if table != -1 else None)
     else:
         result = function(*reads, *arguments)
-    return result
+    # Rows of an image are along its width, too; a region answers images in one layout.
+    is_of_rows = kind in ("float_layer_norm", "float_softmax") and result.dim() == 4
+    return _nhwc(result) if is_of_rows else result
 
 
 def _nhwc(x: Tensor) -> Tensor:

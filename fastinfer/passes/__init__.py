@@ -21,6 +21,7 @@ from fastinfer.passes.remove_identity import remove_identity
 from fastinfer.passes.sink_dequantize import sink_dequantize
 from fastinfer.passes.sink_permutes import sink_permutes
 from fastinfer.passes.use_float_rows import use_float_rows
+from fastinfer.passes.use_float_steps import use_float_steps
 from fastinfer.program import Program
 
 Pass = Callable[[Program], int]
@@ -54,6 +55,7 @@ INT8_PASSES: tuple[Pass, ...] = (
     sink_dequantize,
     cancel_quantize,
     use_float_rows,
+    use_float_steps,
     dead_code,
     contiguous_outputs,
 )

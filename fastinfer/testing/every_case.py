@@ -7,6 +7,7 @@ from fastinfer.testing.cases import cases
 from fastinfer.testing.cases_columns import column_cases
 from fastinfer.testing.cases_depthwise import depthwise_cases
 from fastinfer.testing.cases_groups import group_cases
+from fastinfer.testing.cases_islands import island_op_cases, island_programs
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.cases_rows import float_upsample_cases, mean_cases, row_cases
 from fastinfer.testing.cases_sparse import sparse_cases
@@ -30,6 +31,8 @@ def every_case() -> list[Case]:
         *mean_cases(),
         *float_upsample_cases(),
         *region_cases(),
+        *island_programs(),
+        *island_op_cases(),
         *view_cases(),
         *winograd_cases(),
     ]

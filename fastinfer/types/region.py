@@ -40,11 +40,26 @@ PARAMETERS: dict[str, str] = {
     "float_softmax": "i",  # dim
     "float_global_avg_pool2d": "",
     "float_upsample2d": "pffb",  # size or zeros, factors or zeros, align_corners
+    "float_unary": "iff",  # function and its numbers
+    # function, buffer or -1 and its shape, a number, whether the constant comes first
+    "float_binary": "iomfb",
+    "float_reduce": "im",  # function, dims
+    "float_group_norm": "ioof",  # groups, weight or -1, bias or -1, eps
+    "float_matmul": "",
+    "float_attention": "f",  # scale
+    "permute": "m",  # dims
+    "reshape": "m",  # sizes: -1 what is left, -2 - i dimension i of the last value it reads
+    "roll": "mm",  # shifts, dims
+    "pad": "mif",  # before and behind, the last dim first; mode; what a constant pad holds
+    "strided_slice": "iiii",  # dim, start, end, step
+    "pixel_shuffle": "i",  # factor; of a negative one the reverse
+    "join": "i",  # dim
+    "contiguous": "",
 }
 KINDS = tuple(PARAMETERS)
 #: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC, a slice of a shuffled
-#: image.
-PLAN_KINDS = ("interleave", "shuffled_slice")
+#: image, a copy in another layout.
+PLAN_KINDS = ("interleave", "shuffled_slice", "copy")
 
 Argument = int | float | tuple[int, int] | tuple[float, ...] | tuple[int, ...]
 

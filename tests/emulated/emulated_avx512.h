@@ -368,28 +368,4 @@ inline __m512i _mm512_cvtps_epi32(const __m512& v) {
   return emulated::each<int32_t>([&](int i) { return emulated::round(v.lane[i]); });
 }
 
-inline __m512 _mm512_add_ps(const __m512& a, const __m512& b) {
-  return emulated::each_float([&](int i) { return a.lane[i] + b.lane[i]; });
-}
-inline __m512 _mm512_sub_ps(const __m512& a, const __m512& b) {
-  return emulated::each_float([&](int i) { return a.lane[i] - b.lane[i]; });
-}
-inline __m512 _mm512_mul_ps(const __m512& a, const __m512& b) {
-  return emulated::each_float([&](int i) { return a.lane[i] * b.lane[i]; });
-}
-inline __m512 _mm512_fmadd_ps(const __m512& a, const __m512& b, const __m512& c) {
-  return emulated::each_float([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
-}
-inline __m512 _mm512_min_ps(const __m512& a, const __m512& b) {
-  return emulated::each_float([&](int i) { return emulated::min(a.lane[i], b.lane[i]); });
-}
-inline __m512 _mm512_max_ps(const __m512& a, const __m512& b) {
-  return emulated::each_float([&](int i) { return emulated::max(a.lane[i], b.lane[i]); });
-}
-// Compilers choose the order; it shows only for NaN and signed zeros.
-inline float _mm512_reduce_min_ps(__m512 v) {
-  for (int half = 8; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) v.lane[i] = emulated::min(v.lane[i + half], v.lane[i]);
-  }
-  return v.lane[0];
-}
+#include "emulated_floats.h"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastinfer.testing.cases_islands import island_programs
 from fastinfer.testing.cases_region import region_cases
 from fastinfer.types.region import KINDS, MAGIC, VERSION, Region, Step, renumbered
 
-CASES = list(region_cases())
+CASES = [*region_cases(), *island_programs()]
 IMAGE = next(c for c in CASES if c.label.startswith("image"))
 
 

@@ -32,6 +32,6 @@ def test_borders_are_named():
     with torch.no_grad():
         fast = fastinfer.convert(model, x, config=config)
     first, second = fastinfer.report(fast).regions
-    assert first == RegionReport(3, "", {"input": 1}, {"cumsum": 1, "output": 1})
+    assert first == RegionReport(4, "", {"input": 1}, {"cumsum": 1, "output": 1})
     assert second == RegionReport(3, "", {"cumsum": 1}, {"float conv2d": 1})
     assert "3 steps from cumsum to float conv2d" in str(fastinfer.report(fast))

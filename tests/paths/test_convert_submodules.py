@@ -56,12 +56,12 @@ def test_report_says_why_and_where(converted):
     assert [r.part for r in report.regions] == ["backbone", "head"]
     body, head = report.regions
     assert (body.steps, body.before, body.after) == (
-        7, {"input": 1}, {"max_pool2d": 1, "output": 1}
+        8, {"input": 1}, {"max_pool2d": 1, "output": 1}
     )  # fmt: skip
     assert head.before == {"input": 2}
     text = str(report)
     assert "Has no graph:\n  the whole model: torch.export" in text
-    assert "backbone: 7 steps from input to max_pool2d, output" in text
+    assert "backbone: 8 steps from input to max_pool2d, output" in text
     assert all(p.sqnr_db > 20 and p.fast_ms for p in report.parts)
     assert type(report).from_dict(report.to_dict()) == report
 

@@ -2,6 +2,7 @@
 #include "../micro/channel_means.h"
 #include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
+#include "../micro/float_steps.h"
 #include "../micro/int8_depthwise.h"
 #include "../micro/int8_gemm_pairs.h"
 #include "../micro/int8_gemm_words.h"
@@ -68,6 +69,7 @@ const KernelTable kAvx2Table = {
     softmax_rows<Vec>,
     channel_means,
     lerp_plane,
+    float_kernels<Vec>(),
     sparse_float_kernels<Vec>(std::make_integer_sequence<int, 6>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,

@@ -2,6 +2,7 @@
 #include "../micro/channel_means.h"
 #include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
+#include "../micro/float_steps.h"
 #include "../micro/vec_avx512.h"
 
 #include "../micro/int8_depthwise.h"
@@ -64,6 +65,7 @@ const KernelTable kAvx512Table = {
     softmax_rows<Vec>,
     channel_means,
     lerp_plane,
+    float_kernels<Vec>(),
     sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
     peak_pairs<Vec>,
     /*finish=*/nullptr,

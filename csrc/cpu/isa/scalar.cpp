@@ -6,6 +6,7 @@
 #include "../micro/channel_means.h"
 #include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
+#include "../micro/float_steps.h"
 #include "../micro/interleave_rows.h"
 #include "../micro/lerp_plane.h"
 #include "../micro/sparse_float_rows.h"
@@ -183,7 +184,14 @@ struct OneLane {
   static float addf(float a, float b) { return a + b; }
   static float subf(float a, float b) { return a - b; }
   static float mulf(float a, float b) { return a * b; }
+  static float divf(float a, float b) { return a / b; }
+  static float sqrtf(float v) { return std::sqrt(v); }
+  static float absf(float v) { return std::fabs(v); }
   static float fmaf(float a, float b, float c) { return std::fma(a, b, c); }
+  static float if_nan(float v, float then, float otherwise) { return v != v ? then : otherwise; }
+  static float if_above(float a, float b, float then, float otherwise) {
+    return a > b ? then : otherwise;
+  }
   static float minf(float a, float b) { return a < b ? a : b; }
   static float maxf(float a, float b) { return a > b ? a : b; }
   static int32_t round(float v) { return static_cast<int32_t>(std::lrint(v)); }
@@ -240,6 +248,7 @@ const KernelTable kScalarTable = {
     softmax_rows<OneLane>,
     channel_means,
     lerp_plane,
+    float_kernels<OneLane>(),
     sparse_float_kernels<OneLane>(std::make_integer_sequence<int, 8>()),
     /*peak=*/nullptr,
     /*finish=*/nullptr,

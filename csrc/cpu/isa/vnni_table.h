@@ -4,6 +4,7 @@
 #include "../micro/channel_means.h"
 #include "../micro/column_lines.h"
 #include "../micro/float_rows.h"
+#include "../micro/float_steps.h"
 #include "../micro/lerp_plane.h"
 #include "../micro/vec_avx512vnni.h"
 
@@ -105,6 +106,7 @@ constexpr KernelTable vnni_table(const GemmFamily& wide, const GemmFamily& narro
       softmax_rows<Vec>,
       channel_means,
       lerp_plane,
+      float_kernels<Vec>(),
       sparse_float_kernels<Vec>(std::make_integer_sequence<int, 4>()),
       peak,
       finish,

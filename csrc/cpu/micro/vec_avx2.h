@@ -83,7 +83,18 @@ struct VecAvx2 {
   static Float addf(Float a, Float b) { return _mm256_add_ps(a, b); }
   static Float subf(Float a, Float b) { return _mm256_sub_ps(a, b); }
   static Float mulf(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  static Float divf(Float a, Float b) { return _mm256_div_ps(a, b); }
+  static Float sqrtf(Float v) { return _mm256_sqrt_ps(v); }
+  static Float absf(Float v) { return _mm256_andnot_ps(setf(-0.0f), v); }
   static Float fmaf(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+  // then[i] where v[i] is NaN, else otherwise[i].
+  static Float if_nan(Float v, Float then, Float otherwise) {
+    return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  }
+  // then[i] where a[i] > b[i], else otherwise[i].
+  static Float if_above(Float a, Float b, Float then, Float otherwise) {
+    return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+  }
   // minf(x, bound): the bound when x is NaN. maxf(bound, x) keeps NaN.
   static Float minf(Float a, Float b) { return _mm256_min_ps(a, b); }
   static Float maxf(Float a, Float b) { return _mm256_max_ps(a, b); }

@@ -90,7 +90,18 @@ struct VecAvx512 {
   static Float addf(Float a, Float b) { return _mm512_add_ps(a, b); }
   static Float subf(Float a, Float b) { return _mm512_sub_ps(a, b); }
   static Float mulf(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float divf(Float a, Float b) { return _mm512_div_ps(a, b); }
+  static Float sqrtf(Float v) { return _mm512_sqrt_ps(v); }
+  static Float absf(Float v) { return _mm512_abs_ps(v); }
   static Float fmaf(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  // then[i] where v[i] is NaN, else otherwise[i].
+  static Float if_nan(Float v, Float then, Float otherwise) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), otherwise, then);
+  }
+  // then[i] where a[i] > b[i], else otherwise[i].
+  static Float if_above(Float a, Float b, Float then, Float otherwise) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), otherwise, then);
+  }
   // minf(x, bound): the bound when x is NaN. maxf(bound, x) keeps NaN.
   static Float minf(Float a, Float b) { return _mm512_min_ps(a, b); }
   static Float maxf(Float a, Float b) { return _mm512_max_ps(a, b); }

@@ -128,7 +128,7 @@ std::unique_ptr<Step> make_dequantize(const Instruction& instruction, Context& c
   const auto zero_point = static_cast<int32_t>(operands.integer());
   const Value& x = context.value(instruction.reads[0]);
   expect(x.dtype == Dtype::kUint8, "dequantize", "expected x uint8");
-  context.value(instruction.out) = {Dtype::kFloat, x.shape, false};
+  context.value(instruction.out) = {Dtype::kFloat, x.shape, x.is_planar};
   return std::make_unique<DequantizeStep>(instruction, x, context.table, scale, zero_point);
 }
 
@@ -137,7 +137,7 @@ std::unique_ptr<Step> make_lookup(const Instruction& instruction, Context& conte
   expect(entries.bytes == 256, "int8_lookup", "expected a table of 256 bytes");
   const Value& x = context.value(instruction.reads[0]);
   expect(x.dtype == Dtype::kUint8, "int8_lookup", "expected x uint8");
-  context.value(instruction.out) = {Dtype::kUint8, x.shape, false};
+  context.value(instruction.out) = {Dtype::kUint8, x.shape, x.is_planar};
   return std::make_unique<LookupStep>(instruction, x, context.table, entries.data);
 }
 

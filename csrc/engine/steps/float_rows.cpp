@@ -93,10 +93,10 @@ int64_t row_of(const char* step, const Instruction& instruction, Context& contex
   // Where one dimension is all there is, a batch in slices would cut rows.
   expect(x.dtype == Dtype::kFloat && rank > 1, step,
          "expected x float32 with a batch, got " + shape_text(x));
-  expect(dim == (rank == 4 ? 1 : rank - 1), step,
+  expect(dim == (rank == 4 && !x.is_planar ? 1 : rank - 1), step,
          "expected dim to be the last, or an image's channels, got " + std::to_string(dim) +
              " of " + shape_text(x));
-  context.value(instruction.out) = {Dtype::kFloat, x.shape, false};
+  context.value(instruction.out) = {Dtype::kFloat, x.shape, x.is_planar};
   return x.shape[static_cast<size_t>(dim)];
 }
 

@@ -174,14 +174,14 @@ std::unique_ptr<Step> make_shuffled_slice(const Instruction& instruction, Contex
   return std::make_unique<ShuffleStep>(instruction, context, groups, first, last - first);
 }
 
-// [N, C, H, W] in NHWC memory to [N, C * H * W].
+// To [N, C * H * W].
 std::unique_ptr<Step> make_flatten(const Instruction& instruction, Context& context) {
   const Value x = context.value(instruction.reads[0]);
   expect(x.shape.size() >= 2, "flatten", "expected x with a batch and more, got " + shape_text(x));
   int64_t features = 1;
   for (size_t i = 1; i < x.shape.size(); i++) features *= x.shape[i];
   context.value(instruction.out) = {x.dtype, {x.shape[0], features}, false};
-  const int64_t channels = x.shape.size() == 4 ? x.shape[1] : 1;
+  const int64_t channels = x.shape.size() == 4 && !x.is_planar ? x.shape[1] : 1;
   const int64_t pixels = channels == 0 ? 0 : features / channels;
   return std::make_unique<TransposeStep>(instruction, x.dtype, x.shape[0], pixels, channels);
 }

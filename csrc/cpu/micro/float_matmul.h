@@ -1,0 +1,100 @@
+// A product of float matrices. Every result is ((0 + a0 b0) + a1 b1) + ..., each product and each sum rounded: no
+// fused multiply-adds, which CPUs without them could not do in reasonable time.
+#pragma once
+
+#include "../float_kernels.h"
+#include "float_elements.h"
+
+namespace fastinfer {
+namespace {
+
+// kRowsOnce rows from `row` on times kParts * kRowLanes columns of b, `b_step` floats from a k to the next.
+template <class Vec, int kRowsOnce, int kParts>
+inline __attribute__((always_inline)) void matmul_tile(const MatmulRun& run, int64_t row,
+                                                       const float* b, int64_t b_step, float* out,
+                                                       int64_t left) {
+  using Part = RowPart<Vec>;
+  Part sums[kRowsOnce][kParts];
+  for (auto& sum : sums) {
+    for (Part& part : sum) part = Part::of(0.0f);
+  }
+  const float* a = run.a + row * run.a_row;
+  for (int64_t k = 0; k < run.k; k++, a += run.a_k, b += b_step) {
+    Part columns[kParts];
+#pragma GCC unroll 4
+    for (int p = 0; p < kParts; p++) columns[p] = Part::load(b + p * kRowLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRowsOnce; r++) {
+      const Part x = Part::of(a[r * run.a_row]);
+#pragma GCC unroll 4
+      for (int p = 0; p < kParts; p++) sums[r][p] = sums[r][p] + x * columns[p];
+    }
+  }
+  for (int r = 0; r < kRowsOnce; r++) {
+    float* to = out + (row + r) * run.out_row;
+    for (int p = 0; p < kParts; p++) {
+      store_part(to + p * kRowLanes, left - p * kRowLanes, sums[r][p]);
+    }
+  }
+}
+
+// Rows [row, row + kRowsOnce) times `columns` columns of a group, which begin at b: dense ones, `b_step` floats from
+// a k to the next, or panels one after the other.
+template <class Vec, int kRowsOnce>
+void matmul_rows(const MatmulRun& run, int64_t row, const float* b, bool is_packed, float* out,
+                 int64_t columns) {
+  // Accumulators for six rows of 64 columns take 24 of 32 registers, for four rows of 16 8 of 16.
+  constexpr int kParts = Vec::kLanes == kRowLanes ? 4 : 1;
+  constexpr int64_t kWide = kParts * kRowLanes;
+  for (int64_t c = 0; c < columns;) {
+    const int64_t left = columns - c, width = left >= kWide ? kWide : kRowLanes;
+    const int64_t b_step = is_packed ? width : run.b_k;
+    const float* from = b + c * (is_packed ? run.k : 1);
+    if (width == kWide) {
+      matmul_tile<Vec, kRowsOnce, kParts>(run, row, from, b_step, out + c, left);
+    } else {
+      matmul_tile<Vec, kRowsOnce, 1>(run, row, from, b_step, out + c, left);
+    }
+    c += width;
+  }
+}
+
+// `columns` columns from `first` on, side by side; what is missing of `width` is 0.
+inline void pack_columns(const MatmulRun& run, int64_t first, int64_t columns, int64_t width,
+                         float* to) {
+  const float* b = run.b + first * run.b_column;
+  for (int64_t k = 0; k < run.k; k++, to += width) {
+    for (int64_t c = 0; c < columns; c++) to[c] = b[k * run.b_k + c * run.b_column];
+    for (int64_t c = columns; c < width; c++) to[c] = 0.0f;
+  }
+}
+
+template <class Vec>
+void matmul(const MatmulRun& run) {
+  constexpr bool kIsWide = Vec::kLanes == kRowLanes;
+  constexpr int kRowsOnce = kIsWide ? 6 : 4;
+  constexpr int64_t kWide = kIsWide ? 4 * kRowLanes : kRowLanes;
+  for (int64_t first = 0; first < run.columns; first += run.group) {
+    const int64_t columns = std::min(run.group, run.columns - first);
+    // Vectors of columns that do not lie side by side, or of fewer than a vector has, are brought together.
+    const bool is_packed = run.b_column != 1 || columns % kRowLanes != 0;
+    const float* b = run.b + first;
+    if (is_packed) {
+      b = run.scratch;
+      for (int64_t c = 0; c < columns && !run.is_packed;) {
+        const int64_t left = columns - c, width = left >= kWide ? kWide : kRowLanes;
+        pack_columns(run, first + c, std::min(left, width), width, run.scratch + c * run.k);
+        c += width;
+      }
+    }
+    float* out = run.out + first;
+    int64_t row = 0;
+    for (; row + kRowsOnce <= run.rows; row += kRowsOnce) {
+      matmul_rows<Vec, kRowsOnce>(run, row, b, is_packed, out, columns);
+    }
+    for (; row < run.rows; row++) matmul_rows<Vec, 1>(run, row, b, is_packed, out, columns);
+  }
+}
+
+}  // namespace
+}  // namespace fastinfer

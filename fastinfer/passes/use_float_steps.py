@@ -1,0 +1,326 @@
+"""use_float_steps: float operations between int8 layers become what the engine has steps for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from fastinfer.graph.islands import island_nodes
+from fastinfer.graph.layer import Layer
+from fastinfer.graph.match import arguments, dims, dtype, finish, layer_of, nodes_calling, replace
+from fastinfer.graph.transparent import TRANSPARENT_OPS
+from fastinfer.program import Program
+from fastinfer.types.float_functions import OWN_UNARY, lies_together
+
+aten = torch.ops.aten
+own = torch.ops.fastinfer
+
+#: What torch computes to the bit as IEEE 754 says: the engine has steps for these themselves.
+_EXACT = frozenset(
+    {
+        aten.relu.default, aten.hardtanh.default, aten.relu6.default, aten.clamp.default,
+        aten.clamp_min.default, aten.clamp_max.default, aten.abs.default, aten.neg.default,
+        aten.leaky_relu.default, aten.square.default, aten.reciprocal.default, aten.add.Tensor,
+        aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default,
+        aten.minimum.default, aten.prelu.default, aten.amax.default, aten.amin.default,
+        aten.pixel_unshuffle.default, aten.pad.default, aten.expand_as.default,
+        aten.view_as.default, aten.mT.default, aten.rsub.Scalar, aten.rsub.Tensor,
+    }
+)  # fmt: skip
+
+_Rewrite = Callable[[fx.Graph, fx.Node, dict[str, Any]], fx.Node | None]
+
+
+def _call(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
+    """Return a new call in the place of `like`, with its shape where those it reads have theirs."""
+    node = graph.call_function(target, args)
+    node.meta = {k: v for k, v in like.meta.items() if k != "val"}
+    if all("val" in source.meta for source in node.all_input_nodes):
+        values = fx.node.map_arg(args, lambda source: source.meta["val"])
+        node.meta["val"] = target(*values)
+    return node
+
+
+def _dims(x: object, values: Any) -> list[int]:
+    rank = len(dims(x) or ())
+    listed = [values] if isinstance(values, int) else list(values or range(rank))
+    return [d % rank for d in listed] if rank else []
+
+
+def _reduce(graph: fx.Graph, node: fx.Node, x: Any, along: Any, keepdim: Any, function: str) -> Any:
+    sizes, reduced = dims(x), _dims(x, along)
+    if not sizes or not reduced or 0 in reduced or not lies_together(sizes, reduced):
+        return None
+    made = _call(graph, node, own.float_reduce.default, x, reduced, function)
+    return made if keepdim else _call(graph, node, aten.squeeze.dims, made, reduced)
+
+
+def _mean(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    made: fx.Node | None = _reduce(graph, node, v["self"], v["dim"], v["keepdim"], "mean")
+    return made
+
+
+def _sum(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    made: fx.Node | None = _reduce(graph, node, v["self"], v["dim"], v["keepdim"], "sum")
+    return made
+
+
+def _norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    if v["ord"] != 2:
+        return None
+    made: fx.Node | None = _reduce(graph, node, v["self"], v["dim"], v["keepdim"], "norm")
+    return made
+
+
+def _extreme(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    if v["keepdim"]:
+        return None
+    made = _call(graph, node, node.target, v["self"], _dims(v["self"], v["dim"]), True)
+    return _call(graph, node, aten.squeeze.dims, made, _dims(v["self"], v["dim"]))
+
+
+def _deviation(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    """Rewrite std and var along known sizes: of the distances from the mean."""
+    x, sizes = v["self"], dims(v["self"])
+    reduced = _dims(x, v["dim"])
+    counts = [size for d, size in enumerate(sizes or ()) if d in reduced]
+    correction = v.get("correction", 1 if v.get("unbiased", True) else 0)
+    correction = 1 if correction is None else correction
+    if not counts or not all(isinstance(c, int) for c in counts):
+        return None
+    total = 1
+    for count in counts:
+        total *= int(count)  # type: ignore[call-overload]
+    mean = _reduce(graph, node, x, reduced, True, "mean")
+    if mean is None or total <= correction:
+        return None
+    away = _call(graph, node, aten.sub.Tensor, x, mean)
+    squares = _call(graph, node, aten.mul.Tensor, away, away)
+    summed = _reduce(graph, node, squares, reduced, v["keepdim"], "sum")
+    variance = _call(graph, node, aten.div.Tensor, summed, float(total - correction))
+    if node.target in (aten.var.dim, aten.var.correction):
+        return variance
+    return _call(graph, node, own.float_unary.default, variance, "sqrt")
+
+
+def _group_norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    x, sizes = v["input"], dims(v["input"])
+    if not sizes or len(sizes) != 4 or not isinstance(sizes[1], int):
+        return None
+    if node.target is aten.instance_norm.default and not v["use_input_stats"]:
+        return None
+    groups = v.get("num_groups", sizes[1])
+    rest = (groups, v["weight"], v["bias"], v["eps"])
+    return _call(graph, node, own.float_group_norm.default, x, *rest)
+
+
+def _matmul(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    a, b = v["self"], v.get("other", v.get("mat2"))
+    sizes = (dims(a) or (), dims(b) or ())
+    if len(sizes[0]) != len(sizes[1]) or len(sizes[0]) < 3 or not _batches_meet(*sizes):
+        return None
+    return _call(graph, node, own.float_matmul.default, a, b)
+
+
+def _batches_meet(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
+    return a[:-2] == b[:-2] or any(all(n == 1 for n in sizes[:-2]) for sizes in (a, b))
+
+
+def _attention(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    query, key, value = v["query"], v["key"], v["value"]
+    sizes = [dims(t) or () for t in (query, key, value)]
+    rank, width = len(sizes[0]), sizes[0][-1] if sizes[0] else None
+    is_plain = v["attn_mask"] is None and not v["is_causal"] and v["dropout_p"] == 0
+    if not is_plain or rank not in (3, 4) or any(s[:-2] != sizes[0][:-2] for s in sizes):
+        return None
+    scale = v["scale"]
+    if scale is None:
+        if not isinstance(width, int):
+            return None
+        scale = width**-0.5
+    return _call(graph, node, own.float_attention.default, query, key, value, float(scale))
+
+
+def _softmax(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    x, rank = v["self"], len(dims(v["self"]) or ())
+    dim = v["dim"] % rank if rank else 0
+    if rank < 2 or v["dtype"] is not None or not (dim == rank - 1 or (dim == 1 and rank == 4)):
+        return None
+    return _call(graph, node, own.float_softmax.default, x, dim)
+
+
+def _layer_norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    rank = len(dims(v["input"]) or ())
+    if rank < 2 or len(v["normalized_shape"]) != 1:
+        return None
+    rest = (v["weight"], v["bias"], v["eps"], rank - 1)
+    return _call(graph, node, own.float_layer_norm.default, v["input"], *rest)
+
+
+def _unary(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    name = node.target._schema.name.partition("::")[2]  # type: ignore[union-attr]
+    assert name in OWN_UNARY
+    return _call(graph, node, own.float_unary.default, v["self"], name)
+
+
+def _rsqrt(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    root = _call(graph, node, own.float_unary.default, v["self"], "sqrt")
+    return _call(graph, node, aten.reciprocal.default, root)
+
+
+def _pow(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    if v["exponent"] == 0.5:
+        return _call(graph, node, own.float_unary.default, v["self"], "sqrt")
+    return None
+
+
+#: What torch rounds differently from one CPU to the next becomes ops of ours.
+_INEXACT: Mapping[Any, _Rewrite] = {
+    aten.mean.dim: _mean,
+    aten.sum.dim_IntList: _sum,
+    aten.linalg_vector_norm.default: _norm,
+    aten.amax.default: _extreme,
+    aten.amin.default: _extreme,
+    aten.std.dim: _deviation,
+    aten.var.dim: _deviation,
+    aten.std.correction: _deviation,
+    aten.var.correction: _deviation,
+    aten.group_norm.default: _group_norm,
+    aten.instance_norm.default: _group_norm,
+    aten.matmul.default: _matmul,
+    aten.bmm.default: _matmul,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.softmax.int: _softmax,
+    aten.layer_norm.default: _layer_norm,
+    aten.sqrt.default: _unary,
+    aten.exp.default: _unary,
+    aten.sigmoid.default: _unary,
+    aten.tanh.default: _unary,
+    aten.silu.default: _unary,
+    aten.rsqrt.default: _rsqrt,
+    aten.pow.Tensor_Scalar: _pow,
+}
+
+#: What changes no element.
+_COPIES = frozenset({aten.contiguous.default, aten.clone.default, aten.alias.default})
+
+
+def use_float_steps(program: Program) -> int:
+    """Rewrite the float operations that stand between int8 layers on a CPU; return how many.
+
+    Those that torch does not compute to the same bit everywhere become ops of ours, copies and
+    expansions that a broadcast makes needless go. The rest the engine takes as it is.
+    """
+    graph_module = program.graph_module
+    graph, count = graph_module.graph, 0
+
+    def is_candidate(node: fx.Node) -> bool:
+        known = node.target in _EXACT or node.target in _INEXACT or node.target in TRANSPARENT_OPS
+        return node.op == "call_function" and known
+
+    def is_anchor(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return layer_of(graph_module, node, Layer) is None
+        return node.op == "call_function" and getattr(node.target, "namespace", "") == "fastinfer"
+
+    inside = island_nodes(graph, is_candidate, is_anchor)
+    for node in nodes_calling(graph, own.dequantize.default):
+        source = node.all_input_nodes[0]
+        if "val" in source.meta:  # that of the float layer it was
+            node.meta.setdefault("val", source.meta["val"])
+    for node in [n for n in graph.nodes if n in inside]:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
+            continue
+        count += _drop(node) if node.target in _COPIES else _rewrite(graph, node)
+    expansions = nodes_calling(graph, aten.expand_as.default)
+    count += sum(_drop_expansion(node) for node in expansions if node in inside)
+    count += sum(map(_fuse_attention, nodes_calling(graph, own.float_matmul.default)))
+    if count:
+        graph.eliminate_dead_code()
+        finish(graph_module)
+    return count
+
+
+def _rewrite(graph: fx.Graph, node: fx.Node) -> int:
+    rewrite = _INEXACT.get(node.target)
+    if rewrite is None or dtype(node) != torch.float32:
+        return 0
+    with graph.inserting_before(node):
+        made = rewrite(graph, node, arguments(node))
+    if made is None:
+        return 0
+    replace(node, made)
+    return 1
+
+
+def _fuse_attention(node: fx.Node) -> int:
+    """Make one operation of softmax(q k) v, or of v softmax(q k)^T, of scores for nobody else."""
+    graph, (a, b) = node.graph, node.args
+    is_turned = _is_turned(b)
+    shares: Any = b.args[0] if is_turned else a  # type: ignore[union-attr]
+    value: Any = a if is_turned else b
+    if not _is_only(shares, own.float_softmax.default):
+        return 0
+    scores, dim = shares.args
+    rank = len(dims(scores) or ())
+    if not _is_only(scores, own.float_matmul.default) or rank not in (3, 4) or dim != rank - 1:
+        return 0
+    query, turned_key = scores.args
+    sizes = [dims(t) or () for t in (query, turned_key, value)]
+    if any(s[:-2] != sizes[0][:-2] or len(s) != rank for s in sizes):
+        return 0
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    with graph.inserting_before(node):
+        key = _call(graph, node, aten.permute.default, turned_key, order)
+        if is_turned:
+            value = _call(graph, node, aten.permute.default, value, order)
+        made = _call(graph, node, own.float_attention.default, query, key, value, 1.0)
+        if is_turned:
+            made = _call(graph, node, aten.permute.default, made, order)
+    replace(node, made)
+    return 1
+
+
+def _is_only(node: object, target: object) -> bool:
+    """Return True for a call of target that one node reads."""
+    return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
+
+
+def _is_turned(node: object) -> bool:
+    """Return True for a matrix whose two last dimensions are exchanged, for one reader."""
+    rank = len(dims(node) or ())
+    if rank < 2:
+        return False
+    if _is_only(node, aten.transpose.int):
+        return sorted(d % rank for d in node.args[1:]) == [rank - 2, rank - 1]  # type: ignore
+    if _is_only(node, aten.permute.default):
+        order = [*range(rank - 2), rank - 1, rank - 2]
+        return [d % rank for d in node.args[1]] == order  # type: ignore
+    return False
+
+
+def _drop(node: fx.Node) -> int:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    node.replace_all_uses_with(source)
+    node.graph.erase_node(node)
+    return 1
+
+
+#: Operators that broadcast.
+_BROADCAST = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor})
+
+
+def _drop_expansion(node: fx.Node) -> int:
+    """Let x op y.expand_as(x) read y itself."""
+    source, like = node.args
+    users = list(node.users)
+    if any(
+        u.target not in _BROADCAST or dims(u) != dims(like) or like not in u.args for u in users
+    ):
+        return 0
+    return _drop(node) if users and isinstance(source, fx.Node) else 0
