@@ -90,6 +90,7 @@ SOURCES = [
     "csrc/engine/steps/float_rows.cpp",
     "csrc/engine/steps/float_elements.cpp",
     "csrc/engine/steps/float_sums.cpp",
+    "csrc/engine/steps/float_pool.cpp",
     "csrc/engine/steps/rearrange.cpp",
     "csrc/cpu/float_sums.cpp",
 ]

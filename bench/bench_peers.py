@@ -17,7 +17,7 @@ from harness import measure_handover, results_path, show, write_json
 from peers.contenders import CONTENDERS, EAGER, ON_REQUEST, OPENVINO_INT8, OURS
 from peers.picture import plot_ratios
 from peers.rounds import started
-from peers.workloads import CASES, Case
+from peers.workloads import CASES, ISLAND_CASES, Case
 from turns.process import Contender, ContenderError
 from turns.rounds import time_in_turns
 
@@ -57,9 +57,10 @@ def compiled_at(
 def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
     """Return a row for each case of the workload and contender."""
     rows: list[Row] = []
-    for threads in sorted({case.threads for case in CASES[workload]}, reverse=True):
+    all_cases = {**CASES, **ISLAND_CASES}[workload]
+    for threads in sorted({case.threads for case in all_cases}, reverse=True):
         # Prepared anew for each number of threads: convert chooses by time.
-        cases = [c for c in CASES[workload] if c.threads == threads]
+        cases = [c for c in all_cases if c.threads == threads]
         with ExitStack() as stack:
             running, failed = start_all(stack, options.contenders, workload, threads)
             for case in cases:
@@ -139,7 +140,8 @@ def filled(lines: list[Row]) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=tuple(CASES), nargs="+", metavar="MODEL")
+    parser.add_argument("--only", choices=(*CASES, *ISLAND_CASES), nargs="+", metavar="MODEL")
+    parser.add_argument("--islands", action="store_true", help="networks with float operations")
     default = [name for name in CONTENDERS if name not in ON_REQUEST]
     parser.add_argument("--contenders", choices=tuple(CONTENDERS), nargs="+", default=default)
     parser.add_argument("--rounds", type=int, default=15)
@@ -149,9 +151,9 @@ def main() -> None:
     if OURS not in options.contenders:
         options.contenders.append(OURS)
     if options.out is None and options.only is None and options.contenders == default:
-        options.out = results_path("bench_peers")
+        options.out = results_path("bench_islands" if options.islands else "bench_peers")
     rows: list[Row] = []
-    for name in options.only or CASES:
+    for name in options.only or (ISLAND_CASES if options.islands else CASES):
         start = time.perf_counter()
         found = bench_workload(name, options)
         show(f"{name}: ms, medians", filled(times_table(found)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from island_models import ISLANDS
 from torch import Tensor, nn
 
 CALIBRATION = 16
@@ -57,6 +58,7 @@ BUILDERS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "deeplabv3_resnet50": (partial(_segmentation, "deeplabv3_resnet50"), (3, 256, 256)),
     "transformer_6x384": (_transformer, TEXT),
     "mlp_1024": (_mlp, (1024,)),
+    **ISLANDS,
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from island_models import ISLANDS
 from random_models import random_model
 from torch import Tensor, nn
 
@@ -50,6 +51,8 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "googlenet": (Case(bar=1.1),),
     "deeplabv3_resnet50": (Case(bar=1.1),),
 }
+#: On request: networks with float operations between int8 layers.
+ISLAND_CASES: Mapping[str, tuple[Case, ...]] = {name: (Case(), Case(batch=8)) for name in ISLANDS}
 
 
 def build_workload(name: str) -> Workload:

@@ -90,6 +90,14 @@ constexpr int64_t matmul_scratch(int64_t k, int64_t columns, int64_t group) {
   return k * whole_panels(columns < group ? columns : group);
 }
 
+// For each of n channels the largest of `count` pixels'.
+struct MaxTaps {
+  const float* const* taps;
+  int count;
+  float* out;
+  int64_t n;
+};
+
 struct FloatKernels {
   void (*binary)(BinaryFunction, const BinaryRow&);
   void (*unary)(UnaryFunction, const UnaryRow&);
@@ -97,6 +105,7 @@ struct FloatKernels {
   void (*reduce_columns)(ReduceFunction, const ReduceColumns&);
   void (*group_norm)(const GroupNormRun&);
   void (*matmul)(const MatmulRun&);
+  void (*max)(const MaxTaps&);
 };
 
 }  // namespace fastinfer

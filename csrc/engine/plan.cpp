@@ -27,7 +27,7 @@ constexpr StepMaker kMakers[] = {
     make_adaptive_avg_pool2d, make_add, make_mul, make_cat, make_flatten,
     make_slice, make_channel_shuffle, make_upsample2d, make_layer_norm,
     make_softmax, make_global_avg_pool2d, make_float_upsample2d, make_float_unary,
-    make_float_binary, make_float_reduce, make_float_group_norm, make_float_matmul, make_float_attention, make_permute,
+    make_float_binary, make_float_reduce, make_float_group_norm, make_float_matmul, make_float_attention, make_float_max_pool2d, make_permute,
     make_reshape, make_roll, make_pad, make_strided_slice, make_pixel_shuffle, make_join, make_contiguous,
     make_interleave, make_shuffled_slice, make_copy,
 };

@@ -38,6 +38,7 @@ enum class StepKind : int64_t {
   kFloatGroupNorm,
   kFloatMatmul,
   kFloatAttention,
+  kFloatMaxPool2d,
   kPermute,
   kReshape,
   kRoll,

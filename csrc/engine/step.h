@@ -85,6 +85,7 @@ std::unique_ptr<Step> make_float_reduce(const Instruction& instruction, Context&
 std::unique_ptr<Step> make_float_group_norm(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_float_matmul(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_float_max_pool2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_permute(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_reshape(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_roll(const Instruction& instruction, Context& context);

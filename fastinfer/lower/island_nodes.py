@@ -242,7 +242,7 @@ def _pad(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     values = arguments(node)
     x, amounts, mode = values["self"], list(values["pad"]), values["mode"]
     fill = _number(0.0 if values["value"] is None else values["value"])
-    if mode not in PAD_MODES or not all_integers(amounts) or fill is None or not _is_float(x):
+    if mode not in PAD_MODES or not all_integers(amounts) or fill is None:
         return None
     return Operation("pad", (x,), (tuple(amounts), PAD_MODES.index(mode), fill))
 
@@ -274,6 +274,16 @@ def _join(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     return Operation("join", tuple(parts), (dim % count,))
 
 
+def _max_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
+    values = arguments(node)
+    x, kernel = values["self"], values["kernel_size"]
+    pairs = (kernel, values["stride"] or kernel, values["padding"], values["dilation"])
+    lists = [(p, p) if isinstance(p, int) else (p[0], p[-1]) for p in pairs]
+    if rank(x) != 4 or not _is_float(x) or not all_integers([n for p in lists for n in p]):
+        return None
+    return Operation("float_max_pool2d", (x,), (*lists, bool(values["ceil_mode"])))
+
+
 _MAKERS: Mapping[Any, _Maker] = {
     **dict.fromkeys(_UNARY, _unary_step),
     **dict.fromkeys(_BINARY, _binary_step),
@@ -295,6 +305,7 @@ _MAKERS: Mapping[Any, _Maker] = {
     aten.pixel_shuffle.default: _pixel_shuffle,
     aten.pixel_unshuffle.default: _pixel_shuffle,
     aten.cat.default: _join,
+    aten.max_pool2d.default: _max_pool,
 }
 
 
@@ -305,6 +316,15 @@ def island_operation(node: fx.Node, graph_module: fx.GraphModule) -> Operation |
         return None
     made = make(node, graph_module)
     return made if made is not None and all(map(is_value, made.reads)) else None
+
+
+def contiguous_operation(node: fx.Node) -> Operation | None:
+    """Return the step of what lays a float image out for the caller, None for another node."""
+    is_copy = node.op == "call_function" and node.target is aten.contiguous.default
+    if not is_copy or node.kwargs or len(node.args) != 1:
+        return None
+    (x,) = node.args
+    return Operation("contiguous", (x,)) if rank(x) == 4 and _is_float(x) else None  # type: ignore[arg-type]
 
 
 def islands(graph_module: fx.GraphModule, is_step: Callable[[fx.Node], bool]) -> set[fx.Node]:

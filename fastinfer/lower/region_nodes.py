@@ -88,6 +88,18 @@ def _part_sizes(channels: int, node: fx.Node) -> list[int]:
     return [min(size, channels - at) for at in range(0, channels, size)]
 
 
+def split_constants(graph: fx.Graph) -> None:
+    """Give every reader of a tensor a node of its own: some are steps, others are not."""
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        for user in list(node.users)[1:]:
+            with graph.inserting_before(node):
+                own_node = graph.get_attr(str(node.target))
+            own_node.meta = dict(node.meta)
+            user.replace_input_with(node, own_node)
+
+
 def upsamples(graph: fx.Graph) -> None:
     """Give every upsample of ours a size that a program can hold: of another value, or numbers.
 

@@ -11,7 +11,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule, Source
-from fastinfer.lower.island_nodes import island_operation, islands
+from fastinfer.lower.island_nodes import contiguous_operation, island_operation, islands
 from fastinfer.lower.island_views import prepare_islands, restore_reshapes
 from fastinfer.lower.operation import SOURCE, Operation, table_of
 from fastinfer.lower.region_borders import region_reports
@@ -19,9 +19,9 @@ from fastinfer.lower.region_nodes import (
     Shapes,
     channel_slices,
     is_uint8,
-    is_value,
     rank,
     shape,
+    split_constants,
     upsamples,
 )
 from fastinfer.nn import Int8Conv2d, Int8Linear
@@ -206,15 +206,6 @@ def _is_along_rows(node: fx.Node, dim: Any) -> bool:
     return count is not None and count > 1 and (dim == count - 1 or (dim == 1 and count == 4))
 
 
-def _contiguous(node: fx.Node, _: fx.GraphModule) -> Operation | None:
-    """Return the step of what lays a float image out for the caller."""
-    (x,) = node.args
-    assert isinstance(x, fx.Node)
-    if rank(x) != 4 or is_uint8(x) or not is_value(x):
-        return None
-    return Operation("contiguous", (x,))
-
-
 _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], Operation | None]] = {
     own.quantize.default: _quantize,
     own.dequantize.default: _dequantize,
@@ -249,12 +240,6 @@ def _operation(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     return None
 
 
-def _is_contiguous(node: fx.Node) -> bool:
-    """Return True for a copy in rows that is a step of the region that made the value."""
-    is_copy = node.target is aten.contiguous.default and len(node.args) == 1
-    return is_copy and not node.kwargs and _contiguous(node, node.graph.owning_module) is not None  # type: ignore[arg-type]
-
-
 class _Support(OperatorSupportBase):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self._graph_module = graph_module
@@ -286,6 +271,7 @@ def with_regions(
     result = Shapes(graph_module).run(*inputs)
     channel_slices(graph_module.graph)
     upsamples(graph_module.graph)
+    split_constants(graph_module.graph)
     prepare_islands(graph_module, lambda node: _operation(node, graph_module) is not None)
     graph_module.recompile()
     partitioner = CapabilityBasedPartitioner(
@@ -294,7 +280,9 @@ def with_regions(
     partitions = [p for p in partitioner.propose_partitions() if _is_worth(p.nodes)]
     # torch's own copy would have its threads wait for the next call on the engine's cores.
     for partition in partitions:
-        made = {node: None for n in partition.nodes for node in n.users if _is_contiguous(node)}
+        made = {
+            node: None for n in partition.nodes for node in n.users if contiguous_operation(node)
+        }
         partition.nodes.update(made)
     if not partitions:
         restore_reshapes(graph_module.graph)
@@ -349,8 +337,7 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
             continue
         else:
             operation = _operation(node, part) or island_operation(node, part)
-            if operation is None and _is_contiguous(node):
-                operation = _contiguous(node, part)
+            operation = operation or contiguous_operation(node)
             assert operation is not None, node.format_node()
             values[node] = len(values)
             new = iter(range(len(sources), len(sources) + len(operation.sources)))

@@ -110,6 +110,7 @@ ISLAND_STEPS: Mapping[str, _Make] = {
     "float_group_norm": _group_norm,
     "float_matmul": lambda a, reads, packed, functions: functions["float_matmul"](*reads),
     "float_attention": lambda a, reads, packed, functions: functions["float_attention"](*reads, *a),
+    "float_max_pool2d": lambda a, reads, *_: F.max_pool2d(reads[0], *a),
     "permute": lambda a, reads, *_: reads[0].permute(a[0]),
     "reshape": _reshape,
     "roll": lambda a, reads, *_: reads[0].roll(a[0], a[1]),

@@ -15,6 +15,7 @@ from fastinfer.passes.fold_scale import fold_scale
 from fastinfer.passes.fuse_activation import fuse_activation
 from fastinfer.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from fastinfer.passes.fuse_residual import fuse_residual
+from fastinfer.passes.hoist_quantize import hoist_quantize
 from fastinfer.passes.make_layers import make_layers
 from fastinfer.passes.make_norm_layers import make_norm_layers
 from fastinfer.passes.remove_identity import remove_identity
@@ -53,6 +54,8 @@ STATIC_FLOAT_PASSES: tuple[Pass, ...] = tuple(
 INT8_PASSES: tuple[Pass, ...] = (
     cancel_quantize,
     sink_dequantize,
+    cancel_quantize,
+    hoist_quantize,
     cancel_quantize,
     use_float_rows,
     use_float_steps,

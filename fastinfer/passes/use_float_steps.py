@@ -25,7 +25,8 @@ _EXACT = frozenset(
         aten.clamp_min.default, aten.clamp_max.default, aten.abs.default, aten.neg.default,
         aten.leaky_relu.default, aten.square.default, aten.reciprocal.default, aten.add.Tensor,
         aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default,
-        aten.minimum.default, aten.prelu.default, aten.amax.default, aten.amin.default,
+        aten.minimum.default, aten.prelu.default, aten.max_pool2d.default, aten.amax.default,
+        aten.amin.default,
         aten.pixel_unshuffle.default, aten.pad.default, aten.expand_as.default,
         aten.view_as.default, aten.mT.default, aten.rsub.Scalar, aten.rsub.Tensor,
     }
@@ -160,6 +161,12 @@ def _layer_norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | 
     return _call(graph, node, own.float_layer_norm.default, v["input"], *rest)
 
 
+def _mean_of_image(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    if list(v["output_size"]) != [1, 1] or len(dims(v["self"]) or ()) != 4:
+        return None
+    return _call(graph, node, own.float_global_avg_pool2d.default, v["self"])
+
+
 def _unary(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
     name = node.target._schema.name.partition("::")[2]  # type: ignore[union-attr]
     assert name in OWN_UNARY
@@ -195,6 +202,7 @@ _INEXACT: Mapping[Any, _Rewrite] = {
     aten.scaled_dot_product_attention.default: _attention,
     aten.softmax.int: _softmax,
     aten.layer_norm.default: _layer_norm,
+    aten.adaptive_avg_pool2d.default: _mean_of_image,
     aten.sqrt.default: _unary,
     aten.exp.default: _unary,
     aten.sigmoid.default: _unary,

@@ -268,6 +268,8 @@ def _sums_case(n: int, channels: int, height: int, width: int, nhwc: bool) -> Ca
         outputs.append(add("reshape", (outputs[-2],), (-2, -3, -4)))
     outputs.append(add("float_group_norm", (0,), 2, 0, 1, 1e-5))
     outputs.append(add("float_group_norm", (outputs[-1],), channels, -1, -1, 0.1))
+    outputs.append(add("float_max_pool2d", (0,), (3, 3), (2, 2), (1, 1), (1, 1), False))
+    outputs.append(add("float_max_pool2d", (0,), (2, 3), (1, 2), (0, 1), (2, 1), True))
     tokens = add("reshape", (0,), (-2, -3, -1))
     turned = add("permute", (tokens,), (0, 2, 1))
     alike = add("float_matmul", (tokens, turned))

@@ -81,7 +81,27 @@ def swapped(x):
     return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
 
+class Twice(nn.Module):
+    """One layer in two places, whose weight two operations read."""
+
+    def __init__(self):
+        super().__init__()
+        self.act, self.layer = nn.PReLU(CHANNELS), nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x):
+        return self.act(self.layer(self.act(x - 0.5)))
+
+
+def pooled(x):
+    y = F.max_pool2d(F.relu(F.instance_norm(x)), 3, 2, 1)
+    return y + y.mean((2, 3), keepdim=True)
+
+
 OPERATIONS = {
+    "twice": Twice,
+    "pooled": lambda: pooled,
+    "enlarged": lambda: lambda x: F.pad(F.interpolate(F.instance_norm(x), scale_factor=2), [1] * 4),
+    "mean of all": lambda: lambda x: x * torch.sigmoid(F.adaptive_avg_pool2d(F.relu(x - 1), 1) - 1),
     "normalize": lambda: lambda x: F.normalize(x, dim=1),
     "difference": lambda: lambda x: x - x.mean((2, 3), keepdim=True),
     "without dims": lambda: lambda x: x - x.mean((2, 3))[:, :, None, None],

@@ -11,7 +11,7 @@ namespace {
 template <class Vec>
 constexpr FloatKernels float_kernels() {
   return {binary_row<Vec>,     unary_row<Vec>,  reduce_rows<Vec>,
-          reduce_columns<Vec>, group_norm<Vec>, matmul<Vec>};
+          reduce_columns<Vec>, group_norm<Vec>, matmul<Vec>, max_taps<Vec>};
 }
 
 }  // namespace

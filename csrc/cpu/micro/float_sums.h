@@ -100,6 +100,18 @@ void reduce_columns(ReduceFunction function, const ReduceColumns& run) {
   }
 }
 
+template <class Vec>
+void max_taps(const MaxTaps& run) {
+  for (int64_t c = 0; c < run.n; c += kRowLanes) {
+    const int64_t left = run.n - c;
+    auto most = RowPart<Vec>::of(-kInfinity);
+    for (int t = 0; t < run.count; t++) {
+      most = load_part<Vec>(run.taps[t] + c, left, 0.0f).with(most, maximum<Vec>);
+    }
+    store_part(run.out + c, left, most);
+  }
+}
+
 // Of every group the mean of `sums`, its channels' sums, over `count` numbers; to all of its channels.
 template <class Vec>
 void group_means(const GroupNormRun& run, float* sums) {
