@@ -16,7 +16,7 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers bench-sparse bench-channels \
+  bench bench-models bench-load bench-overhead bench-peers bench-islands bench-sparse bench-channels \
   bench-accuracy bench-gpu-paper gpu-check lint format clean
 
 help: ## Show the targets
@@ -93,6 +93,9 @@ bench-gpu-paper: build ## Bytes, operations and least times of the GPU ops, with
 
 bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and ONNX Runtime, in a second venv
 	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py
+
+bench-islands: build .venv-peers/.installed ## Networks with float operations between layers, against OpenVINO
+	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py --islands
 
 # The trained networks and the data, beside .venv: 300 MB of wheels that only this needs.
 .venv-accuracy/.installed: requirements.txt requirements-demo.txt requirements-accuracy.txt

@@ -143,14 +143,17 @@ def main() -> None:
     parser.add_argument("--only", choices=(*CASES, *ISLAND_CASES), nargs="+", metavar="MODEL")
     parser.add_argument("--islands", action="store_true", help="networks with float operations")
     default = [name for name in CONTENDERS if name not in ON_REQUEST]
-    parser.add_argument("--contenders", choices=tuple(CONTENDERS), nargs="+", default=default)
+    parser.add_argument("--contenders", choices=tuple(CONTENDERS), nargs="+")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2, help="per contender and round")
     parser.add_argument("--out", type=Path, help="default: in bench/results, when all models ran")
     options = parser.parse_args()
+    is_whole = options.only is None and options.contenders is None
+    if options.contenders is None:
+        options.contenders = [OPENVINO_INT8, EAGER] if options.islands else default
     if OURS not in options.contenders:
         options.contenders.append(OURS)
-    if options.out is None and options.only is None and options.contenders == default:
+    if options.out is None and is_whole:
         options.out = results_path("bench_islands" if options.islands else "bench_peers")
     rows: list[Row] = []
     for name in options.only or (ISLAND_CASES if options.islands else CASES):
