@@ -64,7 +64,8 @@ def _only_map(node: fx.Node) -> tuple[float, int] | None:
         return None
     if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
         return None
-    if not all(map(is_quantize, node.users)):
+    is_unbatched = node.target is aten.max_pool2d.default and value.dim() != 4
+    if is_unbatched or not all(map(is_quantize, node.users)):
         return None
     maps = {map_of(user) for user in node.users}
     return maps.pop() if len(maps) == 1 else None
@@ -87,4 +88,5 @@ def _moved(
         fill = torch.tensor(float(values["value"] or 0.0))
         code = own.quantize(fill, scale, zero_point, False)
         rest = (values["pad"], "constant", int(code))
-    return graph.call_function(node.target, (codes, *rest), dict(node.kwargs))
+    operator: Any = node.target
+    return graph.call_function(operator, (codes, *rest), dict(node.kwargs))

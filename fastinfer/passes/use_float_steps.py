@@ -255,7 +255,7 @@ def use_float_steps(program: Program) -> int:
 
 def _rewrite(graph: fx.Graph, node: fx.Node) -> int:
     rewrite = _INEXACT.get(node.target)
-    if rewrite is None or dtype(node) != torch.float32:
+    if rewrite is None or {dtype(n) for n in (node, *node.all_input_nodes)} - {torch.float32, None}:
         return 0
     with graph.inserting_before(node):
         made = rewrite(graph, node, arguments(node))
