@@ -233,7 +233,8 @@ def _view_case(n: int, channels: int, height: int, width: int) -> Case:
             outputs += [shuffled, add("pixel_shuffle", (shuffled,), -2)]
         outputs.append(add("join", (rolled, image, rolled), 1))
         outputs.append(add("join", (cut, cut), 3))
-        outputs.append(add("contiguous", (image,)))
+        if image == 1:  # only floats are laid out for the caller
+            outputs.append(add("contiguous", (image,)))
     for mode in PAD_MODES[1:]:
         outputs.append(add("pad", (1,), (1, 2, 2, 1), PAD_MODES.index(mode), 0.0))
     # Where codes are read as images again.
