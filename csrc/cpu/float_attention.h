@@ -54,23 +54,19 @@ struct AttentionDriver {
 
   void run_rows(int64_t index, int64_t row, int64_t rows, const Scratch& memory,
                 bool is_packed) const {
-    const int64_t at[2] = {index / sizes[1], index % sizes[1]};
-    const auto offset = [&](const MatrixSteps& steps) {
-      return at[0] * steps.batch[0] + at[1] * steps.batch[1];
-    };
-    const float* from = q + offset(q_steps) + row * q_steps.row;
+    const float* from = q + q_steps.offset(index, sizes) + row * q_steps.row;
     for (int64_t r = 0; r < rows; r++) {
       float* to = memory.queries + r * width;
       for (int64_t i = 0; i < width; i++) {
         to[i] = from[r * q_steps.row + i * q_steps.column] * scale;
       }
     }
-    table.floats.matmul({memory.queries, k + offset(k_steps), memory.scores, rows, width, keys,
+    table.floats.matmul({memory.queries, k + k_steps.offset(index, sizes), memory.scores, rows, width, keys,
                          width, 1, k_steps.column, k_steps.row, keys, keys, memory.keys,
                          is_packed});
     table.softmax({memory.scores, memory.scores, rows, keys});
-    table.floats.matmul({memory.scores, v + offset(v_steps),
-                         out + offset(out_steps) + row * out_steps.row, rows, keys, out_width,
+    table.floats.matmul({memory.scores, v + v_steps.offset(index, sizes),
+                         out + out_steps.offset(index, sizes) + row * out_steps.row, rows, keys, out_width,
                          keys, 1, v_steps.row, v_steps.column, out_steps.row, out_width,
                          memory.values, is_packed});
   }

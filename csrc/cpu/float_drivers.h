@@ -1,11 +1,32 @@
 // What float steps between int8 layers cost, and how threads split them. Torch-free.
 #pragma once
 
+#include <array>
+#include <optional>
+#include <vector>
+
 #include "kernel_table.h"
 #include "scratch.h"
 #include "work.h"
 
 namespace fastinfer {
+
+// What lies in memory before the reduced dimensions, in them, and behind them; no value where they do not lie
+// together. Images are NHWC in memory, other shapes row-major.
+inline std::optional<std::array<int64_t, 3>> reduced_parts(const std::vector<int64_t>& shape,
+                                                           const std::vector<bool>& is_reduced) {
+  static constexpr size_t kPixelsFirst[] = {0, 2, 3, 1};
+  std::array<int64_t, 3> parts = {1, 1, 1};
+  size_t part = 0;
+  for (size_t i = 0; i < shape.size(); i++) {
+    const size_t dim = shape.size() == 4 ? kPixelsFirst[i] : i;
+    if (is_reduced[dim] && part == 0) part = 1;
+    if (!is_reduced[dim] && part == 1 && shape[dim] != 1) part = 2;
+    if (is_reduced[dim] && part != 1) return std::nullopt;
+    parts[part] *= shape[dim];
+  }
+  return parts;
+}
 
 // Of x, [outer, n, inner], what every n numbers make: [outer, inner].
 struct ReduceDriver {
@@ -81,6 +102,11 @@ struct GroupNormDriver {
 // Where a matrix of some lies: floats from one index to the next, 0 where it repeats.
 struct MatrixSteps {
   int64_t batch[2], row, column;
+
+  // Of matrix `index` of sizes[0] * sizes[1].
+  int64_t offset(int64_t index, const int64_t (&sizes)[2]) const {
+    return index / sizes[1] * batch[0] + index % sizes[1] * batch[1];
+  }
 };
 
 // Products of matrices, sizes[0] * sizes[1] of them.
@@ -121,13 +147,10 @@ struct MatmulDriver {
 
  private:
   void run_units(int64_t matrix, int64_t first, int64_t last, float* memory) const {
-    const int64_t at[2] = {matrix / sizes[1], matrix % sizes[1]};
-    const auto offset = [&](const MatrixSteps& steps) {
-      return at[0] * steps.batch[0] + at[1] * steps.batch[1];
-    };
-    MatmulRun run{a + offset(a_steps), b + offset(b_steps), out + offset(out_steps), rows, k,
-                  columns, a_steps.row, a_steps.column, b_steps.row, b_steps.column,
-                  out_steps.row, matmul_group(k), memory, false};
+    MatmulRun run{a + a_steps.offset(matrix, sizes), b + b_steps.offset(matrix, sizes),
+                  out + out_steps.offset(matrix, sizes), rows, k, columns, a_steps.row,
+                  a_steps.column, b_steps.row, b_steps.column, out_steps.row, matmul_group(k),
+                  memory, false};
     if (splits_columns()) {
       const int64_t c = first * kMatmulPanel;
       run.b += c * b_steps.column;

@@ -62,7 +62,7 @@ struct GroupNormRun {
   float eps;
   float* scratch;           // group_norm_scratch(channels) floats
 };
-constexpr int64_t group_norm_scratch(int64_t channels) { return 4 * channels; }
+constexpr int64_t group_norm_scratch(int64_t channels) { return 2 * channels; }
 
 // out = a b. Steps are floats from one row, column or element of the sums to the next.
 struct MatmulRun {

@@ -52,25 +52,17 @@ Tensor float_reduce_cpu(Tensor x, std::vector<int64_t> dims, std::string functio
   const bool is_image = x.dim() == 4;
   x = is_image ? as_nhwc(x) : as_contiguous(x);
   const std::vector<int64_t> shape = sizes_of(x);
-  static constexpr size_t kPixelsFirst[] = {0, 2, 3, 1};
-  int64_t sizes[3] = {1, 1, 1};  // before, reduced, behind
-  size_t part = 0;
-  for (size_t i = 0; i < shape.size(); i++) {
-    const size_t dim = is_image ? kPixelsFirst[i] : i;
-    if (is_reduced[dim] && part == 0) part = 1;
-    if (!is_reduced[dim] && part == 1 && shape[dim] != 1) part = 2;
-    STD_TORCH_CHECK(!is_reduced[dim] || part == 1, kOp, ": expected dims that lie together in ",
-                    is_image ? "NHWC" : "row-major", " memory, got them apart in ", shape_text(x));
-    sizes[part] *= shape[dim];
-  }
-  STD_TORCH_CHECK(sizes[1] > 0, kOp, ": expected something to reduce, got ", shape_text(x));
+  const auto parts = reduced_parts(shape, is_reduced);
+  STD_TORCH_CHECK(parts.has_value(), kOp, ": expected dims that lie together in ",
+                  is_image ? "NHWC" : "row-major", " memory, got them apart in ", shape_text(x));
+  const auto [outer, n, inner] = *parts;
+  STD_TORCH_CHECK(n > 0, kOp, ": expected something to reduce, got ", shape_text(x));
   std::vector<int64_t> kept;
   for (size_t i = 0; i < shape.size(); i++) kept.push_back(is_reduced[i] ? 1 : shape[i]);
   Tensor out = is_image ? empty_nhwc(kept, ScalarType::Float)
                         : empty_contiguous(kept, ScalarType::Float);
   if (out.numel() == 0) return out;
-  run_driver(ReduceDriver{current_table(), wanted, floats(x), result(out), sizes[0], sizes[1],
-                          sizes[2]});
+  run_driver(ReduceDriver{current_table(), wanted, floats(x), result(out), outer, n, inner});
   return out;
 }
 

@@ -26,6 +26,18 @@ void expect(bool holds, const char* step, const std::string& text) {
   if (!holds) throw std::invalid_argument(std::string(step) + ": " + text);
 }
 
+const float* float_parameter(const char* step, Operands& operands, const Context& context,
+                             int64_t n) {
+  if (operands.is_absent()) {
+    operands.integer();
+    return nullptr;
+  }
+  const Weight& weight = operands.weight(context);
+  expect(weight.bytes == n * static_cast<int64_t>(sizeof(float)), step,
+         "expected parameters of " + std::to_string(n) + " float32");
+  return reinterpret_cast<const float*>(weight.data);
+}
+
 std::string shape_text(const Value& value) {
   std::string text = "[";
   for (size_t i = 0; i < value.shape.size(); i++) {

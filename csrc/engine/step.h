@@ -114,6 +114,10 @@ class Operands {
   std::span<const int64_t> words_;
 };
 
+// The n floats that the next word names, null where it says that there are none.
+const float* float_parameter(const char* step, Operands& operands, const Context& context,
+                             int64_t n);
+
 // Throws std::invalid_argument("<step>: <text>") unless `holds`.
 void expect(bool holds, const char* step, const std::string& text);
 

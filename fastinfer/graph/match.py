@@ -101,6 +101,11 @@ def replace(node: fx.Node, other: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
+def pair(value: Any) -> tuple[int, int]:
+    """Return (height, width) of a pooling's argument: an int, or a list of one or two."""
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
 def order(graph: fx.Graph) -> dict[fx.Node, int]:
     """Return the position of each node."""
     return {node: index for index, node in enumerate(graph.nodes)}

@@ -1,4 +1,4 @@
-"""Nodes of float islands as steps of the engine, and the rewrites that make them so.
+"""Nodes of float islands as steps of the engine.
 
 torch's own operators stand here where IEEE 754 says what the answer is, to the bit, or where
 elements only move; passes/use_float_steps.py put ops of ours in the place of the others.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from fastinfer.graph.islands import island_nodes
-from fastinfer.graph.match import arguments
+from fastinfer.graph.match import arguments, pair
 from fastinfer.lower.operation import SOURCE, Operation, table_of
 from fastinfer.lower.region_nodes import (
     is_uint8,
@@ -278,7 +278,7 @@ def _max_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     values = arguments(node)
     x, kernel = values["self"], values["kernel_size"]
     pairs = (kernel, values["stride"] or kernel, values["padding"], values["dilation"])
-    lists = [(p, p) if isinstance(p, int) else (p[0], p[-1]) for p in pairs]
+    lists = [pair(p) for p in pairs]
     if rank(x) != 4 or not _is_float(x) or not all_integers([n for p in lists for n in p]):
         return None
     return Operation("float_max_pool2d", (x,), (*lists, bool(values["ceil_mode"])))

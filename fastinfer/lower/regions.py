@@ -11,6 +11,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from fastinfer.engine import RegionModule, Source
+from fastinfer.graph.match import pair
 from fastinfer.lower.island_nodes import contiguous_operation, island_operation, islands
 from fastinfer.lower.island_views import prepare_islands, restore_reshapes
 from fastinfer.lower.operation import SOURCE, Operation, table_of
@@ -36,10 +37,6 @@ own = torch.ops.fastinfer
 SHORTEST = 2
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
-
-
 def _packed_module(module: nn.Module, node: fx.Node) -> Operation | None:
     """Return the step of a call of a packed module, None when the engine has none for it."""
     reads = tuple(a for a in node.args if isinstance(a, fx.Node))
@@ -50,7 +47,7 @@ def _packed_module(module: nn.Module, node: fx.Node) -> Operation | None:
         return Operation("int8_linear", reads, arguments, ((module, "packed"),))
     if type(module) is Int8Conv2d:
         geometry = [
-            _pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
+            pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
         ]
         if module._op is own.int8_depthwise_conv2d.default:
             arguments = (SOURCE, *geometry, module.float_output)
@@ -114,13 +111,13 @@ def _lookup(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
 def _max_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, *pairs, ceil_mode = node.args
     assert isinstance(x, fx.Node)
-    return Operation("int8_max_pool2d", (x,), (*map(_pair, pairs), bool(ceil_mode)))
+    return Operation("int8_max_pool2d", (x,), (*map(pair, pairs), bool(ceil_mode)))
 
 
 def _avg_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, kernel, stride, padding, ceil_mode, include_pad, *numbers = node.args
     assert isinstance(x, fx.Node)
-    pairs = (_pair(kernel), _pair(stride), _pair(padding))
+    pairs = (pair(kernel), pair(stride), pair(padding))
     flags = (bool(ceil_mode), bool(include_pad))
     return Operation("int8_avg_pool2d", (x,), (*pairs, *flags, *numbers))
 
@@ -128,7 +125,7 @@ def _avg_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
 def _adaptive_avg_pool(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     x, size, *numbers = node.args
     assert isinstance(x, fx.Node)
-    return Operation("int8_adaptive_avg_pool2d", (x,), (_pair(size), *numbers))
+    return Operation("int8_adaptive_avg_pool2d", (x,), (pair(size), *numbers))
 
 
 def _add(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:

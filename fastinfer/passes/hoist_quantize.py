@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fastinfer.graph.match import arguments, dims, dtype, finish
+from fastinfer.graph.match import arguments, dims, dtype, finish, pair
 from fastinfer.passes.cancel_quantize import is_quantize, map_of
 from fastinfer.program import Program
 
@@ -64,11 +64,18 @@ def _only_map(node: fx.Node) -> tuple[float, int] | None:
         return None
     if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
         return None
-    is_unbatched = node.target is aten.max_pool2d.default and value.dim() != 4
-    if is_unbatched or not all(map(is_quantize, node.users)):
+    if not _has_form(node, value) or not all(map(is_quantize, node.users)):
         return None
     maps = {map_of(user) for user in node.users}
     return maps.pop() if len(maps) == 1 else None
+
+
+def _has_form(node: fx.Node, value: torch.Tensor) -> bool:
+    """Return False where there is no operator on codes: an unbatched image, a fill not known."""
+    if node.target is aten.max_pool2d.default:
+        return value.dim() == 4
+    fill = arguments(node)["value"] if node.target is aten.pad.default else None
+    return fill is None or isinstance(fill, (int, float))
 
 
 def _moved(
@@ -79,7 +86,7 @@ def _moved(
     if node.target is aten.max_pool2d.default:
         stride = values["stride"] or values["kernel_size"]
         pairs = (values["kernel_size"], stride, values["padding"], values["dilation"])
-        lists = [[p, p] if isinstance(p, int) else [p[0], p[-1]] for p in pairs]
+        lists = [list(pair(p)) for p in pairs]
         return graph.call_function(
             own.int8_max_pool2d.default, (codes, *lists, values["ceil_mode"])
         )

@@ -16,6 +16,7 @@ from fastinfer.graph.match import (
     replace,
 )
 from fastinfer.passes.cancel_quantize import is_dequantize, is_quantize
+from fastinfer.passes.float_calls import layer_norm, mean_of_image, softmax
 from fastinfer.program import Program
 
 aten = torch.ops.aten
@@ -32,27 +33,21 @@ def use_float_rows(program: Program) -> int:
     graph_module = program.graph_module
     graph, count = graph_module.graph, _use_global_avg_pool(program) + _use_upsample(program)
     for node in nodes_calling(graph, aten.layer_norm.default, aten.softmax.int):
-        values = arguments(node)
-        x = node.args[0]
+        values, x = arguments(node), node.args[0]
         rank = len(dims(x) or ())
         if not isinstance(x, fx.Node) or dtype(node) != torch.float32 or not rank:
             continue
         if not _is_beside_int8(graph_module, node, x):
             continue
         is_norm = node.target is aten.layer_norm.default
-        if is_norm and len(values["normalized_shape"]) != 1:
-            continue
         dim = rank - 1 if is_norm else values["dim"] % rank
         if dim != (1 if rank == 4 else rank - 1):
             continue
         with graph.inserting_before(node):
-            if is_norm:
-                rest = (values["weight"], values["bias"], values["eps"], dim)
-                made = graph.call_function(own.float_layer_norm.default, (x, *rest))
-            else:
-                made = graph.call_function(own.float_softmax.default, (x, dim))
-        replace(node, made)
-        count += 1
+            made = (layer_norm if is_norm else softmax)(graph, node, values)
+        if made is not None:
+            replace(node, made)
+            count += 1
     if count:
         finish(graph_module)
     return count
@@ -62,13 +57,13 @@ def _use_global_avg_pool(program: Program) -> int:
     graph_module = program.graph_module
     graph, count = graph_module.graph, 0
     for node in nodes_calling(graph, aten.adaptive_avg_pool2d.default):
-        x, size = node.args[0], arguments(node)["output_size"]
-        if list(size) != [1, 1] or not _is_image_of_int8(graph_module, node, x):
+        if not _is_image_of_int8(graph_module, node, node.args[0]):
             continue
         with graph.inserting_before(node):
-            made = graph.call_function(own.float_global_avg_pool2d.default, (x,))
-        replace(node, made)
-        count += 1
+            made = mean_of_image(graph, node, arguments(node))
+        if made is not None:
+            replace(node, made)
+            count += 1
     return count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from fastinfer.graph.islands import island_nodes
 from fastinfer.graph.layer import Layer
 from fastinfer.graph.match import arguments, dims, dtype, finish, layer_of, nodes_calling, replace
 from fastinfer.graph.transparent import TRANSPARENT_OPS
+from fastinfer.passes.float_calls import layer_norm, mean_of_image, new_call, softmax
 from fastinfer.program import Program
 from fastinfer.types.float_functions import OWN_UNARY, lies_together
 
@@ -35,16 +37,6 @@ _EXACT = frozenset(
 _Rewrite = Callable[[fx.Graph, fx.Node, dict[str, Any]], fx.Node | None]
 
 
-def _call(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
-    """Return a new call in the place of `like`, with its shape where those it reads have theirs."""
-    node = graph.call_function(target, args)
-    node.meta = {k: v for k, v in like.meta.items() if k != "val"}
-    if all("val" in source.meta for source in node.all_input_nodes):
-        values = fx.node.map_arg(args, lambda source: source.meta["val"])
-        node.meta["val"] = target(*values)
-    return node
-
-
 def _dims(x: object, values: Any) -> list[int]:
     rank = len(dims(x) or ())
     listed = [values] if isinstance(values, int) else list(values or range(rank))
@@ -55,8 +47,8 @@ def _reduce(graph: fx.Graph, node: fx.Node, x: Any, along: Any, keepdim: Any, fu
     sizes, reduced = dims(x), _dims(x, along)
     if not sizes or not reduced or 0 in reduced or not lies_together(sizes, reduced):
         return None
-    made = _call(graph, node, own.float_reduce.default, x, reduced, function)
-    return made if keepdim else _call(graph, node, aten.squeeze.dims, made, reduced)
+    made = new_call(graph, node, own.float_reduce.default, x, reduced, function)
+    return made if keepdim else new_call(graph, node, aten.squeeze.dims, made, reduced)
 
 
 def _mean(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
@@ -79,8 +71,8 @@ def _norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
 def _extreme(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
     if v["keepdim"]:
         return None
-    made = _call(graph, node, node.target, v["self"], _dims(v["self"], v["dim"]), True)
-    return _call(graph, node, aten.squeeze.dims, made, _dims(v["self"], v["dim"]))
+    made = new_call(graph, node, node.target, v["self"], _dims(v["self"], v["dim"]), True)
+    return new_call(graph, node, aten.squeeze.dims, made, _dims(v["self"], v["dim"]))
 
 
 def _deviation(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
@@ -92,19 +84,17 @@ def _deviation(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | N
     correction = 1 if correction is None else correction
     if not counts or not all(isinstance(c, int) for c in counts):
         return None
-    total = 1
-    for count in counts:
-        total *= int(count)  # type: ignore[call-overload]
-    mean = _reduce(graph, node, x, reduced, True, "mean")
-    if mean is None or total <= correction:
+    total = prod(counts)  # type: ignore[arg-type]
+    mean = _reduce(graph, node, x, reduced, True, "mean") if total > correction else None
+    if mean is None:
         return None
-    away = _call(graph, node, aten.sub.Tensor, x, mean)
-    squares = _call(graph, node, aten.mul.Tensor, away, away)
+    away = new_call(graph, node, aten.sub.Tensor, x, mean)
+    squares = new_call(graph, node, aten.mul.Tensor, away, away)
     summed = _reduce(graph, node, squares, reduced, v["keepdim"], "sum")
-    variance = _call(graph, node, aten.div.Tensor, summed, float(total - correction))
+    variance = new_call(graph, node, aten.div.Tensor, summed, float(total - correction))
     if node.target in (aten.var.dim, aten.var.correction):
         return variance
-    return _call(graph, node, own.float_unary.default, variance, "sqrt")
+    return new_call(graph, node, own.float_unary.default, variance, "sqrt")
 
 
 def _group_norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
@@ -115,7 +105,7 @@ def _group_norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | 
         return None
     groups = v.get("num_groups", sizes[1])
     rest = (groups, v["weight"], v["bias"], v["eps"])
-    return _call(graph, node, own.float_group_norm.default, x, *rest)
+    return new_call(graph, node, own.float_group_norm.default, x, *rest)
 
 
 def _matmul(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
@@ -123,7 +113,7 @@ def _matmul(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None
     sizes = (dims(a) or (), dims(b) or ())
     if len(sizes[0]) != len(sizes[1]) or len(sizes[0]) < 3 or not _batches_meet(*sizes):
         return None
-    return _call(graph, node, own.float_matmul.default, a, b)
+    return new_call(graph, node, own.float_matmul.default, a, b)
 
 
 def _batches_meet(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
@@ -142,45 +132,23 @@ def _attention(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | N
         if not isinstance(width, int):
             return None
         scale = width**-0.5
-    return _call(graph, node, own.float_attention.default, query, key, value, float(scale))
-
-
-def _softmax(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
-    x, rank = v["self"], len(dims(v["self"]) or ())
-    dim = v["dim"] % rank if rank else 0
-    if rank < 2 or v["dtype"] is not None or not (dim == rank - 1 or (dim == 1 and rank == 4)):
-        return None
-    return _call(graph, node, own.float_softmax.default, x, dim)
-
-
-def _layer_norm(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
-    rank = len(dims(v["input"]) or ())
-    if rank < 2 or len(v["normalized_shape"]) != 1:
-        return None
-    rest = (v["weight"], v["bias"], v["eps"], rank - 1)
-    return _call(graph, node, own.float_layer_norm.default, v["input"], *rest)
-
-
-def _mean_of_image(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
-    if list(v["output_size"]) != [1, 1] or len(dims(v["self"]) or ()) != 4:
-        return None
-    return _call(graph, node, own.float_global_avg_pool2d.default, v["self"])
+    return new_call(graph, node, own.float_attention.default, query, key, value, float(scale))
 
 
 def _unary(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
     name = node.target._schema.name.partition("::")[2]  # type: ignore[union-attr]
     assert name in OWN_UNARY
-    return _call(graph, node, own.float_unary.default, v["self"], name)
+    return new_call(graph, node, own.float_unary.default, v["self"], name)
 
 
 def _rsqrt(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
-    root = _call(graph, node, own.float_unary.default, v["self"], "sqrt")
-    return _call(graph, node, aten.reciprocal.default, root)
+    root = new_call(graph, node, own.float_unary.default, v["self"], "sqrt")
+    return new_call(graph, node, aten.reciprocal.default, root)
 
 
 def _pow(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
     if v["exponent"] == 0.5:
-        return _call(graph, node, own.float_unary.default, v["self"], "sqrt")
+        return new_call(graph, node, own.float_unary.default, v["self"], "sqrt")
     return None
 
 
@@ -200,9 +168,9 @@ _INEXACT: Mapping[Any, _Rewrite] = {
     aten.matmul.default: _matmul,
     aten.bmm.default: _matmul,
     aten.scaled_dot_product_attention.default: _attention,
-    aten.softmax.int: _softmax,
-    aten.layer_norm.default: _layer_norm,
-    aten.adaptive_avg_pool2d.default: _mean_of_image,
+    aten.softmax.int: softmax,
+    aten.layer_norm.default: layer_norm,
+    aten.adaptive_avg_pool2d.default: mean_of_image,
     aten.sqrt.default: _unary,
     aten.exp.default: _unary,
     aten.sigmoid.default: _unary,
@@ -283,12 +251,12 @@ def _fuse_attention(node: fx.Node) -> int:
         return 0
     order = [*range(rank - 2), rank - 1, rank - 2]
     with graph.inserting_before(node):
-        key = _call(graph, node, aten.permute.default, turned_key, order)
+        key = new_call(graph, node, aten.permute.default, turned_key, order)
         if is_turned:
-            value = _call(graph, node, aten.permute.default, value, order)
-        made = _call(graph, node, own.float_attention.default, query, key, value, 1.0)
+            value = new_call(graph, node, aten.permute.default, value, order)
+        made = new_call(graph, node, own.float_attention.default, query, key, value, 1.0)
         if is_turned:
-            made = _call(graph, node, aten.permute.default, made, order)
+            made = new_call(graph, node, aten.permute.default, made, order)
     replace(node, made)
     return 1
 

@@ -206,7 +206,7 @@ def _view_case(n: int, channels: int, height: int, width: int) -> Case:
     label = f"views_{n}x{channels}x{height}x{width}"
     g = generator(label)
     u, x = random_uint8(g, n, channels, height, width), torch.randn(n, channels, height, width)
-    c, h, w = channels, height, width
+    c, h = channels, height
     steps: list[Step] = []
 
     def add(kind: str, reads: tuple[int, ...], *arguments: Any) -> int:
@@ -244,7 +244,6 @@ def _view_case(n: int, channels: int, height: int, width: int) -> Case:
     outputs.append(add("flatten", (codes,)))
     outputs.append(add("dequantize", (codes,), 0.1, 5))
     outputs.append(add("int8_add", (codes, codes), 0.5, 30, 0.7, 3, 11, 0, 200, -1))
-    del w
     return _program(label, steps, outputs, u, x)
 
 

@@ -8,6 +8,18 @@
 namespace fastinfer {
 namespace {
 
+// Accumulators for six rows of 64 columns take 24 of 32 registers, for four rows of 16 8 of 16.
+template <class Vec>
+struct MatmulTile {
+  static constexpr bool kIsWide = Vec::kLanes == kRowLanes;
+  static constexpr int kRowsOnce = kIsWide ? 6 : 4, kParts = kIsWide ? 4 : 1;
+
+  // Of the panel that begins where so many columns are left: kParts vectors of them, or one.
+  static constexpr int64_t width(int64_t left) {
+    return left >= kParts * kRowLanes ? kParts * kRowLanes : kRowLanes;
+  }
+};
+
 // kRowsOnce rows from `row` on times kParts * kRowLanes columns of b, `b_step` floats from a k to the next.
 template <class Vec, int kRowsOnce, int kParts>
 inline __attribute__((always_inline)) void matmul_tile(const MatmulRun& run, int64_t row,
@@ -43,14 +55,12 @@ inline __attribute__((always_inline)) void matmul_tile(const MatmulRun& run, int
 template <class Vec, int kRowsOnce>
 void matmul_rows(const MatmulRun& run, int64_t row, const float* b, bool is_packed, float* out,
                  int64_t columns) {
-  // Accumulators for six rows of 64 columns take 24 of 32 registers, for four rows of 16 8 of 16.
-  constexpr int kParts = Vec::kLanes == kRowLanes ? 4 : 1;
-  constexpr int64_t kWide = kParts * kRowLanes;
+  constexpr int kParts = MatmulTile<Vec>::kParts;
   for (int64_t c = 0; c < columns;) {
-    const int64_t left = columns - c, width = left >= kWide ? kWide : kRowLanes;
+    const int64_t left = columns - c, width = MatmulTile<Vec>::width(left);
     const int64_t b_step = is_packed ? width : run.b_k;
     const float* from = b + c * (is_packed ? run.k : 1);
-    if (width == kWide) {
+    if (width == kParts * kRowLanes) {
       matmul_tile<Vec, kRowsOnce, kParts>(run, row, from, b_step, out + c, left);
     } else {
       matmul_tile<Vec, kRowsOnce, 1>(run, row, from, b_step, out + c, left);
@@ -71,9 +81,7 @@ inline void pack_columns(const MatmulRun& run, int64_t first, int64_t columns, i
 
 template <class Vec>
 void matmul(const MatmulRun& run) {
-  constexpr bool kIsWide = Vec::kLanes == kRowLanes;
-  constexpr int kRowsOnce = kIsWide ? 6 : 4;
-  constexpr int64_t kWide = kIsWide ? 4 * kRowLanes : kRowLanes;
+  constexpr int kRowsOnce = MatmulTile<Vec>::kRowsOnce;
   for (int64_t first = 0; first < run.columns; first += run.group) {
     const int64_t columns = std::min(run.group, run.columns - first);
     // Vectors of columns that do not lie side by side, or of fewer than a vector has, are brought together.
@@ -82,7 +90,7 @@ void matmul(const MatmulRun& run) {
     if (is_packed) {
       b = run.scratch;
       for (int64_t c = 0; c < columns && !run.is_packed;) {
-        const int64_t left = columns - c, width = left >= kWide ? kWide : kRowLanes;
+        const int64_t left = columns - c, width = MatmulTile<Vec>::width(left);
         pack_columns(run, first + c, std::min(left, width), width, run.scratch + c * run.k);
         c += width;
       }

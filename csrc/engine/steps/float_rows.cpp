@@ -100,25 +100,14 @@ int64_t row_of(const char* step, const Instruction& instruction, Context& contex
   return x.shape[static_cast<size_t>(dim)];
 }
 
-const float* parameter(Operands& operands, const Context& context, int64_t n) {
-  if (operands.is_absent()) {
-    operands.integer();
-    return nullptr;
-  }
-  const Weight& weight = operands.weight(context);
-  expect(weight.bytes == n * static_cast<int64_t>(sizeof(float)), "float_layer_norm",
-         "expected parameters of " + std::to_string(n) + " float32");
-  return reinterpret_cast<const float*>(weight.data);
-}
-
 }  // namespace
 
 std::unique_ptr<Step> make_layer_norm(const Instruction& instruction, Context& context) {
   constexpr const char* kStep = "float_layer_norm";
   Operands operands(kStep, instruction);
   const int64_t n = row_of(kStep, instruction, context, operands.integer());
-  const float* weight = parameter(operands, context, n);
-  const float* bias = parameter(operands, context, n);
+  const float* weight = float_parameter(kStep, operands, context, n);
+  const float* bias = float_parameter(kStep, operands, context, n);
   const auto eps = static_cast<float>(operands.real());
   const Value& x = context.value(instruction.reads[0]);
   return std::make_unique<LayerNormStep>(instruction, context, x, n, weight, bias, eps);

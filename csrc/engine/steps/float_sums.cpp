@@ -40,25 +40,6 @@ const Value& float_value(const char* step, const Context& context, int64_t index
   return value;
 }
 
-const float* parameter(const char* step, Operands& operands, const Context& context, int64_t n) {
-  if (operands.is_absent()) {
-    operands.integer();
-    return nullptr;
-  }
-  const Weight& weight = operands.weight(context);
-  expect(weight.bytes == n * static_cast<int64_t>(sizeof(float)), step,
-         "expected parameters of " + std::to_string(n) + " float32");
-  return reinterpret_cast<const float*>(weight.data);
-}
-
-// Of images the pixels come before the channels.
-std::vector<size_t> memory_order(size_t rank) {
-  if (rank == 4) return {0, 2, 3, 1};
-  std::vector<size_t> order(rank);
-  std::iota(order.begin(), order.end(), size_t{0});
-  return order;
-}
-
 MatrixSteps matrix_steps(const Value& value, bool repeats) {
   const Sizes strides = strides_of(value);
   const size_t rank = strides.size();
@@ -83,15 +64,10 @@ std::unique_ptr<Step> make_float_reduce(const Instruction& instruction, Context&
            "expected dims but the batch's, got " + std::to_string(dim) + " of " + shape_text(x));
     is_reduced[static_cast<size_t>(dim)] = true;
   }
-  int64_t sizes[3] = {1, 1, 1};  // before, reduced, behind
-  size_t part = 0;
-  for (const size_t i : memory_order(x.shape.size())) {
-    if (is_reduced[i] && part == 0) part = 1;
-    if (!is_reduced[i] && part == 1 && x.shape[i] != 1) part = 2;
-    expect(!is_reduced[i] || part == 1, kStep,
-           "expected dims that lie together in memory, got them apart in " + shape_text(x));
-    sizes[part] *= x.shape[i];
-  }
+  const auto parts = reduced_parts(x.shape, is_reduced);
+  expect(parts.has_value(), kStep,
+         "expected dims that lie together in memory, got them apart in " + shape_text(x));
+  const std::array<int64_t, 3> sizes = *parts;
   expect(sizes[1] > 0, kStep, "expected something to reduce, got " + shape_text(x));
   Value out{Dtype::kFloat, {}, false};
   for (size_t i = 0; i < x.shape.size(); i++) out.shape.push_back(is_reduced[i] ? 1 : x.shape[i]);
@@ -112,8 +88,8 @@ std::unique_ptr<Step> make_float_group_norm(const Instruction& instruction, Cont
   expect(x.shape.size() == 4 && groups > 0 && x.shape[1] % groups == 0, kStep,
          "expected x [N, C, H, W] and groups that divide C, got " + shape_text(x) + " and " +
              std::to_string(groups));
-  const float* weight = parameter(kStep, operands, context, x.shape[1]);
-  const float* bias = parameter(kStep, operands, context, x.shape[1]);
+  const float* weight = float_parameter(kStep, operands, context, x.shape[1]);
+  const float* bias = float_parameter(kStep, operands, context, x.shape[1]);
   const auto eps = static_cast<float>(operands.real());
   context.value(instruction.out) = {Dtype::kFloat, x.shape, false};
   return driver_step(context.values.size(), [=, &table = context.table](const Frame& frame) {
@@ -195,8 +171,9 @@ std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Conte
                       value.shape.begin());
   };
   expect((rank == 3 || rank == 4) && leads_as(k, 2) && leads_as(v, 2) &&
-             k.shape[rank - 1] == q.shape[rank - 1] && v.shape[rank - 2] == k.shape[rank - 2],
-         kStep, "expected q [..., T, D], k [..., S, D] and v [..., S, E], got " + shape_text(q) +
+             k.shape[rank - 1] == q.shape[rank - 1] && v.shape[rank - 2] == k.shape[rank - 2] &&
+             k.shape[rank - 2] > 0,
+         kStep, "expected q [..., T, D], k [..., S, D] and v [..., S, E] with some S, got " + shape_text(q) +
                     ", " + shape_text(k) + " and " + shape_text(v));
   int64_t sizes[2] = {1, 1};
   std::copy_backward(q.shape.begin(), q.shape.end() - 2, std::end(sizes));
