@@ -16,7 +16,7 @@ from fastinfer.engine import RegionModule
 from fastinfer.nn.converted_module import region_modules
 from fastinfer.types.call import call, tensors_of
 from fastinfer.types.recorded import RecordedCall, RecordedValue
-from fastinfer.types.region import Step, buffers_of, multiply_adds
+from fastinfer.types.region import LAYERS, Step, buffers_of, multiply_adds
 
 #: Calls before those that count: plans are made, threads woken, caches filled.
 WARMUP = 2
@@ -199,6 +199,8 @@ def _region(
     engine = [c.seconds - sum(step.kernel_seconds for step in c.steps) for c in calls]
     made = dict(zip((step.out for step in module.region.steps), module.region.steps, strict=True))
     names = dict(zip(made, module.names, strict=True))
+    # A row of what this makes is longer than that of what it reads.
+    quantized = {s.out: s.reads[0] for s in first.steps if s.kind == "quantize_rows"}
     steps = []
     for i, step in enumerate(first.steps):
         reads = [first.values[value] for value in step.reads]
@@ -211,7 +213,11 @@ def _region(
                 output=first.values[step.out].shape,
                 us=1e6 * median(c.steps[i].seconds for c in calls),
                 kernel_us=1e6 * median(c.steps[i].kernel_seconds for c in calls),
-                multiply_adds=_multiply_adds(known, reads, first.values[step.out]),
+                multiply_adds=_multiply_adds(
+                    known,
+                    first.values[quantized.get(step.reads[0], step.reads[0])],
+                    first.values[step.out],
+                ),
                 bytes_read=sum(value.bytes for value in reads)
                 + sum(first.weights[b][1] for b in (buffers_of(known) if known else ())),
                 bytes_written=first.values[step.out].bytes,
@@ -231,9 +237,9 @@ def _region(
 
 def _full_name(path: str, name: str, kind: str) -> str:
     """Return a step's name in the whole model: layers of a submodule's graph have theirs."""
-    is_layer = kind in ("int8_linear", "int8_conv2d", "int8_depthwise_conv2d")
+    is_layer = kind in LAYERS
     return name if is_layer or not path else f"{path}.{name}"
 
 
-def _multiply_adds(step: Step | None, reads: Sequence[RecordedValue], out: RecordedValue) -> int:
-    return multiply_adds(step, reads[0].shape, out.shape) if step else 0
+def _multiply_adds(step: Step | None, x: RecordedValue, out: RecordedValue) -> int:
+    return multiply_adds(step, x.shape, out.shape) if step else 0

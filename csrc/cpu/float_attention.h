@@ -1,12 +1,29 @@
-// softmax(scale q k^T) v, a block of queries at a time. Torch-free.
+// softmax(scale q k^T + mask) v, a block of queries at a time. Torch-free.
 #pragma once
+
+#include <limits>
 
 #include "float_drivers.h"
 
 namespace fastinfer {
 
+// Steps of a mask of scores: of their shape, or 1 in the place of a size. No value where it is neither.
+inline std::optional<MatrixSteps> mask_steps(const std::vector<int64_t>& shape,
+                                             const std::vector<int64_t>& strides,
+                                             const std::vector<int64_t>& scores) {
+  const size_t rank = scores.size();
+  if (shape.size() != rank) return std::nullopt;
+  MatrixSteps steps{};
+  int64_t* const of_dim[] = {&steps.batch[0], &steps.batch[1], &steps.row, &steps.column};
+  for (size_t i = 0; i < rank; i++) {
+    if (shape[i] != scores[i] && shape[i] != 1) return std::nullopt;
+    if (shape[i] != 1) *of_dim[i + 4 - rank] = strides[i];
+  }
+  return steps;
+}
+
 // sizes[0] * sizes[1] attentions of `queries` rows of `width` floats to `keys` rows of keys and of `out_width`
-// values. Rows of the result are dense.
+// values. Rows of the result are dense. A query whose mask leaves it no key answers zeros.
 struct AttentionDriver {
   const KernelTable& table;
   const float *q, *k, *v;
@@ -14,6 +31,9 @@ struct AttentionDriver {
   int64_t sizes[2], queries, keys, width, out_width;
   float scale;
   MatrixSteps q_steps, k_steps, v_steps, out_steps;
+  const float* mask = nullptr;   // added to the scores, [queries, keys] as its steps say
+  MatrixSteps mask_steps = {};
+  bool is_causal = false;        // query i has keys 0 to i
 
   static constexpr int64_t kUnitRows = 24;
 
@@ -64,11 +84,37 @@ struct AttentionDriver {
     table.floats.matmul({memory.queries, k + k_steps.offset(index, sizes), memory.scores, rows, width, keys,
                          width, 1, k_steps.column, k_steps.row, keys, keys, memory.keys,
                          is_packed});
+    float most[kUnitRows];
+    hide_keys(index, row, rows, memory.scores, most);
     table.softmax({memory.scores, memory.scores, rows, keys});
+    for (int64_t r = 0; mask != nullptr && r < rows; r++) {
+      if (most[r] == kHidden) std::fill_n(memory.scores + r * keys, keys, 0.0f);
+    }
     table.floats.matmul({memory.scores, v + v_steps.offset(index, sizes),
                          out + out_steps.offset(index, sizes) + row * out_steps.row, rows, keys, out_width,
                          keys, 1, v_steps.row, v_steps.column, out_steps.row, out_width,
                          memory.values, is_packed});
+  }
+
+  static constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+  // most: of each row the largest score, where there is a mask.
+  void hide_keys(int64_t index, int64_t row, int64_t rows, float* scores, float* most) const {
+    for (int64_t r = 0; is_causal && r < rows; r++) {
+      const int64_t seen = std::min(keys, row + r + 1);
+      std::fill_n(scores + r * keys + seen, keys - seen, kHidden);
+    }
+    if (mask == nullptr) return;
+    for (int64_t r = 0; r < rows; r++) {
+      const float* from = mask + mask_steps.offset(index, sizes) + (row + r) * mask_steps.row;
+      float* const to = scores + r * keys;
+      if (mask_steps.column <= 1) {
+        table.floats.binary(BinaryFunction::kAdd, {to, from, to, keys, false, mask_steps.column == 0});
+      } else {
+        for (int64_t i = 0; i < keys; i++) to[i] += from[i * mask_steps.column];
+      }
+    }
+    table.floats.reduce_rows(ReduceFunction::kAmax, scores, most, rows, keys);
   }
 };
 

@@ -21,6 +21,8 @@ enum class UnaryFunction : int64_t {
   kSigmoid,
   kTanh,
   kSilu,
+  kGelu,
+  kGeluTanh,
   kCount,
 };
 

@@ -132,7 +132,8 @@ Tensor float_matmul_cpu(Tensor a, Tensor b) {
   return out;
 }
 
-Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale) {
+Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale, std::optional<Tensor> mask,
+                           bool is_causal) {
   constexpr const char* kOp = "float_attention";
   check_dtype(kOp, "q", q, ScalarType::Float);
   check_dtype(kOp, "k", k, ScalarType::Float);
@@ -150,20 +151,38 @@ Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale) {
                       v_sizes[rank - 2] == k_sizes[rank - 2] && k_sizes[rank - 2] > 0,
                   kOp, ": expected q [..., T, D], k [..., S, D] and v [..., S, E] with some S, got ",
                   shape_text(q), ", ", shape_text(k), " and ", shape_text(v));
+  std::vector<int64_t> scores = q_sizes;
+  scores[rank - 1] = k_sizes[rank - 2];
+  MatrixSteps hidden{};
+  if (mask) {
+    check_dtype(kOp, "mask", *mask, ScalarType::Float);
+    mask = as_contiguous(*mask);
+    std::vector<int64_t> strides(static_cast<size_t>(mask->dim()));
+    int64_t step = 1;
+    for (size_t i = strides.size(); i-- > 0; step *= mask->sizes()[i]) strides[i] = step;
+    const auto found = mask_steps(sizes_of(*mask), strides, scores);
+    STD_TORCH_CHECK(found.has_value(), kOp,
+                    ": expected mask [..., T, S] like the scores of q ", shape_text(q), " and k ",
+                    shape_text(k), ", or 1 for a size, got ", shape_text(*mask));
+    hidden = *found;
+  }
   std::vector<int64_t> shape = q_sizes;
   shape[rank - 1] = v_sizes[rank - 1];
   Tensor out = empty_contiguous(shape, ScalarType::Float);
   if (out.numel() == 0) return out;
   const int64_t queries = q_sizes[rank - 2], keys = k_sizes[rank - 2];
   const int64_t width = q_sizes[rank - 1], out_width = v_sizes[rank - 1];
-  const auto steps = [](int64_t rows, int64_t columns) {
-    return MatrixSteps{{0, rows * columns}, columns, 1};
+  // As the mask has them apart.
+  const int64_t outer = rank == 4 ? q_sizes[0] : 1, inner = q_sizes[rank - 3];
+  const auto steps = [&](int64_t rows, int64_t columns) {
+    return MatrixSteps{{inner * rows * columns, rows * columns}, columns, 1};
   };
   run_driver(AttentionDriver{current_table(), floats(q), floats(k), floats(v), result(out),
-                             {1, out.numel() / (queries * out_width)}, queries, keys, width,
+                             {outer, inner}, queries, keys, width,
                              out_width, static_cast<float>(scale), steps(queries, width),
                              steps(keys, width), steps(keys, out_width),
-                             steps(queries, out_width)});
+                             steps(queries, out_width),
+                             mask ? floats(*mask) : nullptr, hidden, is_causal});
   return out;
 }
 
@@ -172,7 +191,8 @@ Tensor float_unary_cpu(Tensor x, std::string function) {
   static constexpr Name<UnaryFunction> kNames[] = {
       {"sqrt", UnaryFunction::kSqrt},       {"exp", UnaryFunction::kExp},
       {"sigmoid", UnaryFunction::kSigmoid}, {"tanh", UnaryFunction::kTanh},
-      {"silu", UnaryFunction::kSilu}};
+      {"silu", UnaryFunction::kSilu},       {"gelu", UnaryFunction::kGelu},
+      {"gelu_tanh", UnaryFunction::kGeluTanh}};
   const UnaryFunction wanted = function_named(kOp, function, kNames);
   check_dtype(kOp, "x", x, ScalarType::Float);
   const bool is_image = is_channels_last(x);

@@ -22,15 +22,16 @@ constexpr int64_t kLeastResidualWork = 384 * 1024, kMostResidualRows = 256;
 struct MatrixRows {
   const uint8_t* x;
   int64_t k;
+  int64_t step;  // bytes from a row to the next
 
   bool is_direct() const { return true; }
   const uint8_t* base(int64_t) const { return x; }
-  int64_t stride() const { return k; }
+  int64_t stride() const { return step; }
   int64_t bytes(int64_t rows) const { return rows * k; }
-  // Rows [row, row + count), `step` bytes apart. Up to kCopySlack bytes after a row may change.
-  void copy(int64_t row, int64_t count, int64_t, uint8_t* to, int64_t step) const {
+  // Rows [row, row + count), `to_step` bytes apart. Up to kCopySlack bytes after a row may change.
+  void copy(int64_t row, int64_t count, int64_t, uint8_t* to, int64_t to_step) const {
     for (int64_t r = 0; r < count; r++) {
-      std::memcpy(to + r * step, x + (row + r) * k, static_cast<size_t>(k));
+      std::memcpy(to + r * to_step, x + (row + r) * step, static_cast<size_t>(k));
     }
   }
 };

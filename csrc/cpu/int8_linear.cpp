@@ -30,7 +30,8 @@ Tensor int8_linear_cpu(Tensor x, Tensor packed, std::optional<Tensor> residual,
   check_residual(kOp, view, residual, shape);
   x = as_contiguous(x);
   Tensor out = empty_contiguous(shape, float_output ? ScalarType::Float : ScalarType::Byte);
-  const MatrixRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), view.header->k};
+  const MatrixRows rows{static_cast<const uint8_t*>(x.const_data_ptr()), view.header->k,
+                        view.header->k};
   if (residual) residual = as_contiguous(*residual);
   const GemmOutput output = bind_output(out, residual, float_output, view.header->n);
   run_driver(GemmDriver(view, rows, x.numel() / view.header->k, output));
@@ -66,7 +67,7 @@ Tensor int8_linear_dynamic_cpu(Tensor x, Tensor packed, int64_t out_features, bo
   output.row_scale = scale.data();
   output.row_zero_point = zero_point.data();
   output.row_step = per_token ? 1 : 0;
-  const MatrixRows matrix{q, k};
+  const MatrixRows matrix{q, k, k};
   run_driver(GemmDriver(view, matrix, m, output));
   return out;
 }

@@ -63,7 +63,8 @@ Tensor float_reduce_cpu(Tensor x, std::vector<int64_t> dims, std::string functio
 Tensor float_group_norm_cpu(Tensor x, int64_t groups, std::optional<Tensor> weight,
                             std::optional<Tensor> bias, double eps);
 Tensor float_matmul_cpu(Tensor a, Tensor b);
-Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale);
+Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale, std::optional<Tensor> mask,
+                           bool is_causal);
 Tensor float_unary_cpu(Tensor x, std::string function);
 Tensor float_global_avg_pool2d_cpu(Tensor x);
 Tensor sparse_float_linear_cpu(Tensor x, Tensor values, Tensor places, Tensor starts,

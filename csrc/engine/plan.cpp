@@ -29,9 +29,9 @@ constexpr StepMaker kMakers[] = {
     make_softmax, make_global_avg_pool2d, make_float_upsample2d, make_float_unary,
     make_float_binary, make_float_reduce, make_float_group_norm, make_float_matmul, make_float_attention, make_float_max_pool2d, make_permute,
     make_reshape, make_roll, make_pad, make_strided_slice, make_pixel_shuffle, make_join, make_contiguous,
-    make_interleave, make_shuffled_slice, make_copy,
+    make_linear_dynamic, make_interleave, make_shuffled_slice, make_copy, make_quantize_rows,
 };
-static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kCopy) + 1);
+static_assert(std::size(kMakers) == static_cast<size_t>(StepKind::kQuantizeRows) + 1);
 
 int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Value>& values,
                      int64_t inputs) {
@@ -241,6 +241,19 @@ std::vector<Instruction> Plan::with_layouts(const std::vector<Instruction>& step
     }
     return at->second;
   };
+  // What a dynamic linear layer reads: layers of one input, as attention's, quantize it once.
+  std::map<int64_t, int64_t> quantized;
+  const auto quantize_rows = [&](Instruction& linear) {
+    const auto [at, is_new] = quantized.try_emplace(linear.reads[0], static_cast<int64_t>(values_.size()));
+    const Value x = value_at(linear.reads[0]);
+    if (is_new) {
+      values_.emplace_back();
+      places_.push_back({at->second, 0});
+      append({StepKind::kQuantizeRows, at->second, {linear.reads[0]}, {}});
+    }
+    linear.words.push_back(x.shape.empty() ? 0 : x.shape.back());
+    linear.reads[0] = at->second;
+  };
   std::vector<bool> may_be_planar(values_.size());  // as a result of the program
   for (Instruction step : steps) {
     for (size_t i = 0; i < step.reads.size(); i++) {
@@ -248,15 +261,18 @@ std::vector<Instruction> Plan::with_layouts(const std::vector<Instruction>& step
       const Layout wanted = wanted_layout(step, i);
       if (wanted == Layout::kAny) continue;
       const bool is_dense = value.strides.empty(), is_image = value.shape.size() == 4;
-      const bool is_right = wanted == Layout::kDense || !is_image ||
-                            value.is_planar == (wanted == Layout::kPlanes);
-      if (is_dense && is_right) continue;
+      const bool is_of_one = wanted == Layout::kPixels || wanted == Layout::kPlanes;
+      const bool is_right =
+          !is_of_one || !is_image || value.is_planar == (wanted == Layout::kPlanes);
+      if ((is_dense && is_right) || (wanted == Layout::kPacked && is_packed(value))) continue;
       const bool in_planes = wanted == Layout::kPlanes ||
-                             (wanted == Layout::kDense && dense_like(value, value.shape).is_planar);
+                             (wanted != Layout::kPixels && dense_like(value, value.shape).is_planar);
       step.reads[i] = copy(step.reads[i], in_planes);
     }
-    may_be_planar[static_cast<size_t>(step.out)] =
-        step.kind == StepKind::kFloatUpsample2d || step.kind == StepKind::kContiguous;
+    if (step.kind == StepKind::kLinearDynamic) quantize_rows(step);
+    may_be_planar[static_cast<size_t>(step.out)] = step.kind == StepKind::kFloatUpsample2d ||
+                                                   step.kind == StepKind::kContiguous ||
+                                                   step.kind == StepKind::kLinearDynamic;
     append(std::move(step));
   }
   // The caller gets images in NHWC memory, but for those that only he reads.

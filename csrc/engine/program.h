@@ -47,11 +47,14 @@ enum class StepKind : int64_t {
   kPixelShuffle,
   kJoin,
   kContiguous,
+  kLinearDynamic,
   kCount,
-  // A plan's own: an NCHW value to NHWC; a slice of what kChannelShuffle would make; a value in another layout.
+  // A plan's own: an NCHW value to NHWC; a slice of what kChannelShuffle would make; a value in another layout; a float
+  // value as a dynamic linear layer reads it.
   kInterleave = kCount,
   kShuffledSlice,
   kCopy,
+  kQuantizeRows,
 };
 
 struct Instruction {

@@ -63,6 +63,8 @@ std::unique_ptr<Step> make_dequantize(const Instruction& instruction, Context& c
 std::unique_ptr<Step> make_conv2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_depthwise_conv2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_linear(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_linear_dynamic(const Instruction& instruction, Context& context);
+std::unique_ptr<Step> make_quantize_rows(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_lookup(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_max_pool2d(const Instruction& instruction, Context& context);
 std::unique_ptr<Step> make_avg_pool2d(const Instruction& instruction, Context& context);

@@ -90,6 +90,21 @@ void simplify(Value& value) {
   }
 }
 
+bool is_packed(const Value& value) {
+  std::vector<size_t> order;
+  for (size_t i = 0; i < value.strides.size(); i++) {
+    if (value.shape[i] != 1) order.push_back(i);
+  }
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return value.strides[a] < value.strides[b]; });
+  int64_t step = 1;
+  for (const size_t i : order) {
+    if (value.strides[i] != step) return false;
+    step *= value.shape[i];
+  }
+  return true;
+}
+
 Value dense_like(const Value& x, Sizes shape) {
   const bool is_image = shape.size() == 4;
   const bool is_planar =

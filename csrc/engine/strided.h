@@ -11,6 +11,9 @@ namespace fastinfer::engine {
 // Drops strides that say no more than a layout does.
 void simplify(Value& value);
 
+// Whether a value's elements fill memory without gaps, in whatever order.
+bool is_packed(const Value& value);
+
 // A dense value of x's type in the layout nearest to that of x, of this shape.
 Value dense_like(const Value& x, Sizes shape);
 

@@ -39,13 +39,16 @@ Layout wanted_layout(const Instruction& step, size_t index) {
     case StepKind::kQuantize:
     case StepKind::kDequantize:
     case StepKind::kLookup:
-    case StepKind::kFlatten:
     case StepKind::kFloatUnary:
+      return Layout::kPacked;
+    case StepKind::kFlatten:
     case StepKind::kInterleave:
       return Layout::kDense;
     case StepKind::kLayerNorm:
     case StepKind::kSoftmax:  // of an image's channels, or of its rows
       return !step.words.empty() && step.words[0] == 1 ? Layout::kPixels : Layout::kPlanes;
+    case StepKind::kLinearDynamic:
+      return Layout::kPlanes;
     default:
       return Layout::kPixels;
   }
@@ -76,6 +79,9 @@ bool mixes_samples(const Instruction& step, const std::vector<Value>& values) {
       return !step.words.empty() && step.words[0] == 0;
     case StepKind::kFloatReduce:
       return names_batch(list_at(step, 1));
+    case StepKind::kLinear:
+    case StepKind::kLinearDynamic:
+      return rank(step.out) < 2;
     case StepKind::kFloatMatmul:
       return rank(step.out) < 3;
     case StepKind::kFloatBinary: {

@@ -8,9 +8,9 @@
 
 namespace fastinfer::engine {
 
-// How a step reads an operand: wherever its elements lie, dense in any layout, or an image in one of its two (see
-// Value).
-enum class Layout { kAny, kDense, kPixels, kPlanes };
+// How a step reads an operand: wherever its elements lie, in memory without gaps in any order, dense in any layout, or
+// an image in one of its two (see Value).
+enum class Layout { kAny, kPacked, kDense, kPixels, kPlanes };
 
 // Of the operand `index`.
 Layout wanted_layout(const Instruction& step, size_t index);

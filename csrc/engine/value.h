@@ -15,7 +15,7 @@ struct Value {
   std::vector<int64_t> shape;
   bool is_planar = false;  // of 4 dimensions in NCHW memory: an input, or what a step made so
   // Elements from one index of each dimension to the next, where they lie in yet another order: in this one a step
-  // made them, or this is a view of another value. Empty: as said above.
+  // made them, or this is a view of another value; then not planar. Empty: as said above.
   std::vector<int64_t> strides = {};
 
   bool operator==(const Value&) const = default;

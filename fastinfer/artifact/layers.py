@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastinfer.artifact.errors import ArtifactError
 from fastinfer.artifact.values import DTYPES, read_data, read_value, write_data, write_value
 from fastinfer.config import UnsupportedError
-from fastinfer.graph.layer import Layer, LayerSpec, apply_activation
+from fastinfer.graph.layer import Layer, LayerSpec, activate, apply_activation
 from fastinfer.lower.lowerings import ThenActivation
 from fastinfer.nn import (
     Bf16,
@@ -115,7 +115,9 @@ def _make(
     children: Mapping[str, nn.Module],
 ) -> nn.Module:
     if kind is ThenActivation:
-        return ThenActivation(children["module"], _some_activation(settings["activation"]))
+        return ThenActivation(
+            children["module"], _some_activation(settings["activation"], activate)
+        )
     if kind is InDtype:
         return InDtype(children["module"], DTYPES[settings["dtype"]])
     if kind is Layer:
@@ -152,7 +154,7 @@ def _make(
         geometry = settings["geometry"]
         arguments.append(ConvGeometry(**{name: _pair(geometry[name]) for name in _GEOMETRY}))
     if kind in _DYNAMIC:
-        arguments.append(_read_activation(settings["activation"]))
+        arguments.append(_read_activation(settings["activation"], activate))
     return kind(*arguments)
 
 
@@ -193,20 +195,20 @@ def _read_spec(data: Settings) -> LayerSpec:
 def _write_activation(function: Callable[[Tensor], Tensor] | None) -> Settings | None:
     if function is None:
         return None
-    if isinstance(function, partial) and function.func is apply_activation:
+    if isinstance(function, partial) and function.func in (activate, apply_activation):
         (activation,) = function.args
         return {"name": activation.name, "params": write_data(activation.params)}
     raise UnsupportedError(f"save: expected an activation of fastinfer's, got {function!r}")
 
 
-def _read_activation(data: Settings | None) -> Callable[[Tensor], Tensor] | None:
-    return None if data is None else _some_activation(data)
+def _read_activation(
+    data: Settings | None, apply: Callable[..., Tensor] = apply_activation
+) -> Callable[[Tensor], Tensor] | None:
+    return None if data is None else _some_activation(data, apply)
 
 
-def _some_activation(data: Settings) -> Callable[[Tensor], Tensor]:
-    return partial(
-        apply_activation, Activation(data["name"], tuple(read_data(p) for p in data["params"]))
-    )
+def _some_activation(data: Settings, apply: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+    return partial(apply, Activation(data["name"], tuple(read_data(p) for p in data["params"])))
 
 
 def _write_compute(compute: Any) -> Settings | None:

@@ -40,7 +40,10 @@ class RegionModule(nn.Module):
         self.program = region.to_text()
         # In tuples: nn.Module would register them.
         called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
-        self._modules_of = tuple(graph_module.get_submodule(name) for name in dict.fromkeys(called))
+        nodes = graph_module.graph.nodes
+        called = dict.fromkeys(str(n.target) for n in nodes if n.op == "call_module")
+        modules = (m for name in called for m in graph_module.get_submodule(name).modules())
+        self._modules_of = tuple(dict.fromkeys(modules))
         self._sources = tuple(sources)
         self._graph_modules = (graph_module,)
         self._binding = Binding()

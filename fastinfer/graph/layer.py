@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastinfer.types import Activation, Epilogue
+from fastinfer.types.float_functions import OWN_UNARY
 
 
 def apply_activation(activation: Activation, x: torch.Tensor) -> torch.Tensor:
@@ -23,6 +24,18 @@ def apply_activation(activation: Activation, x: torch.Tensor) -> torch.Tensor:
     function = _FUNCTIONS[name]
     y: torch.Tensor = function(x, *p)
     return y
+
+
+def activate(activation: Activation, x: torch.Tensor) -> torch.Tensor:
+    """Return the activation of an int8 layer's float32 result.
+
+    On a CPU by our own function where there is one: torch's rounds differently on other CPUs, and
+    the engine has a step for ours.
+    """
+    if activation.name in OWN_UNARY and x.device.type == "cpu":
+        y: torch.Tensor = torch.ops.fastinfer.float_unary(x, activation.name)
+        return y
+    return apply_activation(activation, x)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

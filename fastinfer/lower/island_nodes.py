@@ -190,8 +190,10 @@ def _matmul(node: fx.Node, _: fx.GraphModule) -> Operation | None:
 
 
 def _attention(node: fx.Node, _: fx.GraphModule) -> Operation | None:
-    *values, scale = node.args
-    return Operation("float_attention", tuple(values), (scale,))  # type: ignore[arg-type]
+    query, key, value, scale, *rest = node.args
+    mask, is_causal = (*rest, *(None, False)[len(rest) :])
+    reads = (query, key, value) if mask is None else (query, key, value, mask)
+    return Operation("float_attention", reads, (scale, bool(is_causal)))  # type: ignore[arg-type]
 
 
 def _permute(node: fx.Node, _: fx.GraphModule) -> Operation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,16 @@ from torch import fx
 from fastinfer.graph.islands import island_nodes
 from fastinfer.graph.match import dims
 from fastinfer.lower.island_nodes import END, all_integers, island_operation, reshape_like
-from fastinfer.lower.region_nodes import erase_unread, is_uint8, is_value, rank, set_shape, shape
+from fastinfer.lower.region_nodes import (
+    SPLITS,
+    erase_unread,
+    is_uint8,
+    is_value,
+    part_sizes,
+    rank,
+    set_shape,
+    shape,
+)
 
 aten = torch.ops.aten
 
@@ -34,12 +44,14 @@ def prepare_islands(graph_module: fx.GraphModule, is_anchor: Callable[[fx.Node],
 
 
 def _single_slices(graph: fx.Graph, inside: set[fx.Node]) -> None:
-    """Turn unbind and select into slices of one index, which are reshaped."""
+    """Turn unbind and select into slices of one index, which are reshaped, and cut splits."""
     for node in [n for n in graph.nodes if n in inside and not n.kwargs]:
         if not _is_known(node.args[0]):
             continue
         if node.target is aten.select.int:
             inside.add(_single_slice(graph, node, *node.args))
+        elif node.target in SPLITS:
+            _parts(graph, node, inside)
         elif node.target is aten.unbind.int:
             x, *dim = node.args
             users = list(node.users)
@@ -48,6 +60,26 @@ def _single_slices(graph: fx.Graph, inside: set[fx.Node]) -> None:
             for user in users:
                 inside.add(_single_slice(graph, user, x, (*dim, 0)[0], user.args[1]))
             graph.erase_node(node)
+
+
+def _parts(graph: fx.Graph, node: fx.Node, inside: set[fx.Node]) -> None:
+    """Turn chunk and split into a slice for each part, where sizes are known."""
+    x, _, *rest = node.args
+    dim, users = (*rest, 0)[0], list(node.users)
+    size = (dims(x) or ())[dim]  # type: ignore[index]
+    if type(size) is not int or any(user.target is not operator.getitem for user in users):
+        return
+    ends = list(itertools.accumulate(part_sizes(size, node)))
+    for user in users:
+        index: Any = user.args[1]
+        first, last = (0, *ends)[index % len(ends)], ends[index]
+        with graph.inserting_before(user):
+            part = graph.call_function(aten.slice.Tensor, (x, dim, first, last))
+        part.meta = dict(user.meta)
+        user.replace_all_uses_with(part)
+        graph.erase_node(user)
+        inside.add(part)
+    graph.erase_node(node)
 
 
 def _is_known(x: object) -> bool:
@@ -82,7 +114,7 @@ _RESHAPES = frozenset(
 )  # fmt: skip
 
 
-_VIEWS = _RESHAPES | {aten.select.int, aten.unbind.int, operator.getitem}
+_VIEWS = _RESHAPES | {aten.select.int, aten.unbind.int, operator.getitem, *SPLITS}
 
 
 def _reshapes(graph: fx.Graph, inside: set[fx.Node]) -> None:

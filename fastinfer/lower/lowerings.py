@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastinfer.compress.quantize.weights import fold_dynamic, fold_static, quantize_weight
-from fastinfer.graph.layer import Layer, LayerSpec, apply_activation
+from fastinfer.graph.layer import Layer, LayerSpec, activate, apply_activation
 from fastinfer.nn import (
     Bf16,
     BoundConv,
@@ -37,12 +37,14 @@ def _geometry(spec: LayerSpec) -> ConvGeometry:
     return ConvGeometry(spec.kernel_size, spec.stride, spec.padding, spec.dilation)
 
 
-def _activation(layer: Layer, *, clamps_too: bool) -> Callable[[Tensor], Tensor] | None:
+def _activation(
+    layer: Layer, *, clamps_too: bool, apply: Callable[..., Tensor] = apply_activation
+) -> Callable[[Tensor], Tensor] | None:
     """Return the activation that runs after the op, or None when the op does it."""
     activation = layer.spec.epilogue.activation
     if activation.is_identity or (activation.is_clamp and not clamps_too):
         return None
-    return partial(apply_activation, activation)
+    return partial(apply, activation)
 
 
 def _compute(spec: LayerSpec) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -92,7 +94,7 @@ class ThenActivation(nn.Module):
 
 
 def _with_activation(module: nn.Module, layer: Layer, plan: LayerPlan) -> nn.Module:
-    activation = _activation(layer, clamps_too=False)
+    activation = _activation(layer, clamps_too=False, apply=activate)
     if plan.output is not None or activation is None:
         return module
     return ThenActivation(module, activation)
@@ -100,7 +102,8 @@ def _with_activation(module: nn.Module, layer: Layer, plan: LayerPlan) -> nn.Mod
 
 def _dynamic_activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
     # A residual comes before the clamp, so then the op cannot do it.
-    return _activation(layer, clamps_too=layer.spec.epilogue.has_residual)
+    has_residual = layer.spec.epilogue.has_residual
+    return _activation(layer, clamps_too=has_residual, apply=activate)
 
 
 def _dynamic_linear(layer: Layer, plan: LayerPlan, known: KnownWeights) -> nn.Module:

@@ -14,13 +14,16 @@ from fastinfer.engine import Source
 class Operation:
     """A node as a step: the nodes it reads, its arguments, and the buffers it names, in order.
 
-    The place of a buffer's index among the arguments is where `sources` go: see SOURCE.
+    The place of a buffer's index among the arguments is where `sources` go: see SOURCE. then: the
+    steps that make the node's value of this one's, each its kind, the nodes it reads besides, and
+    its arguments.
     """
 
     kind: str
     reads: tuple[fx.Node, ...]
     arguments: tuple[Any, ...] = ()
     sources: tuple[Source, ...] = ()
+    then: tuple[tuple[str, tuple[fx.Node, ...], tuple[Any, ...]], ...] = ()
 
 
 #: Stands among the arguments for the index of the next source.

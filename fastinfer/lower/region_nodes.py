@@ -54,13 +54,14 @@ def set_shape(node: fx.Node, sizes: tuple[int, ...]) -> None:
     node.meta[_SHAPE] = sizes
 
 
-_SPLITS = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
+#: What cuts a tensor along a dimension.
+SPLITS = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
 
 
 def channel_slices(graph: fx.Graph) -> None:
     """Turn chunk and split of an image's channels into one slice for each part."""
     for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in _SPLITS or node.kwargs:
+        if node.op != "call_function" or node.target not in SPLITS or node.kwargs:
             continue
         x, _, *dim = node.args
         users = list(node.users)
@@ -68,7 +69,7 @@ def channel_slices(graph: fx.Graph) -> None:
             continue
         first = 0
         starts = []
-        for size in _part_sizes(x.meta[_SHAPE][1], node):
+        for size in part_sizes(x.meta[_SHAPE][1], node):
             starts.append((first, first + size))
             first += size
         for user in users:
@@ -80,7 +81,8 @@ def channel_slices(graph: fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def _part_sizes(channels: int, node: fx.Node) -> list[int]:
+def part_sizes(channels: int, node: fx.Node) -> list[int]:
+    """Return the sizes of the parts that a node of SPLITS cuts so many channels into."""
     argument: Any = node.args[1]
     if node.target is aten.split_with_sizes.default:
         return list(argument)

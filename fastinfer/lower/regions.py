@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastinfer.graph.match import pair
 from fastinfer.lower.island_nodes import contiguous_operation, island_operation, islands
 from fastinfer.lower.island_views import prepare_islands, restore_reshapes
 from fastinfer.lower.operation import SOURCE, Operation, table_of
+from fastinfer.lower.packed_nodes import packed_operation
 from fastinfer.lower.region_borders import region_reports
 from fastinfer.lower.region_nodes import (
     Shapes,
@@ -25,7 +27,6 @@ from fastinfer.lower.region_nodes import (
     split_constants,
     upsamples,
 )
-from fastinfer.nn import Int8Conv2d, Int8Linear
 from fastinfer.nn.shared_graph import SharedGraph
 from fastinfer.report import Report
 from fastinfer.types.region import Step, renumbered
@@ -35,28 +36,6 @@ own = torch.ops.fastinfer
 
 #: A region of fewer steps gains nothing over calling its ops.
 SHORTEST = 2
-
-
-def _packed_module(module: nn.Module, node: fx.Node) -> Operation | None:
-    """Return the step of a call of a packed module, None when the engine has none for it."""
-    reads = tuple(a for a in node.args if isinstance(a, fx.Node))
-    if node.kwargs or len(reads) != len(node.args):
-        return None
-    if type(module) is Int8Linear and rank(reads[0]) not in (None, 4):
-        arguments = (SOURCE, module.out_features, module.float_output)
-        return Operation("int8_linear", reads, arguments, ((module, "packed"),))
-    if type(module) is Int8Conv2d:
-        geometry = [
-            pair(p) for p in (module.kernel_size, module.stride, module.padding, module.dilation)
-        ]
-        if module._op is own.int8_depthwise_conv2d.default:
-            arguments = (SOURCE, *geometry, module.float_output)
-            return Operation("int8_depthwise_conv2d", reads, arguments, ((module, "packed"),))
-        arguments = (
-            SOURCE, module.out_features, *geometry, module.groups, module.float_output,
-        )  # fmt: skip
-        return Operation("int8_conv2d", reads, arguments, ((module, "packed"),))
-    return None
 
 
 def _quantize(node: fx.Node, _: fx.GraphModule) -> Operation | None:
@@ -227,7 +206,7 @@ _FUNCTIONS: Mapping[Any, Callable[[fx.Node, fx.GraphModule], Operation | None]] 
 def _operation(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     """Return node as a step of the engine, None when it has none."""
     if node.op == "call_module":
-        return _packed_module(graph_module.get_submodule(str(node.target)), node)
+        return packed_operation(graph_module.get_submodule(str(node.target)), node)
     if node.op == "call_function" and not node.kwargs:
         make = _FUNCTIONS.get(node.target)
         moves = node.target in (aten.slice.Tensor, aten.channel_shuffle.default)
@@ -317,6 +296,7 @@ def _is_worth(nodes: Iterable[fx.Node]) -> bool:
 def _region_module(part: fx.GraphModule) -> RegionModule:
     """Return the region of a partition's own graph module."""
     values: dict[fx.Node, int] = {}
+    numbers = itertools.count()
     steps: list[Step] = []
     names: list[str] = []
     sources: list[Source] = []
@@ -324,7 +304,7 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
     outputs: list[int] = []
     for node in part.graph.nodes:
         if node.op == "placeholder":
-            values[node] = len(values)
+            values[node] = next(numbers)
             inputs.append(values[node])
         elif node.op == "output":
             results = node.args[0]
@@ -336,13 +316,16 @@ def _region_module(part: fx.GraphModule) -> RegionModule:
             operation = _operation(node, part) or island_operation(node, part)
             operation = operation or contiguous_operation(node)
             assert operation is not None, node.format_node()
-            values[node] = len(values)
             new = iter(range(len(sources), len(sources) + len(operation.sources)))
             sources += operation.sources
             arguments = tuple(next(new) if a is SOURCE else a for a in operation.arguments)
             reads = tuple(values[r] for r in operation.reads)
-            steps.append(Step(operation.kind, values[node], reads, arguments))
-            names.append(_name(node))
+            steps.append(Step(operation.kind, next(numbers), reads, arguments))
+            for kind, others, arguments in operation.then:
+                reads = (steps[-1].out, *(values[r] for r in others))
+                steps.append(Step(kind, next(numbers), reads, arguments))
+            values[node] = steps[-1].out
+            names += [_name(node)] * (1 + len(operation.then))
     restore_reshapes(part.graph)
     part.recompile()
     return RegionModule(renumbered(steps, inputs, outputs), sources, part, names)

@@ -5,8 +5,8 @@ As those of float_rows.py they are defined down to the order of operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, pi, prod
 
 import torch
 from torch import Tensor
@@ -25,6 +25,12 @@ _TANH_POLYNOMIAL = (
     -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1,
 )  # fmt: skip
 _TANH_SMALL = 0.625
+#: log(erfc(z) exp(z^2) / (2 t)), t = 1 / (1 + z / 2), z >= 0: a fit by least squares, within 2e-7.
+_ERFC_POLYNOMIAL = (
+    7.97697320737e-2, -5.62165478390e-1, 1.49263448461, -1.80554965520, 8.71190759649e-1,
+    -2.45071234220e-1, 4.41755313565e-1, 9.92605553638e-1, -1.95831685713,
+)  # fmt: skip
+_ROOT_HALF, _GELU_CUBE, _GELU_SCALE = 0.5**0.5, 0.044715, (8 / pi) ** 0.5
 
 
 def _check_float(op: str, **tensors: Tensor | None) -> None:
@@ -158,8 +164,8 @@ def float_matmul_ref(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _check_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
-    _check_float("float_attention", q=q, k=k, v=v)
+def _check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
+    _check_float("float_attention", q=q, k=k, v=v, mask=mask)
     shapes = [list(t.shape) for t in (q, k, v)]
     is_right = q.dim() in (3, 4) and all(
         len(s) == q.dim() and s[:-2] == shapes[0][:-2] for s in shapes
@@ -169,36 +175,102 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
             "float_attention: expected q [..., T, D], k [..., S, D] and v [..., S, E] with some S, "
             f"got {shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
+    scores = [*shapes[0][:-1], shapes[1][-2]]
+    if mask is not None and (
+        mask.dim() != len(scores)
+        or any(n not in (1, size) for n, size in zip(mask.shape, scores, strict=True))
+    ):
+        raise ValueError(
+            f"float_attention: expected mask [..., T, S] like the scores of q {shapes[0]} and k "
+            f"{shapes[1]}, or 1 for a size, got {list(mask.shape)}"
+        )
 
 
-def float_attention_fake(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def float_attention_fake(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
     """Shape rule of float_attention."""
     return torch.empty((*q.shape[:-1], v.shape[-1]), dtype=q.dtype, device=q.device)
 
 
-def float_attention_ref(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Return softmax((q scale) k^T) v, float32, by float_softmax and float_matmul.
+def float_attention_ref(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """Return softmax((q scale) k^T + mask) v, float32, by float_softmax and float_matmul.
 
-    q: [..., T, D], k: [..., S, D], v: [..., S, E], of three or four dimensions, S > 0.
+    q: [..., T, D], k: [..., S, D], v: [..., S, E], of three or four dimensions, S > 0. mask:
+    [..., T, S] float32, or 1 in the place of a size; a query for which all scores are -inf then
+    answers zeros, as torch's. is_causal: query i sees keys 0 to i.
     """
-    _check_attention(q, k, v)
+    _check_attention(q, k, v, mask)
     if k.shape[-2] == 0:
         raise ValueError(f"float_attention: expected some S, got k {list(k.shape)}")
     scores = float_matmul_ref(q * in_float32(scale), k.transpose(-1, -2))
-    return float_matmul_ref(float_softmax_ref(scores, scores.dim() - 1), v)
+    if is_causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -inf)
+    shares = float_softmax_ref(scores if mask is None else scores + mask, scores.dim() - 1)
+    if mask is not None:
+        hidden = (scores + mask).amax(-1, keepdim=True) == -inf
+        shares = shares.masked_fill(hidden, 0.0)
+    return float_matmul_ref(shares, v)
 
 
 def _sigmoid(x: Tensor) -> Tensor:
     return 1.0 / (1.0 + exponential(0.0 - x))
 
 
+def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    """Return the polynomial of x, highest power first."""
+    p = torch.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        p = p * x + in_float32(coefficient)
+    return p
+
+
 def _tanh(x: Tensor) -> Tensor:
     far = 1.0 - 2.0 / (1.0 + exponential(x + x))
     square = x * x
-    p = torch.full_like(x, _TANH_POLYNOMIAL[0])
-    for coefficient in _TANH_POLYNOMIAL[1:]:
-        p = p * square + in_float32(coefficient)
+    p = _polynomial(_TANH_POLYNOMIAL, square)
     return torch.where(x.abs() > in_float32(_TANH_SMALL), far, (p * square) * x + x)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    z = x.abs() * in_float32(_ROOT_HALF)
+    t = 1.0 / (1.0 + z * 0.5)
+    tail = t * exponential(_polynomial(_ERFC_POLYNOMIAL, t) - z * z)
+    return x * torch.where(x > 0, 1.0 - tail, tail)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    inner = (x + ((x * x) * x) * in_float32(_GELU_CUBE)) * in_float32(_GELU_SCALE)
+    return x * _sigmoid(inner)
+
+
+def _silu(x: Tensor) -> Tensor:
+    return x * _sigmoid(x)
+
+
+_FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sqrt": root,
+    "exp": exponential,
+    "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+}
+assert tuple(_FUNCTIONS) == OWN_UNARY
 
 
 def float_unary_fake(x: Tensor, function: str) -> Tensor:
@@ -207,20 +279,14 @@ def float_unary_fake(x: Tensor, function: str) -> Tensor:
 
 
 def float_unary_ref(x: Tensor, function: str) -> Tensor:
-    """Return "sqrt", "exp", "sigmoid", "tanh" or "silu" of x, float32 of any shape.
+    """Return one of OWN_UNARY, "sqrt" to "gelu_tanh", of x, float32 of any shape.
 
     exp is the polynomial of float_rows.py, of which the others are made, within a few units in the
     last place; a root is the nearest float32.
     """
     _check_float("float_unary", x=x)
     _check_function("float_unary", function, OWN_UNARY)
-    if function == "sqrt":
-        return root(x)
-    if function == "exp":
-        return exponential(x)
-    if function == "tanh":
-        return _tanh(x)
-    return _sigmoid(x) if function == "sigmoid" else x * _sigmoid(x)
+    return _FUNCTIONS[function](x)
 
 
 FLOAT_REDUCE = OpSpec(
@@ -243,7 +309,8 @@ FLOAT_MATMUL = OpSpec(
 )
 FLOAT_ATTENTION = OpSpec(
     "float_attention",
-    "(Tensor q, Tensor k, Tensor v, float scale) -> Tensor",
+    "(Tensor q, Tensor k, Tensor v, float scale, Tensor? mask=None, bool is_causal=False) "
+    "-> Tensor",
     float_attention_fake,
     float_attention_ref,
 )

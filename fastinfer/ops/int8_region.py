@@ -19,7 +19,7 @@ from fastinfer.ops.float_sums import (
 )
 from fastinfer.ops.float_upsample import FLOAT_UPSAMPLE2D
 from fastinfer.ops.int8_conv2d import INT8_CONV2D, INT8_DEPTHWISE_CONV2D
-from fastinfer.ops.int8_linear import INT8_LINEAR
+from fastinfer.ops.int8_linear import INT8_LINEAR, INT8_LINEAR_DYNAMIC
 from fastinfer.ops.int8_lookup import INT8_LOOKUP
 from fastinfer.ops.int8_pointwise import INT8_ADD, INT8_CAT, INT8_MUL
 from fastinfer.ops.int8_pool import (
@@ -39,6 +39,7 @@ _STEP_OPS = (
     INT8_CONV2D,
     INT8_DEPTHWISE_CONV2D,
     INT8_LINEAR,
+    INT8_LINEAR_DYNAMIC,
     INT8_LOOKUP,
     INT8_MAX_POOL2D,
     INT8_AVG_POOL2D,
@@ -94,6 +95,9 @@ def run_step(
         residual = reads[1] if len(reads) > 1 else None
         weight, *geometry, float_output = arguments
         result = function(x, packed[_index(weight)], residual, *geometry, float_output)
+    elif kind == "int8_linear_dynamic":
+        weight, out_features = arguments
+        result = function(x, packed[_index(weight)], out_features, True)
     elif kind == "int8_lookup":
         result = function(x, packed[_index(arguments[0])])
     elif kind == "float_layer_norm":

@@ -81,6 +81,13 @@ def _group_norm(
     return result
 
 
+def _attention(a: Any, reads: Sequence[Tensor], _: Any, functions: _Functions) -> Tensor:
+    scale, is_causal = a
+    mask = reads[3] if len(reads) > 3 else None
+    result: Tensor = functions["float_attention"](*reads[:3], scale, mask, is_causal)
+    return result
+
+
 def _reshape(a: Any, reads: Sequence[Tensor], *_: Any) -> Tensor:
     x, like = reads[0], reads[-1]
     return x.reshape(reshape_sizes(x.shape, like.shape, a[0]))
@@ -109,7 +116,7 @@ ISLAND_STEPS: Mapping[str, _Make] = {
     "float_reduce": _reduce,
     "float_group_norm": _group_norm,
     "float_matmul": lambda a, reads, packed, functions: functions["float_matmul"](*reads),
-    "float_attention": lambda a, reads, packed, functions: functions["float_attention"](*reads, *a),
+    "float_attention": _attention,
     "float_max_pool2d": lambda a, reads, *_: F.max_pool2d(reads[0], *a),
     "permute": lambda a, reads, *_: reads[0].permute(a[0]),
     "reshape": _reshape,

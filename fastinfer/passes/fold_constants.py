@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fastinfer.graph.match import add_constant, constant, finish
+from fastinfer.graph.match import add_constant, constant, dtype, finish
 from fastinfer.program import Program
+
+aten = torch.ops.aten
 
 #: A folded tensor may be this large, or twice the bytes of the constants it comes from.
 _FREE_BYTES = 1 << 20
@@ -29,9 +31,9 @@ def fold_constants(program: Program) -> int:
         tensor = constant(graph_module, node)
         if tensor is not None:
             values[node], sizes[node] = tensor, _bytes(tensor)
-        elif _is_foldable(node) and all(source in values for source in node.all_input_nodes):
+        elif _is_foldable(node) and all(source in values for source in _sources(node)):
             value = _evaluate(node, values)
-            size = sum(sizes[source] for source in node.all_input_nodes)
+            size = sum(sizes[source] for source in _sources(node))
             if value is not None and _bytes(value) <= max(_FREE_BYTES, 2 * size):
                 values[node], sizes[node] = value, size
     for node, value in values.items():
@@ -51,6 +53,15 @@ def fold_constants(program: Program) -> int:
     return folded
 
 
+#: Of their first argument they take dtype and device.
+_NEW = frozenset({aten.new_zeros.default, aten.new_ones.default, aten.new_full.default})
+
+
+def _sources(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes that a node's value depends on."""
+    return list(node.all_input_nodes)[1:] if node.target in _NEW else node.all_input_nodes
+
+
 def _is_foldable(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
@@ -63,7 +74,13 @@ def _is_foldable(node: fx.Node) -> bool:
 
 
 def _evaluate(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda source: values[source])
+    known = values
+    if node.target in _NEW:
+        like = node.all_input_nodes[0]
+        if "val" not in like.meta:
+            return None
+        known = {**values, like: torch.empty(0, dtype=dtype(like), device=like.meta["val"].device)}
+    args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda source: known[source])
     try:
         with torch.no_grad():
             return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -121,23 +121,52 @@ def _batches_meet(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
 
 
 def _attention(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
-    query, key, value = v["query"], v["key"], v["value"]
+    query, key, value, mask = v["query"], v["key"], v["value"], v["attn_mask"]
     sizes = [dims(t) or () for t in (query, key, value)]
     rank, width = len(sizes[0]), sizes[0][-1] if sizes[0] else None
-    is_plain = v["attn_mask"] is None and not v["is_causal"] and v["dropout_p"] == 0
-    if not is_plain or rank not in (3, 4) or any(s[:-2] != sizes[0][:-2] for s in sizes):
+    if v["dropout_p"] != 0 or rank not in (3, 4) or any(s[:-2] != sizes[0][:-2] for s in sizes):
         return None
+    if mask is not None:
+        mask = _scores_mask(graph, node, mask, (*sizes[0][:-1], sizes[1][-2]))
+        if mask is None:
+            return None
     scale = v["scale"]
     if scale is None:
         if not isinstance(width, int):
             return None
         scale = width**-0.5
-    return new_call(graph, node, own.float_attention.default, query, key, value, float(scale))
+    rest = () if mask is None and not v["is_causal"] else (mask, bool(v["is_causal"]))
+    attention = own.float_attention.default
+    return new_call(graph, node, attention, query, key, value, float(scale), *rest)
+
+
+def _scores_mask(graph: fx.Graph, node: fx.Node, mask: Any, scores: tuple[object, ...]) -> Any:
+    """Return what is added to scores of that shape, None where it is not known to fit them."""
+    sizes = dims(mask)
+    if sizes is None or len(sizes) > len(scores):
+        return None
+    if dtype(mask) is torch.bool:
+        hide = (aten.where.Scalar, (mask, 0.0, -inf))
+        made = [user for user in mask.users if (user.target, user.args) == hide]
+        if not made:  # one for all layers
+            with graph.inserting_after(mask):
+                made = [new_call(graph, mask, *hide[:1], *hide[1])]
+        mask = made[0]
+    for _ in range(len(scores) - len(sizes)):
+        mask = new_call(graph, node, aten.unsqueeze.default, mask, 0)
+    known = (*[1] * (len(scores) - len(sizes)), *sizes)
+    fits = all(a == b or a == 1 for a, b in zip(known, scores, strict=True))
+    return mask if fits and dtype(mask) is torch.float32 else None
 
 
 def _unary(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
     name = node.target._schema.name.partition("::")[2]  # type: ignore[union-attr]
     assert name in OWN_UNARY
+    return new_call(graph, node, own.float_unary.default, v["self"], name)
+
+
+def _gelu(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
+    name = "gelu_tanh" if v["approximate"] == "tanh" else "gelu"
     return new_call(graph, node, own.float_unary.default, v["self"], name)
 
 
@@ -176,6 +205,7 @@ _INEXACT: Mapping[Any, _Rewrite] = {
     aten.sigmoid.default: _unary,
     aten.tanh.default: _unary,
     aten.silu.default: _unary,
+    aten.gelu.default: _gelu,
     aten.rsqrt.default: _rsqrt,
     aten.pow.Tensor_Scalar: _pow,
 }
@@ -223,7 +253,10 @@ def use_float_steps(program: Program) -> int:
 
 def _rewrite(graph: fx.Graph, node: fx.Node) -> int:
     rewrite = _INEXACT.get(node.target)
-    if rewrite is None or {dtype(n) for n in (node, *node.all_input_nodes)} - {torch.float32, None}:
+    known = {torch.float32, None}
+    if node.target is aten.scaled_dot_product_attention.default:
+        known.add(torch.bool)  # its mask
+    if rewrite is None or {dtype(n) for n in (node, *node.all_input_nodes)} - known:
         return 0
     with graph.inserting_before(node):
         made = rewrite(graph, node, arguments(node))

@@ -145,7 +145,18 @@ def attention_cases() -> Iterator[Case]:
         g = generator(label)
         sizes = ((queries, width), (keys, width), (keys, out))
         q, k, v = (torch.randn(*batch, *s, generator=g) for s in sizes)
-        yield Case("float_attention", label, lambda a=(q, k, v, width**-0.5): a)
+        arguments = (q, k, v, width**-0.5)
+        yield Case("float_attention", label, lambda a=arguments: a)
+        yield Case("float_attention", f"{label}_causal", lambda a=arguments: (*a, None, True))
+        for sizes in ((1, keys), (queries, 1), (queries, keys)):
+            lead = batch if sizes[0] == 1 else [1] * len(batch)
+            mask = torch.randn(*lead, *sizes, generator=g)
+            mask[mask > 0.8] = -_INFINITY
+            mask[..., : queries // 2 if sizes[1] == keys else 0, :] = -_INFINITY
+            name = f"{label}_{sizes[0]}x{sizes[1]}"
+            yield Case("float_attention", name, lambda a=(*arguments, mask): a)
+        both = (*arguments, mask, True)
+        yield Case("float_attention", f"{label}_both", lambda a=both: a)
 
 
 def unary_cases() -> Iterator[Case]:
@@ -275,16 +286,21 @@ def _sums_case(n: int, channels: int, height: int, width: int, nhwc: bool) -> Ca
     alike = add("float_matmul", (tokens, turned))
     scores = add("float_matmul", (turned, tokens))
     outputs += [alike, scores, add("float_matmul", (tokens, scores))]
+    # Both operands turned: so is the product, of three dimensions and of four.
+    outputs.append(add("float_matmul", (turned, add("permute", (alike,), (0, 2, 1)))))
     back = add("permute", (scores,), (0, 2, 1))
     outputs += [add("float_matmul", (tokens, back)), add("float_softmax", (back,), 2)]
     heads = add("reshape", (tokens,), (-2, 2, channels // 2, -4))
     rows = add("permute", (heads,), (0, 1, 3, 2))
     outputs.append(add("float_matmul", (rows, heads)))
+    square = add("permute", (outputs[-1],), (0, 1, 3, 2))
+    outputs.append(add("float_matmul", (heads, square)))
+    outputs.append(add("quantize", (outputs[-1],), 0.05, 100))
     outputs.append(add("float_softmax", (outputs[-1],), 3))
     outputs.append(add("float_layer_norm", (rows,), 3, -1, -1, 1e-5))
-    outputs.append(add("float_attention", (rows, rows, rows), 0.3))
+    outputs.append(add("float_attention", (rows, rows, rows), 0.3, False))
     joined = add("reshape", (add("permute", (outputs[-1],), (0, 2, 1, 3)),), (-2, -3, -1))
-    outputs.append(add("float_attention", (turned, turned, joined), 0.25))
+    outputs.append(add("float_attention", (turned, turned, joined), 0.25, True))
     outputs.append(add("reshape", (add("permute", (joined,), (0, 2, 1)), 0), (-2, -3, -4, -5)))
     outputs.append(add("quantize", (outputs[-1],), 0.02, 120))
     outputs.append(add("contiguous", (outputs[0],)))

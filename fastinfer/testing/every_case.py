@@ -12,6 +12,7 @@ from fastinfer.testing.cases_region import region_cases
 from fastinfer.testing.cases_rows import float_upsample_cases, mean_cases, row_cases
 from fastinfer.testing.cases_sparse import sparse_cases
 from fastinfer.testing.cases_sparse_float import sparse_float_cases
+from fastinfer.testing.cases_text import text_programs
 from fastinfer.testing.cases_tiles import tile_cases
 from fastinfer.testing.cases_views import view_cases
 from fastinfer.testing.cases_winograd import winograd_cases
@@ -33,6 +34,7 @@ def every_case() -> list[Case]:
         *region_cases(),
         *island_programs(),
         *island_op_cases(),
+        *text_programs(),
         *view_cases(),
         *winograd_cases(),
     ]

@@ -10,13 +10,13 @@ FLOAT_BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "prelu")
 #: Of one; a clamp's numbers are its bounds, a leaky_relu's is its slope.
 FLOAT_UNARY = (
     "clamp", "abs", "neg", "leaky_relu", "square", "reciprocal", "sqrt", "exp", "sigmoid", "tanh",
-    "silu",
+    "silu", "gelu", "gelu_tanh",
 )  # fmt: skip
 #: Of all numbers along some dimensions.
 FLOAT_REDUCE = ("sum", "mean", "norm", "amax", "amin")
 
 #: Those that torch rounds differently from one CPU to the next, so that they are ops of our own.
-OWN_UNARY = ("sqrt", "exp", "sigmoid", "tanh", "silu")
+OWN_UNARY = ("sqrt", "exp", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh")
 OWN_REDUCE = ("sum", "mean", "norm")
 
 #: How a pad fills, as its number in a program says.

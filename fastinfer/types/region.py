@@ -46,7 +46,7 @@ PARAMETERS: dict[str, str] = {
     "float_reduce": "im",  # function, dims
     "float_group_norm": "ioof",  # groups, weight or -1, bias or -1, eps
     "float_matmul": "",
-    "float_attention": "f",  # scale
+    "float_attention": "fb",  # scale, is_causal
     "float_max_pool2d": "ppppb",  # as int8_max_pool2d
     "permute": "m",  # dims
     "reshape": "m",  # sizes: -1 what is left, -2 - i dimension i of the last value it reads
@@ -56,11 +56,13 @@ PARAMETERS: dict[str, str] = {
     "pixel_shuffle": "i",  # factor; of a negative one the reverse
     "join": "i",  # dim
     "contiguous": "",
+    "int8_linear_dynamic": "wi",  # weight, out features
 }
 KINDS = tuple(PARAMETERS)
+LAYERS = ("int8_conv2d", "int8_depthwise_conv2d", "int8_linear", "int8_linear_dynamic")
 #: Steps that only a plan has, as StepKind goes on: an NCHW input made NHWC, a slice of a shuffled
-#: image, a copy in another layout.
-PLAN_KINDS = ("interleave", "shuffled_slice", "copy")
+#: image, a copy in another layout, a float value as int8_linear_dynamic reads it.
+PLAN_KINDS = ("interleave", "shuffled_slice", "copy", "quantize_rows")
 
 Argument = int | float | tuple[int, int] | tuple[float, ...] | tuple[int, ...]
 
@@ -182,9 +184,9 @@ def multiply_adds(step: Step, x: Sequence[int], out: Sequence[int]) -> int:
 
     x, out: shapes of the first value it reads and of the one it makes.
     """
-    if step.kind == "int8_linear":
+    if step.kind in ("int8_linear", "int8_linear_dynamic"):
         return prod(out) * x[-1]
-    if step.kind not in ("int8_conv2d", "int8_depthwise_conv2d"):
+    if step.kind not in LAYERS:
         return 0
     is_dense = step.kind == "int8_conv2d"
     kernel = cast(tuple[int, int], step.arguments[2 if is_dense else 1])

@@ -32,6 +32,15 @@ inline __mmask16 _mm512_cmp_ps_mask(const __m512& a, const __m512& b, int compar
   }
   return static_cast<__mmask16>(mask);
 }
+inline __m512 _mm512_mask_loadu_ps(const __m512& other, __mmask16 mask, const void* p) {
+  const auto* from = static_cast<const float*>(p);
+  return emulated::each_float([&](int i) { return (mask >> i & 1) != 0 ? from[i] : other.lane[i]; });
+}
+inline void _mm512_mask_storeu_ps(void* p, __mmask16 mask, const __m512& v) {
+  for (int i = 0; i < 16; i++) {
+    if ((mask >> i & 1) != 0) static_cast<float*>(p)[i] = v.lane[i];
+  }
+}
 inline __m512 _mm512_mask_blend_ps(__mmask16 mask, const __m512& a, const __m512& b) {
   return emulated::each_float([&](int i) { return (mask >> i & 1 ? b : a).lane[i]; });
 }

@@ -7,9 +7,10 @@ import torch
 
 from fastinfer.testing.cases_islands import island_programs
 from fastinfer.testing.cases_region import region_cases
+from fastinfer.testing.cases_text import text_programs
 from fastinfer.types.region import KINDS, MAGIC, VERSION, Region, Step, renumbered
 
-CASES = [*region_cases(), *island_programs()]
+CASES = [*region_cases(), *island_programs(), *text_programs()]
 IMAGE = next(c for c in CASES if c.label.startswith("image"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,15 +92,24 @@ def test_products_are_close_to_float64(case):
 
 @pytest.mark.parametrize("case", attention_cases(), ids=str)
 def test_attentions_are_close_to_float64(case):
-    q, k, v, scale = case.build()
-    value = ops.float_attention(q, k, v, scale)
-    wanted = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=scale)
+    q, k, v, scale, *rest = case.build()
+    mask, is_causal = (*rest, *(None, False)[len(rest) :])
+    value = ops.float_attention(q, k, v, scale, mask, is_causal)
+    wide = [t.double() for t in (q, k, v)]
+    hidden = torch.zeros(q.shape[-2], k.shape[-2], dtype=torch.float64)
+    if is_causal:
+        hidden = hidden.masked_fill(torch.ones_like(hidden, dtype=torch.bool).triu(1), -torch.inf)
+    if mask is not None:
+        hidden = hidden + mask.double()
+    wanted = F.scaled_dot_product_attention(*wide, attn_mask=hidden, scale=scale)
     if value.numel() == 0:
         assert value.shape == wanted.shape
         return
     # What scores err by, shares err by as much of themselves; then the sums of softmax and of v.
     scores = (q.double().abs() * scale) @ k.double().abs().transpose(-1, -2)
-    share = (q.shape[-1] + 3) * ROUNDING * float(scores.max())
+    added = hidden[hidden.isfinite()].abs()
+    largest = float(scores.max()) + (float(added.max()) if added.numel() else 0)
+    share = (q.shape[-1] + 4) * ROUNDING * largest
     roundings = k.shape[-2] / LANES + 14 + k.shape[-2] + 1
     bound = (2 * share + roundings * 2 * ROUNDING) * float(v.abs().max())
     assert_close(value, wanted, bound)
@@ -109,15 +120,18 @@ def test_functions_are_close_to_float64(case):
     x, function = case.build()
     value = ops.float_unary(x, function)
     x = x.double()
-    wanted = F.silu(x) if function == "silu" else getattr(torch, function)(x)
+    products = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+    wanted = products[function](x) if function in products else getattr(torch, function)(x)
     finite = wanted.isfinite() & (wanted.abs() < 3e38)
     # Units in the last place; of sums with 1, of 1. exp(-x) overflows where sigmoid is 0.
     unit = 2 * ROUNDING * (wanted.abs() if function in ("sqrt", "exp") else wanted.abs() + 1e-3)
-    if function == "silu":
+    if function in products:
         unit = unit + 2 * ROUNDING * x.abs() * 1e-3
+    if function == "gelu":  # a fit within 2e-7, and exp(-x^2 / 2), of whose exponent four roundings
+        unit = unit + ROUNDING * (1 + x * x / 2) * wanted.abs().nan_to_num()
     error = (value.double() - wanted).abs()
     assert bool((error <= 4 * unit + 1e-37)[finite].all()), float((error / unit)[finite].max())
-    if function != "silu":  # -inf times 0 there
+    if function not in products:  # -inf times 0 there
         assert torch.equal(value.isnan(), wanted.isnan())
 
 

@@ -16,6 +16,7 @@ from fastinfer.testing.case import Case, generator, random_uint8
 from fastinfer.testing.cases import OUTPUTS, pack, random_weight
 from fastinfer.testing.cases_islands import island_programs
 from fastinfer.testing.cases_region import region_cases
+from fastinfer.testing.cases_text import text_programs
 from fastinfer.testing.cases_views import view_case
 from fastinfer.types.region import Region, Step
 
@@ -29,6 +30,7 @@ _ISLANDS = {
         "views_1x4x4x6", "views_2x8x6x10", "sums_1x4x3x3", "sums_2x24x5x7_nhwc", "sums_1x64x12x13",
     )
 }  # fmt: skip
+_TEXTS = {"encoder_2x33x32_padding", "encoder_3x70x64_causal", "rows_2x3x4x19_21", "order_2x30"}
 
 
 def slices_case(n: int, size: int) -> Case:
@@ -72,6 +74,7 @@ def cases() -> Iterator[Case]:
     """Yield the cases of int8_region, and batches of one, two and three rounds of slices."""
     yield from region_cases()
     yield from (case for case in island_programs() if case.label in _ISLANDS)
+    yield from (case for case in text_programs() if case.label in _TEXTS)
     yield winograd_case()
     yield view_case("residuals", 64, 2, 30, 28)
     # On 4 threads three samples of more than a slice are shared by all; six are slices and a rest.

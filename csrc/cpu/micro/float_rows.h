@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "../kernel_table.h"
+#include "twice.h"
 
 namespace fastinfer {
 namespace {
@@ -59,6 +60,9 @@ struct RowPart {
 template <class Vec>
 inline RowPart<Vec> load_part(const float* x, int64_t left, float pad) {
   if (left >= kRowLanes) return RowPart<Vec>::load(x);
+  if constexpr (requires { Vec::load_somef(x, 0, Vec::setf(pad)); }) {
+    return {{Vec::load_somef(x, static_cast<int>(left), Vec::setf(pad))}};
+  }
   float part[kRowLanes];
   for (float& f : part) f = pad;
   std::memcpy(part, x, static_cast<size_t>(left) * sizeof(float));
@@ -68,6 +72,9 @@ inline RowPart<Vec> load_part(const float* x, int64_t left, float pad) {
 template <class Vec>
 inline void store_part(float* out, int64_t left, const RowPart<Vec>& part) {
   if (left >= kRowLanes) return part.store(out);
+  if constexpr (requires { Vec::store_somef(out, part.v[0], 0); }) {
+    return Vec::store_somef(out, part.v[0], static_cast<int>(left));
+  }
   float whole[kRowLanes];
   part.store(whole);
   std::memcpy(out, whole, static_cast<size_t>(left) * sizeof(float));
@@ -120,6 +127,7 @@ inline __attribute__((always_inline)) typename Vec::Float exp_lanes(typename Vec
 template <class Vec>
 void softmax_rows(const SoftmaxRows& run) {
   using Part = RowPart<Vec>;
+  using Wide = Twice<Vec>;
   constexpr float kNone = -__builtin_inff();
   const int64_t n = run.n;
   for (int64_t row = 0; row < run.rows; row++) {
@@ -135,10 +143,17 @@ void softmax_rows(const SoftmaxRows& run) {
     for (const float f : each) largest = f > largest ? f : largest;
     const auto away = Part::of(largest);
     auto sums = Part::of(0.0f);
-    for (int64_t i = 0; i < n; i += kRowLanes) {
+    int64_t done = 0;
+    const auto wide_away = Wide::setf(largest);
+    for (; done + Wide::kLanes <= n; done += Wide::kLanes) {
+      Wide::storef(out + done, exp_lanes<Wide>(Wide::subf(Wide::loadf(x + done), wide_away)));
+    }
+    for (int64_t i = done; i < n; i += kRowLanes) {
       Part power = load_part<Vec>(x + i, n - i, kNone) - away;
       for (auto& v : power.v) v = exp_lanes<Vec>(v);
       store_part(out + i, n - i, power);
+    }
+    for (int64_t i = 0; i < n; i += kRowLanes) {
       sums = sums + load_part<Vec>(out + i, n - i, 0.0f);
     }
     const auto inverse = Part::of(1.0f / sums.sum());

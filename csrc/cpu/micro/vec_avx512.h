@@ -83,6 +83,13 @@ struct VecAvx512 {
 
   static Float loadf(const float* p) { return _mm512_loadu_ps(p); }
   static void storef(float* p, Float v) { _mm512_storeu_ps(p, v); }
+  // The first `count` floats, 0..kLanes: others are neither read nor written.
+  static Float load_somef(const float* p, int count, Float others) {
+    return _mm512_mask_loadu_ps(others, static_cast<__mmask16>(first(count, kLanes)), p);
+  }
+  static void store_somef(float* p, Float v, int count) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(first(count, kLanes)), v);
+  }
   static Float setf(float v) { return _mm512_set1_ps(v); }
   static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
   static Float as_float(Int v) { return _mm512_castsi512_ps(v); }

@@ -113,7 +113,7 @@ std::unique_ptr<Step> make_quantize(const Instruction& instruction, Context& con
   const Value x = context.value(instruction.reads[0]);
   expect(x.dtype == Dtype::kFloat && scale > 0 && zero_point >= 0 && zero_point <= 255, "quantize",
          "expected x float32, scale > 0 and zero_point in 0..255");
-  context.value(instruction.out) = {Dtype::kUint8, x.shape, false};
+  context.value(instruction.out) = {Dtype::kUint8, x.shape, false, x.strides};
   const float inverse = 1.0f / scale;
   if (x.is_planar && x.shape[1] > 1) {
     return std::make_unique<QuantizePlanesStep>(instruction, x, context.table, inverse,
@@ -128,7 +128,7 @@ std::unique_ptr<Step> make_dequantize(const Instruction& instruction, Context& c
   const auto zero_point = static_cast<int32_t>(operands.integer());
   const Value& x = context.value(instruction.reads[0]);
   expect(x.dtype == Dtype::kUint8, "dequantize", "expected x uint8");
-  context.value(instruction.out) = {Dtype::kFloat, x.shape, x.is_planar};
+  context.value(instruction.out) = {Dtype::kFloat, x.shape, x.is_planar, x.strides};
   return std::make_unique<DequantizeStep>(instruction, x, context.table, scale, zero_point);
 }
 
@@ -137,7 +137,7 @@ std::unique_ptr<Step> make_lookup(const Instruction& instruction, Context& conte
   expect(entries.bytes == 256, "int8_lookup", "expected a table of 256 bytes");
   const Value& x = context.value(instruction.reads[0]);
   expect(x.dtype == Dtype::kUint8, "int8_lookup", "expected x uint8");
-  context.value(instruction.out) = {Dtype::kUint8, x.shape, x.is_planar};
+  context.value(instruction.out) = {Dtype::kUint8, x.shape, x.is_planar, x.strides};
   return std::make_unique<LookupStep>(instruction, x, context.table, entries.data);
 }
 

@@ -137,6 +137,7 @@ std::unique_ptr<Step> make_float_matmul(const Instruction& instruction, Context&
     std::swap(a_steps.row, a_steps.column);
     std::swap(b_steps.row, b_steps.column);
     std::swap(a_steps, b_steps);
+    out.is_planar = false;
     out.strides = row_major_strides(out.shape);
     out.strides[rank - 2] = 1;
     out.strides[rank - 1] = rows;
@@ -157,10 +158,13 @@ std::unique_ptr<Step> make_float_matmul(const Instruction& instruction, Context&
   });
 }
 
-// Words: scale.
+// Words: scale, whether it is causal. Reads q, k, v and, where there is one, a mask.
 std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Context& context) {
   constexpr const char* kStep = "float_attention";
-  const auto scale = static_cast<float>(Operands(kStep, instruction).real());
+  Operands operands(kStep, instruction);
+  const auto scale = static_cast<float>(operands.real());
+  const bool is_causal = operands.integer() != 0;
+  const bool is_masked = instruction.reads.size() > 3;
   const Value q = float_value(kStep, context, instruction.reads[0]);
   const Value k = float_value(kStep, context, instruction.reads[1]);
   const Value v = float_value(kStep, context, instruction.reads[2]);
@@ -179,6 +183,17 @@ std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Conte
   std::copy_backward(q.shape.begin(), q.shape.end() - 2, std::end(sizes));
   const int64_t queries = q.shape[rank - 2], keys = k.shape[rank - 2];
   const int64_t width = q.shape[rank - 1], out_width = v.shape[rank - 1];
+  MatrixSteps hidden{};
+  if (is_masked) {
+    const Value mask = float_value(kStep, context, instruction.reads[3]);
+    Sizes scores = q.shape;
+    scores[rank - 1] = keys;
+    const auto found = mask_steps(mask.shape, strides_of(mask), scores);
+    expect(found.has_value(), kStep,
+           "expected mask [..., T, S] like the scores of q " + shape_text(q) + " and k " + shape_text(k) +
+               ", or 1 for a size, got " + shape_text(mask));
+    hidden = *found;
+  }
   Value out{Dtype::kFloat, q.shape, false};
   out.shape[rank - 1] = out_width;
   // Heads lie side by side, as what follows joins them.
@@ -206,7 +221,10 @@ std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Conte
                            q_steps,
                            k_steps,
                            v_steps,
-                           out_steps};
+                           out_steps,
+                           is_masked ? floats(frame, instruction.reads[3]) : nullptr,
+                           hidden,
+                           is_causal};
   });
 }
 

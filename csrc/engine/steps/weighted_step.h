@@ -11,7 +11,7 @@ class WeightedStep : public Step {
  public:
   // Reads x and, where the weight was packed with one, a residual; the first word is the weight.
   WeightedStep(const char* name, const Instruction& instruction, const Context& context,
-               PackedOp op)
+               PackedOp op, bool is_dynamic = false)
       : name_(name), instruction_(instruction) {
     const Weight& weight = Operands(name, instruction).weight(context);
     const auto& h = *reinterpret_cast<const PackedHeader*>(weight.data);
@@ -21,8 +21,9 @@ class WeightedStep : public Step {
     expect(h.layout == static_cast<int32_t>(context.table.isa), name,
            "packed: packed for another ISA than the one in force; pack it again "
            "(fastinfer.nn.repack(model))");
-    expect(h.op == static_cast<int32_t>(op) && !h.has(kFlagDynamic), name,
-           "packed: expected a static weight packed for this op");
+    expect(h.op == static_cast<int32_t>(op) && h.has(kFlagDynamic) == is_dynamic, name,
+           std::string("packed: expected a ") + (is_dynamic ? "dynamic" : "static") +
+               " weight packed for this op");
     view_ = {&h, weight.data, &context.table};
     view_.is_read_once = context.are_weights_read_once;
     const size_t reads = h.has(kFlagResidual) ? 2 : 1;
