@@ -17,7 +17,7 @@ from harness import measure_handover, results_path, show, write_json
 from peers.contenders import CONTENDERS, EAGER, ON_REQUEST, OPENVINO_INT8, OURS
 from peers.picture import plot_ratios
 from peers.rounds import started
-from peers.workloads import CASES, ISLAND_CASES, Case
+from peers.workloads import CASES, ISLAND_CASES, TRANSFORMER_CASES, Case
 from turns.process import Contender, ContenderError
 from turns.rounds import time_in_turns
 
@@ -57,7 +57,7 @@ def compiled_at(
 def bench_workload(workload: str, options: argparse.Namespace) -> list[Row]:
     """Return a row for each case of the workload and contender."""
     rows: list[Row] = []
-    all_cases = {**CASES, **ISLAND_CASES}[workload]
+    all_cases = {**CASES, **ISLAND_CASES, **TRANSFORMER_CASES}[workload]
     for threads in sorted({case.threads for case in all_cases}, reverse=True):
         # Prepared anew for each number of threads: convert chooses by time.
         cases = [c for c in all_cases if c.threads == threads]
@@ -140,26 +140,36 @@ def filled(lines: list[Row]) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=(*CASES, *ISLAND_CASES), nargs="+", metavar="MODEL")
+    known = (*CASES, *ISLAND_CASES, *TRANSFORMER_CASES)
+    parser.add_argument("--only", choices=known, nargs="+", metavar="MODEL")
     parser.add_argument("--islands", action="store_true", help="networks with float operations")
+    parser.add_argument("--transformers", action="store_true")
     default = [name for name in CONTENDERS if name not in ON_REQUEST]
     parser.add_argument("--contenders", choices=tuple(CONTENDERS), nargs="+")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2, help="per contender and round")
     parser.add_argument("--out", type=Path, help="default: in bench/results, when all models ran")
     options = parser.parse_args()
+    name, cases = "bench_peers", CASES
+    if options.islands:
+        name, cases = "bench_islands", ISLAND_CASES
+    if options.transformers:
+        name, cases = "bench_transformers", TRANSFORMER_CASES
     is_whole = options.only is None and options.contenders is None
     if options.contenders is None:
-        options.contenders = [OPENVINO_INT8, EAGER] if options.islands else default
+        few = [OPENVINO_INT8, EAGER]
+        if options.transformers:
+            few.append("openvino bf16")
+        options.contenders = few if options.islands or options.transformers else default
     if OURS not in options.contenders:
         options.contenders.append(OURS)
     if options.out is None and is_whole:
-        options.out = results_path("bench_islands" if options.islands else "bench_peers")
+        options.out = results_path(name)
     rows: list[Row] = []
-    for name in options.only or (ISLAND_CASES if options.islands else CASES):
+    for model in options.only or cases:
         start = time.perf_counter()
-        found = bench_workload(name, options)
-        show(f"{name}: ms, medians", filled(times_table(found)))
+        found = bench_workload(model, options)
+        show(f"{model}: ms, medians", filled(times_table(found)))
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
         rows += found
     show("milliseconds, medians; vs above 1: fastinfer is faster", filled(times_table(rows)))

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from island_models import ISLANDS
 from torch import Tensor, nn
+from transformer_models import TRANSFORMERS, encoder
 
 CALIBRATION = 16
 IMAGE, TEXT = (3, 224, 224), (128, 384)
@@ -42,11 +43,6 @@ def _mlp() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(1024, 1000))
 
 
-def _transformer() -> nn.Module:
-    layer = nn.TransformerEncoderLayer(384, 12, 1536, activation="gelu", batch_first=True)
-    return nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-
-
 VISION = (
     "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "efficientnet_b0", "resnet18",
     "resnet50", "regnet_y_400mf", "squeezenet1_1", "densenet121",
@@ -56,9 +52,10 @@ BUILDERS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     **{name: (partial(_torchvision, name), IMAGE) for name in VISION},
     "googlenet": (partial(_torchvision, "googlenet", init_weights=True, aux_logits=False), IMAGE),
     "deeplabv3_resnet50": (partial(_segmentation, "deeplabv3_resnet50"), (3, 256, 256)),
-    "transformer_6x384": (_transformer, TEXT),
+    "transformer_6x384": (encoder, TEXT),
     "mlp_1024": (_mlp, (1024,)),
     **ISLANDS,
+    **TRANSFORMERS,
 }
 
 

@@ -115,7 +115,10 @@ def _nncf(model: Any, work: Workload) -> Any:
     samples = [part.numpy() for part in work.calibration.split(1)]
     # MIXED is NNCF's advice for networks with activations other than ReLU: asymmetric activations.
     preset = nncf.QuantizationPreset.MIXED
-    return nncf.quantize(model, nncf.Dataset(samples), preset=preset, subset_size=len(samples))
+    kind = nncf.ModelType.TRANSFORMER if work.is_transformer else None
+    return nncf.quantize(
+        model, nncf.Dataset(samples), preset=preset, model_type=kind, subset_size=len(samples)
+    )
 
 
 def onnxruntime(work: Workload, precision: str) -> At:

@@ -9,6 +9,7 @@ import torch
 from island_models import ISLANDS
 from random_models import random_model
 from torch import Tensor, nn
+from transformer_models import TRANSFORMERS
 
 #: Inputs that calibrate every int8 contender, and inputs the accuracy is taken on. Both are the
 #: same for all, and have no sample in common.
@@ -34,6 +35,7 @@ class Workload:
     held_out: Tensor
     #: Random weights: no layer returns to float for its accuracy, which is that of noise.
     is_random: bool
+    is_transformer: bool = False
 
 
 #: The demo's network, with its ImageNet weights and photos.
@@ -53,6 +55,9 @@ CASES: Mapping[str, tuple[Case, ...]] = {
 }
 #: On request: networks with float operations between int8 layers.
 ISLAND_CASES: Mapping[str, tuple[Case, ...]] = {name: (Case(), Case(batch=8)) for name in ISLANDS}
+TRANSFORMER_CASES: Mapping[str, tuple[Case, ...]] = {
+    name: (Case(), Case(batch=8)) for name in TRANSFORMERS
+}
 
 
 def build_workload(name: str) -> Workload:
@@ -70,4 +75,5 @@ def build_workload(name: str) -> Workload:
         return Workload(mobilenet_v2(), random_crops(calibrating, CALIBRATION, 0), crops, False)
     model, inputs = random_model(name, CALIBRATION)
     torch.manual_seed(1)
-    return Workload(model, inputs, torch.randn(HELD_OUT, *inputs.shape[1:]), True)
+    held_out = torch.randn(HELD_OUT, *inputs.shape[1:])
+    return Workload(model, inputs, held_out, True, name in TRANSFORMERS)

@@ -153,7 +153,7 @@ Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale, std::opti
                   shape_text(q), ", ", shape_text(k), " and ", shape_text(v));
   std::vector<int64_t> scores = q_sizes;
   scores[rank - 1] = k_sizes[rank - 2];
-  MatrixSteps hidden{};
+  MaskSteps hidden{};
   if (mask) {
     check_dtype(kOp, "mask", *mask, ScalarType::Float);
     mask = as_contiguous(*mask);
@@ -163,7 +163,7 @@ Tensor float_attention_cpu(Tensor q, Tensor k, Tensor v, double scale, std::opti
     const auto found = mask_steps(sizes_of(*mask), strides, scores);
     STD_TORCH_CHECK(found.has_value(), kOp,
                     ": expected mask [..., T, S] like the scores of q ", shape_text(q), " and k ",
-                    shape_text(k), ", or 1 for a size, got ", shape_text(*mask));
+                    shape_text(k), ", 1 for a size, or a part of the samples, got ", shape_text(*mask));
     hidden = *found;
   }
   std::vector<int64_t> shape = q_sizes;

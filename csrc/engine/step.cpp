@@ -38,6 +38,19 @@ const float* float_parameter(const char* step, Operands& operands, const Context
   return reinterpret_cast<const float*>(weight.data);
 }
 
+const float* float_constant(const char* step, Operands& operands, const Context& context,
+                            std::vector<int64_t>& shape) {
+  const Weight& weight = operands.weight(context);
+  const auto sizes = operands.integers(operands.integer());
+  shape.assign(sizes.begin(), sizes.end());
+  int64_t bytes = sizeof(float);
+  for (const int64_t size : shape) bytes *= size;
+  expect(weight.bytes == bytes, step,
+         "expected a buffer of " + std::to_string(bytes) + " bytes, got " +
+             std::to_string(weight.bytes));
+  return reinterpret_cast<const float*>(weight.data);
+}
+
 std::string shape_text(const Value& value) {
   std::string text = "[";
   for (size_t i = 0; i < value.shape.size(); i++) {

@@ -120,6 +120,10 @@ class Operands {
 const float* float_parameter(const char* step, Operands& operands, const Context& context,
                              int64_t n);
 
+// A constant of the program: the buffer that the next word names, and its shape behind it.
+const float* float_constant(const char* step, Operands& operands, const Context& context,
+                            std::vector<int64_t>& shape);
+
 // Throws std::invalid_argument("<step>: <text>") unless `holds`.
 void expect(bool holds, const char* step, const std::string& text);
 

@@ -79,6 +79,10 @@ bool mixes_samples(const Instruction& step, const std::vector<Value>& values) {
       return !step.words.empty() && step.words[0] == 0;
     case StepKind::kFloatReduce:
       return names_batch(list_at(step, 1));
+    case StepKind::kFloatAttention: {  // a constant mask's samples, behind scale, is_causal and the buffer
+      const auto mask = list_at(step, 3);
+      return !mask.empty() && mask[0] != 1;
+    }
     case StepKind::kLinear:
     case StepKind::kLinearDynamic:
       return rank(step.out) < 2;

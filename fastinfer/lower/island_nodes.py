@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fastinfer.graph.islands import island_nodes
+from fastinfer.graph.islands import VIEWS, island_nodes
 from fastinfer.graph.match import arguments, pair
 from fastinfer.lower.operation import SOURCE, Operation, table_of
 from fastinfer.lower.region_nodes import (
@@ -189,11 +189,18 @@ def _matmul(node: fx.Node, _: fx.GraphModule) -> Operation | None:
     return Operation("float_matmul", tuple(node.args))  # type: ignore[arg-type]
 
 
-def _attention(node: fx.Node, _: fx.GraphModule) -> Operation | None:
+def _attention(node: fx.Node, graph_module: fx.GraphModule) -> Operation | None:
     query, key, value, scale, *rest = node.args
     mask, is_causal = (*rest, *(None, False)[len(rest) :])
+    source = table_of(mask, graph_module)
+    if source is not None:
+        tensor = getattr(*source)
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            return None
+        arguments_ = (scale, bool(is_causal), SOURCE, tuple(tensor.shape))
+        return Operation("float_attention", (query, key, value), arguments_, (source,))  # type: ignore[arg-type]
     reads = (query, key, value) if mask is None else (query, key, value, mask)
-    return Operation("float_attention", reads, (scale, bool(is_causal)))  # type: ignore[arg-type]
+    return Operation("float_attention", reads, (scale, bool(is_causal), -1, ()))  # type: ignore[arg-type]
 
 
 def _permute(node: fx.Node, _: fx.GraphModule) -> Operation | None:
@@ -317,7 +324,11 @@ def island_operation(node: fx.Node, graph_module: fx.GraphModule) -> Operation |
     if make is None or not is_value(node):
         return None
     made = make(node, graph_module)
-    return made if made is not None and all(map(is_value, made.reads)) else None
+    return made if made is not None and all(map(_is_computed, made.reads)) else None
+
+
+def _is_computed(node: fx.Node) -> bool:
+    return is_value(node) and node.op != "get_attr"
 
 
 def contiguous_operation(node: fx.Node) -> Operation | None:
@@ -332,5 +343,8 @@ def contiguous_operation(node: fx.Node) -> Operation | None:
 def islands(graph_module: fx.GraphModule, is_step: Callable[[fx.Node], bool]) -> set[fx.Node]:
     """Return the nodes of a graph that are steps of islands; is_step: a step anywhere."""
     return island_nodes(
-        graph_module.graph, lambda n: island_operation(n, graph_module) is not None, is_step
+        graph_module.graph,
+        lambda n: island_operation(n, graph_module) is not None,
+        is_step,
+        VIEWS | {reshape_like},
     )

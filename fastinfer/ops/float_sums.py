@@ -175,14 +175,17 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> No
             "float_attention: expected q [..., T, D], k [..., S, D] and v [..., S, E] with some S, "
             f"got {shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
-    scores = [*shapes[0][:-1], shapes[1][-2]]
-    if mask is not None and (
-        mask.dim() != len(scores)
-        or any(n not in (1, size) for n, size in zip(mask.shape, scores, strict=True))
+    if mask is None:
+        return
+    scores, given = [*shapes[0][:-1], shapes[1][-2]], list(mask.shape)
+    if len(given) == 4 and given[0] > 0 and scores[0] % given[0] == 0:
+        given[0] = 1
+    if len(given) != len(scores) or any(
+        n not in (1, size) for n, size in zip(given, scores, strict=True)
     ):
         raise ValueError(
             f"float_attention: expected mask [..., T, S] like the scores of q {shapes[0]} and k "
-            f"{shapes[1]}, or 1 for a size, got {list(mask.shape)}"
+            f"{shapes[1]}, 1 for a size, or a part of the samples, got {list(mask.shape)}"
         )
 
 
@@ -209,13 +212,16 @@ def float_attention_ref(
     """Return softmax((q scale) k^T + mask) v, float32, by float_softmax and float_matmul.
 
     q: [..., T, D], k: [..., S, D], v: [..., S, E], of three or four dimensions, S > 0. mask:
-    [..., T, S] float32, or 1 in the place of a size; a query for which all scores are -inf then
-    answers zeros, as torch's. is_causal: query i sees keys 0 to i.
+    [..., T, S] float32, or 1 in the place of a size; of four dimensions it may be one of a part of
+    the samples, and repeats. A query for which all scores are -inf then answers zeros, as torch's.
+    is_causal: query i sees keys 0 to i.
     """
     _check_attention(q, k, v, mask)
     if k.shape[-2] == 0:
         raise ValueError(f"float_attention: expected some S, got k {list(k.shape)}")
     scores = float_matmul_ref(q * in_float32(scale), k.transpose(-1, -2))
+    if mask is not None and mask.dim() == 4 and mask.shape[0] not in (0, 1):
+        mask = mask.repeat(scores.shape[0] // mask.shape[0], 1, 1, 1)
     if is_causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -inf)

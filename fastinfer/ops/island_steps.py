@@ -81,9 +81,13 @@ def _group_norm(
     return result
 
 
-def _attention(a: Any, reads: Sequence[Tensor], _: Any, functions: _Functions) -> Tensor:
-    scale, is_causal = a
+def _attention(
+    a: Any, reads: Sequence[Tensor], packed: Sequence[Tensor], functions: _Functions
+) -> Tensor:
+    scale, is_causal, index, shape = a
     mask = reads[3] if len(reads) > 3 else None
+    if index != -1:
+        mask = packed[index].reshape(shape)
     result: Tensor = functions["float_attention"](*reads[:3], scale, mask, is_causal)
     return result
 

@@ -1,4 +1,4 @@
-"""remove_identity: drop what answers its input: dropout in eval, copies, needless casts."""
+"""remove_identity: drop what answers its input: dropout in eval, copies, needless casts, pads."""
 
 from __future__ import annotations
 
@@ -72,6 +72,9 @@ def _is_identity(node: fx.Node) -> bool:
         return not (arguments(node)["train"] and arguments(node)["p"])
     if node.target in _COPIES:
         return not _is_answered(node, source)
+    if node.target is aten.pad.default:
+        amounts: Any = arguments(node)["pad"]
+        return not any(type(n) is not int or n for n in amounts) and not _is_answered(node, source)
     if node.target in _CASTS:
         return _same_type(node, source) and not _is_answered(node, source)
     if node.target in _SHAPES:

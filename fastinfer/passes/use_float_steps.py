@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fastinfer.graph.islands import island_nodes
 from fastinfer.graph.layer import Layer
 from fastinfer.graph.match import arguments, dims, dtype, finish, layer_of, nodes_calling, replace
 from fastinfer.graph.transparent import TRANSPARENT_OPS
+from fastinfer.passes.attention import fuse_attention, scaled_dot_product_attention
 from fastinfer.passes.float_calls import layer_norm, mean_of_image, new_call, softmax
 from fastinfer.program import Program
 from fastinfer.types.float_functions import OWN_UNARY, lies_together
@@ -120,45 +121,6 @@ def _batches_meet(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
     return a[:-2] == b[:-2] or any(all(n == 1 for n in sizes[:-2]) for sizes in (a, b))
 
 
-def _attention(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
-    query, key, value, mask = v["query"], v["key"], v["value"], v["attn_mask"]
-    sizes = [dims(t) or () for t in (query, key, value)]
-    rank, width = len(sizes[0]), sizes[0][-1] if sizes[0] else None
-    if v["dropout_p"] != 0 or rank not in (3, 4) or any(s[:-2] != sizes[0][:-2] for s in sizes):
-        return None
-    if mask is not None:
-        mask = _scores_mask(graph, node, mask, (*sizes[0][:-1], sizes[1][-2]))
-        if mask is None:
-            return None
-    scale = v["scale"]
-    if scale is None:
-        if not isinstance(width, int):
-            return None
-        scale = width**-0.5
-    rest = () if mask is None and not v["is_causal"] else (mask, bool(v["is_causal"]))
-    attention = own.float_attention.default
-    return new_call(graph, node, attention, query, key, value, float(scale), *rest)
-
-
-def _scores_mask(graph: fx.Graph, node: fx.Node, mask: Any, scores: tuple[object, ...]) -> Any:
-    """Return what is added to scores of that shape, None where it is not known to fit them."""
-    sizes = dims(mask)
-    if sizes is None or len(sizes) > len(scores):
-        return None
-    if dtype(mask) is torch.bool:
-        hide = (aten.where.Scalar, (mask, 0.0, -inf))
-        made = [user for user in mask.users if (user.target, user.args) == hide]
-        if not made:  # one for all layers
-            with graph.inserting_after(mask):
-                made = [new_call(graph, mask, *hide[:1], *hide[1])]
-        mask = made[0]
-    for _ in range(len(scores) - len(sizes)):
-        mask = new_call(graph, node, aten.unsqueeze.default, mask, 0)
-    known = (*[1] * (len(scores) - len(sizes)), *sizes)
-    fits = all(a == b or a == 1 for a, b in zip(known, scores, strict=True))
-    return mask if fits and dtype(mask) is torch.float32 else None
-
-
 def _unary(graph: fx.Graph, node: fx.Node, v: dict[str, Any]) -> fx.Node | None:
     name = node.target._schema.name.partition("::")[2]  # type: ignore[union-attr]
     assert name in OWN_UNARY
@@ -196,7 +158,7 @@ _INEXACT: Mapping[Any, _Rewrite] = {
     aten.instance_norm.default: _group_norm,
     aten.matmul.default: _matmul,
     aten.bmm.default: _matmul,
-    aten.scaled_dot_product_attention.default: _attention,
+    aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.softmax.int: softmax,
     aten.layer_norm.default: layer_norm,
     aten.adaptive_avg_pool2d.default: mean_of_image,
@@ -244,7 +206,8 @@ def use_float_steps(program: Program) -> int:
         count += _drop(node) if node.target in _COPIES else _rewrite(graph, node)
     expansions = nodes_calling(graph, aten.expand_as.default)
     count += sum(_drop_expansion(node) for node in expansions if node in inside)
-    count += sum(map(_fuse_attention, nodes_calling(graph, own.float_matmul.default)))
+    for node in nodes_calling(graph, own.float_matmul.default):
+        count += fuse_attention(graph_module, node)
     if count:
         graph.eliminate_dead_code()
         finish(graph_module)
@@ -264,52 +227,6 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> int:
         return 0
     replace(node, made)
     return 1
-
-
-def _fuse_attention(node: fx.Node) -> int:
-    """Make one operation of softmax(q k) v, or of v softmax(q k)^T, of scores for nobody else."""
-    graph, (a, b) = node.graph, node.args
-    is_turned = _is_turned(b)
-    shares: Any = b.args[0] if is_turned else a  # type: ignore[union-attr]
-    value: Any = a if is_turned else b
-    if not _is_only(shares, own.float_softmax.default):
-        return 0
-    scores, dim = shares.args
-    rank = len(dims(scores) or ())
-    if not _is_only(scores, own.float_matmul.default) or rank not in (3, 4) or dim != rank - 1:
-        return 0
-    query, turned_key = scores.args
-    sizes = [dims(t) or () for t in (query, turned_key, value)]
-    if any(s[:-2] != sizes[0][:-2] or len(s) != rank for s in sizes):
-        return 0
-    order = [*range(rank - 2), rank - 1, rank - 2]
-    with graph.inserting_before(node):
-        key = new_call(graph, node, aten.permute.default, turned_key, order)
-        if is_turned:
-            value = new_call(graph, node, aten.permute.default, value, order)
-        made = new_call(graph, node, own.float_attention.default, query, key, value, 1.0)
-        if is_turned:
-            made = new_call(graph, node, aten.permute.default, made, order)
-    replace(node, made)
-    return 1
-
-
-def _is_only(node: object, target: object) -> bool:
-    """Return True for a call of target that one node reads."""
-    return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
-
-
-def _is_turned(node: object) -> bool:
-    """Return True for a matrix whose two last dimensions are exchanged, for one reader."""
-    rank = len(dims(node) or ())
-    if rank < 2:
-        return False
-    if _is_only(node, aten.transpose.int):
-        return sorted(d % rank for d in node.args[1:]) == [rank - 2, rank - 1]  # type: ignore
-    if _is_only(node, aten.permute.default):
-        order = [*range(rank - 2), rank - 1, rank - 2]
-        return [d % rank for d in node.args[1]] == order  # type: ignore
-    return False
 
 
 def _drop(node: fx.Node) -> int:

@@ -139,6 +139,8 @@ def attention_cases() -> Iterator[Case]:
         ((1, 4), 49, 49, 32, 32),
         ((1, 8), 100, 130, 16, 16),  # split over threads
         ((2, 2), 5, 9, 3, 1),
+        ((4, 2), 6, 7, 4, 4),
+        ((16, 3), 49, 49, 8, 8),  # many small ones
         ((0, 2), 4, 4, 4, 4),
     ):
         label = f"{'x'.join(map(str, batch))}_{queries}_{keys}_{width}_{out}"
@@ -148,13 +150,16 @@ def attention_cases() -> Iterator[Case]:
         arguments = (q, k, v, width**-0.5)
         yield Case("float_attention", label, lambda a=arguments: a)
         yield Case("float_attention", f"{label}_causal", lambda a=arguments: (*a, None, True))
-        for sizes in ((1, keys), (queries, 1), (queries, keys)):
+        for sizes in dict.fromkeys(((1, keys), (queries, 1), (queries, keys))):
             lead = batch if sizes[0] == 1 else [1] * len(batch)
             mask = torch.randn(*lead, *sizes, generator=g)
             mask[mask > 0.8] = -_INFINITY
             mask[..., : queries // 2 if sizes[1] == keys else 0, :] = -_INFINITY
             name = f"{label}_{sizes[0]}x{sizes[1]}"
             yield Case("float_attention", name, lambda a=(*arguments, mask): a)
+        if len(batch) == 2 and batch[0] % 2 == 0 and batch[0] > 0:
+            repeated = (*arguments, torch.randn(batch[0] // 2, 1, queries, keys, generator=g))
+            yield Case("float_attention", f"{label}_repeated", lambda a=repeated: a)
         both = (*arguments, mask, True)
         yield Case("float_attention", f"{label}_both", lambda a=both: a)
 
@@ -292,15 +297,15 @@ def _sums_case(n: int, channels: int, height: int, width: int, nhwc: bool) -> Ca
     outputs += [add("float_matmul", (tokens, back)), add("float_softmax", (back,), 2)]
     heads = add("reshape", (tokens,), (-2, 2, channels // 2, -4))
     rows = add("permute", (heads,), (0, 1, 3, 2))
-    outputs.append(add("float_matmul", (rows, heads)))
-    square = add("permute", (outputs[-1],), (0, 1, 3, 2))
-    outputs.append(add("float_matmul", (heads, square)))
-    outputs.append(add("quantize", (outputs[-1],), 0.05, 100))
-    outputs.append(add("float_softmax", (outputs[-1],), 3))
+    product = add("float_matmul", (rows, heads))
+    square = add("permute", (product,), (0, 1, 3, 2))
+    on_its_side = add("float_matmul", (heads, square))
+    outputs += [product, on_its_side, add("quantize", (on_its_side,), 0.05, 100)]
+    outputs.append(add("float_softmax", (product,), 3))
     outputs.append(add("float_layer_norm", (rows,), 3, -1, -1, 1e-5))
-    outputs.append(add("float_attention", (rows, rows, rows), 0.3, False))
+    outputs.append(add("float_attention", (rows, rows, rows), 0.3, False, -1, ()))
     joined = add("reshape", (add("permute", (outputs[-1],), (0, 2, 1, 3)),), (-2, -3, -1))
-    outputs.append(add("float_attention", (turned, turned, joined), 0.25, True))
+    outputs.append(add("float_attention", (turned, turned, joined), 0.25, True, -1, ()))
     outputs.append(add("reshape", (add("permute", (joined,), (0, 2, 1)), 0), (-2, -3, -4, -5)))
     outputs.append(add("quantize", (outputs[-1],), 0.02, 120))
     outputs.append(add("contiguous", (outputs[0],)))

@@ -58,7 +58,7 @@ def _layer_case(n: int, tokens: int, width: int, mask_kind: str) -> Case:
         y = p.add("reshape", (y,), (-2, -3, 2, width // 2))
         heads.append(p.add("permute", (y,), (0, 2, 1, 3)))
     reads = (*heads, 1) if p.inputs == 2 else tuple(heads)
-    y = p.add("float_attention", reads, 0.3, causal)
+    y = p.add("float_attention", reads, 0.3, causal, -1, ())
     y = p.add("reshape", (p.add("permute", (y,), (0, 2, 1, 3)),), (-2, -3, width))
     y = p.add("int8_linear_dynamic", (y,), 3, width)
     normed = p.add("float_layer_norm", (p.add("float_binary", (y, 0), *_ADD),), 2, -1, -1, 1e-5)
@@ -99,7 +99,7 @@ def _packed_order_case(n: int, tokens: int) -> Case:
     label = f"order_{n}x{tokens}"
     p = _Program(1)
     y = p.add("permute", (p.add("reshape", (0,), (-2, -3, 3, 8)),), (0, 2, 1, 3))
-    y = p.add("float_attention", (y, y, y), 0.5, False)
+    y = p.add("float_attention", (y, y, y), 0.5, False, 2, (n, 1, tokens, tokens))
     y = p.add("float_unary", (y,), FLOAT_UNARY.index("tanh"), 0.0, 0.0)
     codes = p.add("quantize", (y,), 0.01, 120)
     looked = p.add("int8_lookup", (codes,), 1)
@@ -110,7 +110,8 @@ def _packed_order_case(n: int, tokens: int) -> Case:
     def build() -> tuple[Any, ...]:
         g = generator(label)
         weight = random_weight(g, "normal", 16, 24)
-        packed = [pack("linear", weight, g, OUTPUTS[0], 1, 117), random_uint8(g, 256)]
+        bias = torch.randn(n, 1, tokens, tokens, generator=g)
+        packed = [pack("linear", weight, g, OUTPUTS[0], 1, 117), random_uint8(g, 256), bias]
         return [torch.randn(n, tokens, 24, generator=g)], packed, p.text(linear, back)
 
     return Case("int8_region", label, build)

@@ -46,7 +46,7 @@ PARAMETERS: dict[str, str] = {
     "float_reduce": "im",  # function, dims
     "float_group_norm": "ioof",  # groups, weight or -1, bias or -1, eps
     "float_matmul": "",
-    "float_attention": "fb",  # scale, is_causal
+    "float_attention": "fbom",  # scale, is_causal, a mask that is a buffer or -1, its shape
     "float_max_pool2d": "ppppb",  # as int8_max_pool2d
     "permute": "m",  # dims
     "reshape": "m",  # sizes: -1 what is left, -2 - i dimension i of the last value it reads

@@ -100,7 +100,8 @@ def test_attentions_are_close_to_float64(case):
     if is_causal:
         hidden = hidden.masked_fill(torch.ones_like(hidden, dtype=torch.bool).triu(1), -torch.inf)
     if mask is not None:
-        hidden = hidden + mask.double()
+        repeats = q.shape[0] // max(1, mask.shape[0]) if q.dim() == 4 else 1
+        hidden = hidden + mask.double().repeat(max(1, repeats), *[1] * (mask.dim() - 1))
     wanted = F.scaled_dot_product_attention(*wide, attn_mask=hidden, scale=scale)
     if value.numel() == 0:
         assert value.shape == wanted.shape

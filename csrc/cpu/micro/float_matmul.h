@@ -2,6 +2,8 @@
 // fused multiply-adds, which CPUs without them could not do in reasonable time.
 #pragma once
 
+#include <type_traits>
+
 #include "../float_kernels.h"
 #include "float_elements.h"
 
@@ -14,9 +16,10 @@ struct MatmulTile {
   static constexpr bool kIsWide = Vec::kLanes == kRowLanes;
   static constexpr int kRowsOnce = kIsWide ? 6 : 4, kParts = kIsWide ? 4 : 1;
 
-  // Of the panel that begins where so many columns are left: kParts vectors of them, or one.
+  // Of the panel that begins where so many columns are left: whole vectors.
   static constexpr int64_t width(int64_t left) {
-    return left >= kParts * kRowLanes ? kParts * kRowLanes : kRowLanes;
+    const int64_t parts = (left + kRowLanes - 1) / kRowLanes;
+    return (parts < kParts ? parts : kParts) * kRowLanes;
   }
 };
 
@@ -60,10 +63,21 @@ void matmul_rows(const MatmulRun& run, int64_t row, const float* b, bool is_pack
     const int64_t left = columns - c, width = MatmulTile<Vec>::width(left);
     const int64_t b_step = is_packed ? width : run.b_k;
     const float* from = b + c * (is_packed ? run.k : 1);
-    if (width == kParts * kRowLanes) {
-      matmul_tile<Vec, kRowsOnce, kParts>(run, row, from, b_step, out + c, left);
-    } else {
-      matmul_tile<Vec, kRowsOnce, 1>(run, row, from, b_step, out + c, left);
+    const auto tile = [&]<int kWidth>(std::integral_constant<int, kWidth>) {
+      matmul_tile<Vec, kRowsOnce, std::min(kWidth, kParts)>(run, row, from, b_step, out + c, left);
+    };
+    switch (width / kRowLanes) {
+      case 1:
+        tile(std::integral_constant<int, 1>{});
+        break;
+      case 2:
+        tile(std::integral_constant<int, 2>{});
+        break;
+      case 3:
+        tile(std::integral_constant<int, 3>{});
+        break;
+      default:
+        tile(std::integral_constant<int, 4>{});
     }
     c += width;
   }
@@ -73,6 +87,17 @@ void matmul_rows(const MatmulRun& run, int64_t row, const float* b, bool is_pack
 inline void pack_columns(const MatmulRun& run, int64_t first, int64_t columns, int64_t width,
                          float* to) {
   const float* b = run.b + first * run.b_column;
+  if (run.b_k == 1) {
+    // A line of cache of each column at a time: columns may be so far apart that they share few sets.
+    for (int64_t k0 = 0; k0 < run.k; k0 += kRowLanes) {
+      const int64_t k1 = std::min(run.k, k0 + kRowLanes);
+      for (int64_t c = 0; c < columns; c++) {
+        for (int64_t k = k0; k < k1; k++) to[k * width + c] = b[c * run.b_column + k];
+      }
+    }
+    for (int64_t k = 0; k < run.k; k++) std::fill_n(to + k * width + columns, width - columns, 0.0f);
+    return;
+  }
   for (int64_t k = 0; k < run.k; k++, to += width) {
     for (int64_t c = 0; c < columns; c++) to[c] = b[k * run.b_k + c * run.b_column];
     for (int64_t c = columns; c < width; c++) to[c] = 0.0f;

@@ -17,6 +17,9 @@ constexpr float kExpPolynomial[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.333451
                                     4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
 constexpr int kRowLanes = 16;
 
+// What every CPU has vectors of.
+typedef float Four __attribute__((vector_size(16)));
+
 // kRowLanes floats in as many vectors as they take.
 template <class Vec>
 struct RowPart {
@@ -46,13 +49,25 @@ struct RowPart {
   RowPart operator-(const RowPart& other) const { return with(other, Vec::subf); }
   RowPart operator*(const RowPart& other) const { return with(other, Vec::mulf); }
 
-  float sum() const {
-    float sums[kRowLanes];
-    store(sums);
-    for (int half = kRowLanes / 2; half > 0; half /= 2) {
-      for (int j = 0; j < half; j++) sums[j] = sums[j] + sums[j + half];
-    }
-    return sums[0];
+  // Halves are added until one number is left.
+  __attribute__((always_inline)) float sum() const {
+    return halved([](Four a, Four b) { return a + b; });
+  }
+  // No lane may be NaN.
+  __attribute__((always_inline)) float largest() const {
+    return halved([](Four a, Four b) { return a > b ? a : b; });
+  }
+
+ private:
+  template <class F>
+  __attribute__((always_inline)) float halved(const F& f) const {
+    alignas(64) float each[kRowLanes];
+    store(each);
+    Four fours[kRowLanes / 4];
+    std::memcpy(fours, each, sizeof(fours));
+    const Four four = f(f(fours[0], fours[2]), f(fours[1], fours[3]));
+    const Four two = f(four, __builtin_shufflevector(four, four, 2, 3, 2, 3));
+    return f(two, __builtin_shufflevector(two, two, 1, 1, 1, 1))[0];
   }
 };
 
@@ -124,12 +139,89 @@ inline __attribute__((always_inline)) typename Vec::Float exp_lanes(typename Vec
   return Vec::mulf(y, Vec::power_of_two(Vec::sub32(n, half)));
 }
 
+// kRows rows of more than kParts - 1 and up to kParts RowParts. They stay in registers, and what is a long chain of
+// operations for one row is done for all side by side.
+template <class Vec, int kParts, int kRows>
+inline void softmax_short(const float* x, float* out, int64_t n) {
+  using Part = RowPart<Vec>;
+  using Wide = Twice<Vec>;
+  constexpr float kNone = -__builtin_inff();
+  constexpr int kVectors = kRows * kParts * Part::kParts;
+  const int64_t last = (kParts - 1) * kRowLanes;
+  Part parts[kRows][kParts];
+  float scale[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; r++) {
+    auto most = Part::of(kNone);
+#pragma GCC unroll 4
+    for (int i = 0; i < kParts; i++) {
+      const float* const from = x + r * n + i * kRowLanes;
+      parts[r][i] = i + 1 < kParts ? Part::load(from) : load_part<Vec>(from, n - last, kNone);
+      most = parts[r][i].with(most, Vec::maxf);
+    }
+    scale[r] = most.largest();
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; r++) {
+    const auto away = Part::of(scale[r]);
+#pragma GCC unroll 4
+    for (Part& part : parts[r]) part = part - away;
+  }
+  // exp(-inf), past the row, is 0.
+  typename Vec::Float* const v = parts[0][0].v;
+#pragma GCC unroll 8
+  for (int i = 0; i + 2 <= kVectors; i += 2) {
+    const typename Wide::Float pair = exp_lanes<Wide>({{v[i], v[i + 1]}});
+    v[i] = pair.v[0];
+    v[i + 1] = pair.v[1];
+  }
+  if (kVectors % 2 != 0) v[kVectors - 1] = exp_lanes<Vec>(v[kVectors - 1]);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; r++) {
+    auto sums = Part::of(0.0f);
+#pragma GCC unroll 4
+    for (const Part& part : parts[r]) sums = sums + part;
+    scale[r] = 1.0f / sums.sum();
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; r++) {
+    const auto inverse = Part::of(scale[r]);
+    float* const to = out + r * n;
+#pragma GCC unroll 4
+    for (int i = 0; i + 1 < kParts; i++) (parts[r][i] * inverse).store(to + i * kRowLanes);
+    store_part(to + last, n - last, parts[r][kParts - 1] * inverse);
+  }
+}
+
+template <class Vec, int kParts>
+void softmax_short_rows(const SoftmaxRows& run) {
+  constexpr int kRows = Vec::kLanes == kRowLanes ? 4 : 1;  // as many as registers hold
+  const int64_t n = run.n;
+  int64_t row = 0;
+  for (; row + kRows <= run.rows; row += kRows) {
+    softmax_short<Vec, kParts, kRows>(run.x + row * n, run.out + row * n, n);
+  }
+  for (; row < run.rows; row++) softmax_short<Vec, kParts, 1>(run.x + row * n, run.out + row * n, n);
+}
+
 template <class Vec>
 void softmax_rows(const SoftmaxRows& run) {
   using Part = RowPart<Vec>;
   using Wide = Twice<Vec>;
   constexpr float kNone = -__builtin_inff();
   const int64_t n = run.n;
+  switch ((n + kRowLanes - 1) / kRowLanes) {
+    case 1:
+      return softmax_short_rows<Vec, 1>(run);
+    case 2:
+      return softmax_short_rows<Vec, 2>(run);
+    case 3:
+      return softmax_short_rows<Vec, 3>(run);
+    case 4:
+      return softmax_short_rows<Vec, 4>(run);
+    default:
+      break;
+  }
   for (int64_t row = 0; row < run.rows; row++) {
     const float* x = run.x + row * n;
     float* out = run.out + row * n;
@@ -138,9 +230,7 @@ void softmax_rows(const SoftmaxRows& run) {
     for (int64_t i = 0; i < n; i += kRowLanes) {
       most = load_part<Vec>(x + i, n - i, kNone).with(most, Vec::maxf);
     }
-    float each[kRowLanes], largest = kNone;
-    most.store(each);
-    for (const float f : each) largest = f > largest ? f : largest;
+    const float largest = most.largest();
     const auto away = Part::of(largest);
     auto sums = Part::of(0.0f);
     int64_t done = 0;

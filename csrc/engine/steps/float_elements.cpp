@@ -122,18 +122,11 @@ Operand constant_operand(Operands& operands, const Context& context) {
     operands.integers(operands.integer());
     return {nullptr, 0, {}, {}, static_cast<float>(operands.real()), true};
   }
-  const Weight& weight = operands.weight(context);
-  const auto sizes = operands.integers(operands.integer());
+  Sizes shape;
+  const float* const data = float_constant(kBinary, operands, context, shape);
   operands.real();
-  Sizes shape(sizes.begin(), sizes.end());
-  int64_t bytes = sizeof(float);
-  for (const int64_t size : shape) bytes *= size;
-  expect(weight.bytes == bytes, kBinary,
-         "expected a buffer of " + std::to_string(bytes) + " bytes, got " +
-             std::to_string(weight.bytes));
   Sizes strides = row_major_strides(shape);
-  return {reinterpret_cast<const float*>(weight.data), 0, std::move(shape), std::move(strides), 0,
-          false};
+  return {data, 0, std::move(shape), std::move(strides), 0, false};
 }
 
 Sizes broadcast(const Sizes& x, const Sizes& y) {

@@ -158,13 +158,23 @@ std::unique_ptr<Step> make_float_matmul(const Instruction& instruction, Context&
   });
 }
 
-// Words: scale, whether it is causal. Reads q, k, v and, where there is one, a mask.
+// Words: scale, whether it is causal, a mask that is a buffer or -1, its shape. Reads q, k, v and a mask that is a value.
 std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Context& context) {
   constexpr const char* kStep = "float_attention";
   Operands operands(kStep, instruction);
   const auto scale = static_cast<float>(operands.real());
   const bool is_causal = operands.integer() != 0;
-  const bool is_masked = instruction.reads.size() > 3;
+  Value mask{Dtype::kFloat, {}, true};
+  const float* constant = nullptr;
+  const bool is_value = instruction.reads.size() > 3;
+  if (is_value) {
+    mask = float_value(kStep, context, instruction.reads[3]);
+    operands.integers(2);
+  } else if (operands.is_absent()) {
+    operands.integers(2);
+  } else {
+    constant = float_constant(kStep, operands, context, mask.shape);
+  }
   const Value q = float_value(kStep, context, instruction.reads[0]);
   const Value k = float_value(kStep, context, instruction.reads[1]);
   const Value v = float_value(kStep, context, instruction.reads[2]);
@@ -183,15 +193,14 @@ std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Conte
   std::copy_backward(q.shape.begin(), q.shape.end() - 2, std::end(sizes));
   const int64_t queries = q.shape[rank - 2], keys = k.shape[rank - 2];
   const int64_t width = q.shape[rank - 1], out_width = v.shape[rank - 1];
-  MatrixSteps hidden{};
-  if (is_masked) {
-    const Value mask = float_value(kStep, context, instruction.reads[3]);
+  MaskSteps hidden{};
+  if (is_value || constant != nullptr) {
     Sizes scores = q.shape;
     scores[rank - 1] = keys;
     const auto found = mask_steps(mask.shape, strides_of(mask), scores);
     expect(found.has_value(), kStep,
            "expected mask [..., T, S] like the scores of q " + shape_text(q) + " and k " + shape_text(k) +
-               ", or 1 for a size, got " + shape_text(mask));
+               ", 1 for a size, or a part of the samples, got " + shape_text(mask));
     hidden = *found;
   }
   Value out{Dtype::kFloat, q.shape, false};
@@ -222,7 +231,7 @@ std::unique_ptr<Step> make_float_attention(const Instruction& instruction, Conte
                            k_steps,
                            v_steps,
                            out_steps,
-                           is_masked ? floats(frame, instruction.reads[3]) : nullptr,
+                           is_value ? floats(frame, instruction.reads[3]) : constant,
                            hidden,
                            is_causal};
   });
