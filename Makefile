@@ -97,6 +97,9 @@ bench-peers: build .venv-peers/.installed ## Whole models against OpenVINO and O
 bench-islands: build .venv-peers/.installed ## Networks with float operations between layers, against OpenVINO
 	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py --islands
 
+bench-transformers: build .venv-peers/.installed ## Transformers on images and texts, against OpenVINO
+	PYTHONPATH=. .venv-peers/bin/python bench/bench_peers.py --transformers
+
 # The trained networks and the data, beside .venv: 300 MB of wheels that only this needs.
 .venv-accuracy/.installed: requirements.txt requirements-demo.txt requirements-accuracy.txt
 	$(PYTHON) -m venv .venv-accuracy

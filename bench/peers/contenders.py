@@ -87,6 +87,8 @@ def openvino(work: Workload, precision: str) -> At:
     """
     import openvino as ov
 
+    # torch's fast path of encoders is one operator, which OpenVINO's tracing refuses.
+    torch.backends.mha.set_fastpath_enabled(False)
     model = ov.convert_model(work.model, example_input=work.calibration[:1])
     if precision == "int8":
         model = _nncf(model, work)

@@ -42,8 +42,10 @@ int64_t common_batch(const std::vector<Instruction>& steps, const std::vector<Va
   const int64_t batch = values.empty() ? 0 : leading(0);
   bool is_common = true;
   for (int64_t input = 0; input < inputs; input++) is_common &= leading(input) == batch;
+  if (!is_common || batch == 0) return 0;
+  // A sample may be several of a value's: the windows of an image.
   for (const Instruction& step : steps) {
-    is_common &= leading(step.out) == batch && !mixes_samples(step, values);
+    is_common &= leading(step.out) % batch == 0 && !mixes_samples(step, values, batch);
   }
   return is_common ? batch : 0;
 }

@@ -59,17 +59,20 @@ bool reads_size(const Instruction& step, size_t index) {
                         step.kind == StepKind::kFloatUpsample2d || step.kind == StepKind::kReshape);
 }
 
-bool mixes_samples(const Instruction& step, const std::vector<Value>& values) {
+bool mixes_samples(const Instruction& step, const std::vector<Value>& values, int64_t batch) {
   const auto rank = [&](int64_t value) { return values[static_cast<size_t>(value)].shape.size(); };
   switch (step.kind) {
     case StepKind::kPermute: {
       const auto dims = list_at(step, 0);
       return !dims.empty() && dims[0] != 0;
     }
-    case StepKind::kReshape: {  // a number would be that of the whole batch
+    case StepKind::kReshape: {  // a number would be that of the whole batch; -2: the batch of another value
       const auto sizes = list_at(step, 0);
-      return sizes.empty() || sizes[0] >= 0;
+      return sizes.empty() || (sizes[0] != -1 && sizes[0] != -2);
     }
+    case StepKind::kCat:
+      return step.words.empty() || step.words[0] == 0 ||
+             step.words[0] == -static_cast<int64_t>(rank(step.out));
     case StepKind::kRoll:
       return names_batch(list_at(step, list_at(step, 0).size() + 1));
     case StepKind::kPad:
@@ -81,7 +84,8 @@ bool mixes_samples(const Instruction& step, const std::vector<Value>& values) {
       return names_batch(list_at(step, 1));
     case StepKind::kFloatAttention: {  // a constant mask's samples, behind scale, is_causal and the buffer
       const auto mask = list_at(step, 3);
-      return !mask.empty() && mask[0] != 1;
+      const int64_t each = values[static_cast<size_t>(step.out)].shape[0] / batch;
+      return !mask.empty() && (mask[0] == 0 || each % mask[0] != 0);
     }
     case StepKind::kLinear:
     case StepKind::kLinearDynamic:

@@ -18,7 +18,7 @@ Layout wanted_layout(const Instruction& step, size_t index);
 // Whether a step wants no more of its operand `index` than its sizes.
 bool reads_size(const Instruction& step, size_t index);
 
-// Whether a sample of the result depends on more than that sample of the operands.
-bool mixes_samples(const Instruction& step, const std::vector<Value>& values);
+// Whether a sample of the result, of `batch` in order, depends on more than that sample of the operands.
+bool mixes_samples(const Instruction& step, const std::vector<Value>& values, int64_t batch);
 
 }  // namespace fastinfer::engine

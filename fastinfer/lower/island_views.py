@@ -49,7 +49,7 @@ def _single_slices(graph: fx.Graph, inside: set[fx.Node]) -> None:
         if not _is_known(node.args[0]):
             continue
         if node.target is aten.select.int:
-            inside.add(_single_slice(graph, node, *node.args))
+            _single_slice(graph, inside, node, *node.args)
         elif node.target in SPLITS:
             _parts(graph, node, inside)
         elif node.target is aten.unbind.int:
@@ -58,7 +58,10 @@ def _single_slices(graph: fx.Graph, inside: set[fx.Node]) -> None:
             if any(user.target is not operator.getitem for user in users):
                 continue
             for user in users:
-                inside.add(_single_slice(graph, user, x, (*dim, 0)[0], user.args[1]))
+                _single_slice(graph, inside, user, x, (*dim, 0)[0], user.args[1])
+            graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if node.target is aten.permute.default and not node.users:
             graph.erase_node(node)
 
 
@@ -86,23 +89,34 @@ def _is_known(x: object) -> bool:
     return isinstance(x, fx.Node) and shape(x) is not None and dims(x) is not None
 
 
-def _single_slice(graph: fx.Graph, node: fx.Node, x: Any, dim: Any, index: Any) -> fx.Node:
-    """Put a slice and a squeeze in the place of a node, x at an index; return the squeeze."""
+def _single_slice(
+    graph: fx.Graph, inside: set[fx.Node], node: fx.Node, x: Any, dim: Any, index: Any
+) -> None:
+    """Put a slice and a squeeze in the place of a node, x at an index."""
     if not all_integers([dim, index]):
-        return node
+        return
     last = index + 1 if index != -1 else END
+    at, order = dim % rank(x), None  # type: ignore[operator]
+    # Of a permuted tensor the slice comes first: a batch that was outermost stays so.
+    if x.target is aten.permute.default and _is_known(x.args[0]) and all_integers(x.args[1]):
+        moved = [d % rank(x) for d in x.args[1]]  # type: ignore[operator]
+        x, at = x.args[0], moved[at]
+        order = [d - (d > at) for d in moved if d != at]
     with graph.inserting_before(node):
-        part = graph.call_function(aten.slice.Tensor, (x, dim, index, last))
-        made = graph.call_function(aten.squeeze.dim, (part, dim))
-    at = dim % rank(x)  # type: ignore[operator]
-    part.meta = dict(x.meta)
-    part.meta["val"] = aten.slice.Tensor(x.meta["val"], dim, index, last)
+        part = graph.call_function(aten.slice.Tensor, (x, at, index, last))
+        made = graph.call_function(aten.squeeze.dim, (part, at))
+        turned = made if order is None else graph.call_function(aten.permute.default, (made, order))
     sizes = list(shape(x) or ())
+    part.meta, made.meta, turned.meta = dict(x.meta), dict(x.meta), dict(node.meta)
+    part.meta["val"] = aten.slice.Tensor(x.meta["val"], at, index, last)
     set_shape(part, (*sizes[:at], 1, *sizes[at + 1 :]))
-    made.meta = dict(node.meta)
-    node.replace_all_uses_with(made)
+    if order is not None:
+        made.meta["val"] = aten.squeeze.dim(part.meta["val"], at)
+        set_shape(made, (*sizes[:at], *sizes[at + 1 :]))
+        inside.add(made)
+    inside.add(turned)
+    node.replace_all_uses_with(turned)
     graph.erase_node(node)
-    return made
 
 
 _RESHAPES = frozenset(

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import fastinfer
+from fastinfer import runtime
+from fastinfer.nn.converted_module import region_modules
 from fastinfer.testing.compare import assert_equal
 
 
@@ -71,3 +73,42 @@ def test_many_callers_with_large_batches(fast, threads):
     for caller in callers:
         caller.join()
     assert not wrong
+
+
+class Windows(nn.Module):
+    """Layers on windows of an image: a sample is many of their values' samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut, self.norm = nn.Conv2d(3, 24, 1), nn.LayerNorm(24)
+        self.qkv, self.out = nn.Linear(24, 72), nn.Linear(24, 24)
+        self.mask = nn.Parameter(torch.randn(1, 64, 1, 64, 64))
+        self.place = nn.Parameter(torch.randn(64, 64, 24))  # sizes are its, not free
+
+    def forward(self, x):
+        x = self.cut(x).permute(0, 2, 3, 1) + self.place
+        n = x.shape[0]
+        y = self.norm(x).view(n, 8, 8, 8, 8, 24).transpose(2, 3).reshape(n * 64, 64, 24)
+        q, k, v = self.qkv(y).view(n * 64, 64, 3, 2, 12).permute(2, 0, 3, 1, 4)
+        scores = (q * 0.3) @ k.transpose(-2, -1)
+        scores = (scores.view(n, 64, 2, 64, 64) + self.mask).view(n * 64, 2, 64, 64)
+        y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n * 64, 64, 24)
+        y = self.out(y).view(n, 8, 8, 8, 8, 24).transpose(2, 3).reshape(n, 64, 64, 24)
+        return self.norm(x + y)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+@torch.inference_mode()
+def test_samples_of_many_windows(batch, count, threads):
+    torch.manual_seed(0)
+    fast = fastinfer.convert(Windows().eval(), torch.randn(2, 3, 64, 64), config="int8")
+    (found,) = [m for _, m in region_modules(fast) if hasattr(m, "region")]
+    masks = [step for step in found.region.steps if step.kind == "float_attention"]
+    assert [step.arguments[3] for step in masks] == [(64, 1, 64, 64)]
+    threads(count)
+    x = torch.randn(batch, 3, 64, 64)
+    with runtime.recording() as calls:
+        value = fast(x)
+    assert calls[0].slices > 1 or batch < 5
+    assert_equal(value, torch.cat([fast(sample) for sample in x.split(1)]))

@@ -44,6 +44,11 @@ MIXING = {
         Step("strided_slice", 1, (2,), (0, 3, 11, 1)),
     ),
     "pad": (Step("pad", 1, (0,), ((0, 0, 0, 0, 0, 0, 2, -2), 0, 0.5)),),
+    "int8_cat": (
+        Step("quantize", 2, (0,), (0.05, 120)),
+        Step("int8_cat", 3, (2, 2), (0, (1.0, 0.5), (120, 120), 120)),
+        Step("dequantize", 1, (3,), (0.05, 120)),
+    ),
     "constant": (Step("float_binary", 1, (0,), (ADD, 0, (8, 1, 1, 1), 0.0, False)),),
     "ranks": (
         Step("strided_slice", 2, (0,), (1, 0, 1, 1)),
