@@ -27,14 +27,19 @@ VIEWS: frozenset[object] = frozenset(
 )  # fmt: skip
 
 
+#: Of those what the engine steps through, and torch would have to copy for it.
+_PERMUTES = frozenset({aten.permute.default, aten.transpose.int, aten.t.default, aten.mT.default})
+
+
 def island_nodes(
     graph: fx.Graph, is_candidate: Test, is_anchor: Test, views: Collection[object] = VIEWS
 ) -> set[fx.Node]:
-    """Return the candidates that a way of candidates joins to an anchor, but for views at its end.
+    """Return the candidates that a way of candidates joins to an anchor, but for views at its ends.
 
     A step of the engine is worth its while between anchors, where it saves that a region ends and
     another begins, and beside one: torch's threads would wait for the next operation on the cores
-    that the region wants. A view there costs torch nothing.
+    that the region wants. A view there costs torch nothing, but for permutes of what the region
+    reads.
     """
     nodes = list(graph.nodes)
     candidates = {node for node in nodes if is_candidate(node)}
@@ -46,7 +51,8 @@ def island_nodes(
             inside.add(node)
     for node in nodes:
         sources = node.all_input_nodes
-        if node in behind and (node.target not in views or any(n in inside for n in sources)):
+        is_view = node.target in views and node.target not in _PERMUTES
+        if node in behind and (not is_view or any(n in inside for n in sources)):
             inside.add(node)
     return inside
 
