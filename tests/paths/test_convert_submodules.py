@@ -55,7 +55,7 @@ def test_report_says_why_and_where(converted):
     assert "data-dependent" in report.uncaptured[""] and "forward" in report.uncaptured[""]
     assert [r.part for r in report.regions] == ["backbone", "head"]
     body, head = report.regions
-    # The pool that makes the last of the results is a step, too, and all are laid out for the caller.
+    # The pool that makes the last result is a step, too, and results are laid out for the caller.
     assert (body.steps, body.before, body.after) == (10, {"input": 1}, {"output": 1})
     assert head.before == {"input": 2}
     text = str(report)
