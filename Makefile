@@ -16,8 +16,8 @@ RUN := PYTHONPATH=. $(PY)
 SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo demo-short test test-models test-sanitize test-stress test-slow test-abi build \
-  bench bench-models bench-load bench-overhead bench-peers bench-islands bench-transformers bench-sparse bench-channels \
-  bench-accuracy bench-gpu-paper gpu-check lint format clean
+  bench bench-models bench-load bench-overhead bench-peers bench-islands bench-transformers \
+  bench-sparse bench-channels bench-accuracy bench-gpu-paper gpu-check lint format clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -143,7 +143,7 @@ def main() -> None:
     known = (*CASES, *ISLAND_CASES, *TRANSFORMER_CASES)
     parser.add_argument("--only", choices=known, nargs="+", metavar="MODEL")
     parser.add_argument("--islands", action="store_true", help="networks with float operations")
-    parser.add_argument("--transformers", action="store_true")
+    parser.add_argument("--transformers", action="store_true", help="on images and on texts")
     default = [name for name in CONTENDERS if name not in ON_REQUEST]
     parser.add_argument("--contenders", choices=tuple(CONTENDERS), nargs="+")
     parser.add_argument("--rounds", type=int, default=15)

@@ -2,7 +2,7 @@
 #include "ops.h"
 #include "packed_check.h"
 #include "parallel.h"
-#include "range.h"
+#include "quantized_rows.h"
 
 namespace fastinfer {
 namespace {
@@ -48,25 +48,22 @@ Tensor int8_linear_dynamic_cpu(Tensor x, Tensor packed, int64_t out_features, bo
   Tensor out = empty_contiguous(shape, ScalarType::Float);
   if (m == 0) return out;
   const auto* from = static_cast<const float*>(x.const_data_ptr());
-  const int64_t rows = per_token ? m : 1, columns = per_token ? k : m * k;
-  std::vector<float> scale(static_cast<size_t>(rows));
-  std::vector<int32_t> zero_point(static_cast<size_t>(rows));
-  struct Quantized;
-  uint8_t* q = scratch<Quantized>(m * k);
-  split_range(rows, threads_for(m * k * kMoveWork, rows), [&](int64_t r0, int64_t r1) {
-    for (int64_t r = r0; r < r1; r++) {
-      const RangeParams range =
-          quantize_row(*view.table, from + r * columns, columns, q + r * columns);
-      scale[static_cast<size_t>(r)] = range.scale;
-      zero_point[static_cast<size_t>(r)] = range.zero_point;
-    }
-  });
   GemmOutput output;
   output.ldc = view.header->n;
   output.out_f32 = static_cast<float*>(out.mutable_data_ptr());
-  output.row_scale = scale.data();
-  output.row_zero_point = zero_point.data();
-  output.row_step = per_token ? 1 : 0;
+  const QuantizedRow row{k};
+  struct Quantized;
+  uint8_t* const q = scratch<Quantized>(m * row.bytes());
+  if (per_token) {
+    run_driver(RowQuantizer{*view.table, from, q, m, k});
+    row.bind(q, output);
+    const MatrixRows matrix = row.matrix(q);
+    run_driver(GemmDriver(view, matrix, m, output));
+    return out;
+  }
+  const RangeParams range = quantize_image(*view.table, from, m * k, q);
+  output.row_scale = &range.scale;
+  output.row_zero_point = &range.zero_point;
   const MatrixRows matrix{q, k, k};
   run_driver(GemmDriver(view, matrix, m, output));
   return out;

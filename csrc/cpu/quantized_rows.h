@@ -1,9 +1,8 @@
 // Rows quantized by their own ranges, as a dynamic linear layer's kernels read them. Torch-free.
 #pragma once
 
-#include "cache_lines.h"
+#include "gemm_driver.h"
 #include "range.h"
-#include "work.h"
 
 namespace fastinfer {
 
@@ -15,6 +14,14 @@ struct QuantizedRow {
   int64_t zero_point() const { return scale() + int64_t{sizeof(float)}; }
   // Of a row: whole lines of cache, so that no two threads write one.
   int64_t bytes() const { return divide_up(zero_point() + int64_t{sizeof(int32_t)}, kLineBytes) * kLineBytes; }
+
+  // Such rows, the first at x, as a GEMM reads them: their codes, and their ranges for its results.
+  MatrixRows matrix(const uint8_t* x) const { return {x, k, bytes()}; }
+  void bind(const uint8_t* x, GemmOutput& output) const {
+    output.row_scale = reinterpret_cast<const float*>(x + scale());
+    output.row_zero_point = reinterpret_cast<const int32_t*>(x + zero_point());
+    output.row_step = static_cast<int>(bytes() / int64_t{sizeof(float)});
+  }
 };
 
 // From rows of k floats, dense, to quantized ones.

@@ -84,7 +84,10 @@ bool mixes_samples(const Instruction& step, const std::vector<Value>& values, in
       return names_batch(list_at(step, 1));
     case StepKind::kFloatAttention: {  // a constant mask's samples, behind scale, is_causal and the buffer
       const auto mask = list_at(step, 3);
-      const int64_t each = values[static_cast<size_t>(step.out)].shape[0] / batch;
+      const auto samples = [&](int64_t value) { return values[static_cast<size_t>(value)].shape[0]; };
+      // A mask that is a value and has fewer samples repeats over those of other parts of the batch.
+      if (step.reads.size() > 3 && samples(step.reads[3]) != samples(step.out)) return true;
+      const int64_t each = samples(step.out) / batch;
       return !mask.empty() && (mask[0] == 0 || each % mask[0] != 0);
     }
     case StepKind::kLinear:

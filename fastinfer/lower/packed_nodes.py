@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,9 +63,7 @@ def _then(operation: Operation, residual: tuple[fx.Node, ...], function: Any) ->
         if numbers is None:
             return None
         then.append(("float_unary", (), numbers))
-    return Operation(
-        operation.kind, operation.reads, operation.arguments, operation.sources, tuple(then)
-    )
+    return replace(operation, then=tuple(then))
 
 
 def _unary(activation: Activation) -> tuple[Any, ...] | None:

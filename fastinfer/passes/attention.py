@@ -84,13 +84,17 @@ def fuse_attention(graph_module: fx.GraphModule, node: fx.Node) -> int:
         return 0
     order = [*range(rank - 2), rank - 1, rank - 2]
     rest: tuple[Any, ...] = ()
+    mask: Any
     with graph.inserting_before(node):
         if found.windows is not None:
             mask = add_constant(graph_module, node, f"{node.name}_mask", found.windows)
             mask.meta["val"] = found.windows
             rest = (mask,)
         elif found.mask is not None:
-            mask = _scores_mask(graph, node, found.mask, (*sizes[0][:-1], sizes[1][-1]))
+            # Truths that are added are numbers, not a mask.
+            is_number = dtype(found.mask) is torch.float32
+            scores_sizes = (*sizes[0][:-1], sizes[1][-1])
+            mask = _scores_mask(graph, node, found.mask, scores_sizes) if is_number else None
             if mask is None:
                 return 0
             rest = (mask,)
@@ -98,8 +102,6 @@ def fuse_attention(graph_module: fx.GraphModule, node: fx.Node) -> int:
         if is_turned:
             value = new_call(graph, node, aten.permute.default, value, order)
         made = new_call(graph, node, own.float_attention.default, query, key, value, scale, *rest)
-        if "val" not in made.meta and "val" in node.meta:
-            made.meta["val"] = node.meta["val"].transpose(-1, -2) if is_turned else node.meta["val"]
         if is_turned:
             made = new_call(graph, node, aten.permute.default, made, order)
     replace(node, made)

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 import torch
+from one_region import regions_of
 from torch import nn
 
 import fastinfer
 from fastinfer import runtime
-from fastinfer.nn.converted_module import region_modules
 from fastinfer.testing.compare import assert_equal
 
 
@@ -103,7 +103,7 @@ class Windows(nn.Module):
 def test_samples_of_many_windows(batch, count, threads):
     torch.manual_seed(0)
     fast = fastinfer.convert(Windows().eval(), torch.randn(2, 3, 64, 64), config="int8")
-    (found,) = [m for _, m in region_modules(fast) if hasattr(m, "region")]
+    (found,) = regions_of(fast)
     masks = [step for step in found.region.steps if step.kind == "float_attention"]
     assert [step.arguments[3] for step in masks] == [(64, 1, 64, 64)]
     threads(count)

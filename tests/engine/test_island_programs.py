@@ -49,6 +49,13 @@ MIXING = {
         Step("int8_cat", 3, (2, 2), (0, (1.0, 0.5), (120, 120), 120)),
         Step("dequantize", 1, (3,), (0.05, 120)),
     ),
+    "repeated mask": (
+        Step("reshape", 2, (0,), ((-1, 4, 128, 80),)),
+        Step("strided_slice", 3, (0,), (3, 0, 1, 1)),
+        Step("strided_slice", 4, (3,), (1, 0, 1, 1)),
+        Step("permute", 5, (4,), ((0, 1, 3, 2),)),
+        Step("float_attention", 1, (2, 2, 2, 5), (0.1, False, -1, ())),
+    ),
     "constant": (Step("float_binary", 1, (0,), (ADD, 0, (8, 1, 1, 1), 0.0, False)),),
     "ranks": (
         Step("strided_slice", 2, (0,), (1, 0, 1, 1)),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from one_region import assert_kept_by_a_file, assert_traced_alike, one_by_one, regions_of
 from torch import nn
 
 import fastinfer
-from fastinfer.nn.converted_module import region_modules
 from fastinfer.testing.compare import sqnr_db
 
 CHANNELS = 16
@@ -141,21 +141,6 @@ def converted(name):
     return model, images, fastinfer.convert(model, (images,), config="int8")
 
 
-def regions_of(fast):
-    return [module for _, module in region_modules(fast) if hasattr(module, "region")]
-
-
-def one_by_one(fast, *args):
-    """Answer op by op: a hook on a layer inside takes a region apart."""
-    layers = [m for m in fast.modules() if type(m).__name__ == "Int8Conv2d"]
-    handles = [layer.register_forward_hook(lambda *_: None) for layer in layers]
-    try:
-        return fast(*args)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 @torch.inference_mode()
 def test_is_one_region(name):
@@ -204,21 +189,12 @@ def test_an_image_for_the_caller_is_contiguous():
 @torch.inference_mode()
 def test_stays_one_region_through_a_file(name, tmp_path):
     _, images, fast = converted(name)
-    path = tmp_path / "model.fastinfer"
-    fastinfer.save(fast, path)
-    loaded = fastinfer.load(path)
-    (region,), (wanted,) = regions_of(loaded), regions_of(fast)
-    assert region.region == wanted.region
-    for x in (images, torch.randn(3, 3, 8, 10)):
-        assert torch.equal(loaded(x), fast(x))
-        assert torch.equal(one_by_one(loaded, x), fast(x))
+    inputs = ((images,), (torch.randn(3, 3, 8, 10),))
+    assert_kept_by_a_file(fast, tmp_path / "model.fastinfer", inputs)
 
 
 @pytest.mark.parametrize("name", ["heads", "normalize"])
 @torch.inference_mode()
 def test_compiles_and_exports(name):
     _, images, fast = converted(name)
-    wanted = fast(images)
-    assert torch.equal(torch.compile(fast, fullgraph=True, backend="eager")(images), wanted)
-    assert torch.equal(torch.export.export(fast, (images,)).module()(images), wanted)
-    assert torch.equal(torch.jit.trace(fast, (images,))(images), wanted)
+    assert_traced_alike(fast, (images,))

@@ -83,26 +83,20 @@ class LinearDynamicStep : public WeightedStep {
   }
 
   Work work() const override {
-    const MatrixRows rows = rows_at(nullptr);
+    const MatrixRows rows = QuantizedRow{view_.header->k}.matrix(nullptr);
     return GemmDriver(view_, rows, m_, {}).work();
   }
   void run(const Frame& frame, int thread, int threads) const override {
     const uint8_t* x = read(frame, 0);
     const QuantizedRow row{view_.header->k};
     GemmOutput output = bind(frame, view_.header->n);
-    output.row_scale = reinterpret_cast<const float*>(x + row.scale());
-    output.row_zero_point = reinterpret_cast<const int32_t*>(x + row.zero_point());
-    output.row_step = static_cast<int>(row.bytes() / int64_t{sizeof(float)});
-    const MatrixRows rows = rows_at(x);
+    row.bind(x, output);
+    const MatrixRows rows = row.matrix(x);
     GemmDriver(view_, rows, m_, output).run_part(thread, threads);
   }
 
  private:
   static constexpr const char* kName = "int8_linear_dynamic";
-  MatrixRows rows_at(const uint8_t* x) const {
-    return {x, view_.header->k, QuantizedRow{view_.header->k}.bytes()};
-  }
-
   int64_t m_;
 };
 
